@@ -78,6 +78,12 @@ pub struct OutputWriter {
 }
 
 impl OutputWriter {
+    /// A writer; call [`begin`](OutputWriter::begin) before each record.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { bytes: Vec::new(), items: 0 }
+    }
+
     /// Starts an empty record.
     pub fn begin(&mut self) {
         self.items = 0;
@@ -227,14 +233,13 @@ fn next_item<'a>(cursor: &mut Cursor<'a>) -> Result<Item<'a>, Malformed> {
     }
     let name = cursor.padded_str("name", name_len)?;
     match kind {
-        PUBLIC_EVENT | INTERNAL_EVENT => {
-            if !is_event_name(name) {
-                return Err(start.malformed(
-                    "name",
-                    "an event name that is not 1 to 64 characters of a-z, 0-9, _ and ., beginning with a letter",
-                ));
-            }
+        PUBLIC_EVENT | INTERNAL_EVENT if !is_event_name(name) => {
+            return Err(start.malformed(
+                "name",
+                "an event name that is not 1 to 64 characters of a-z, 0-9, _ and ., beginning with a letter",
+            ));
         }
+        PUBLIC_EVENT | INTERNAL_EVENT => {}
         _ if name_len > 0 => return Err(start.malformed("name_len", "only events have a name")),
         _ => {}
     }

@@ -1,1 +1,71 @@
-//! Being laid out.
+//! What a rules module links.
+//!
+//! A module is a plain struct that serde can derive, an `impl Rules` and one line of export:
+//!
+//! ```
+//! use holeshot_guest::{Manifest, Output, PlayerResult, Rules, Setup, Tick, export};
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// First to press the button ten times wins.
+//! #[derive(Serialize, Deserialize)]
+//! struct Presses {
+//!     counts: Vec<u32>,
+//! }
+//!
+//! #[derive(Serialize, Deserialize, Default, Clone, Copy)]
+//! struct Buttons {
+//!     pressed: bool,
+//! }
+//!
+//! impl Rules for Presses {
+//!     type Input = Buttons;
+//!     type Snapshot = Vec<u32>;
+//!
+//!     fn manifest() -> Manifest {
+//!         Manifest::new("presses", "0.1.0", 1..=8, 1)
+//!     }
+//!
+//!     fn new(setup: &Setup) -> Result<Self, String> {
+//!         Ok(Self { counts: vec![0; setup.players.len()] })
+//!     }
+//!
+//!     fn tick(&mut self, tick: &Tick<'_, Buttons>, out: &mut Output<'_, Self>) {
+//!         for (count, player) in self.counts.iter_mut().zip(tick.players) {
+//!             *count += u32::from(player.input.pressed);
+//!         }
+//!         out.snapshot(&self.counts);
+//!         if let Some(winner) = self.counts.iter().position(|&count| count >= 10) {
+//!             out.finish(&[PlayerResult { player: winner as u16, place: Some(1), outcome: "won".into(), data: () }]);
+//!         }
+//!     }
+//! }
+//!
+//! export!(Presses);
+//! # fn main() {}
+//! ```
+//!
+//! Build it with `crate-type = ["cdylib", "rlib"]` for `wasm32-unknown-unknown`. The exports exist in the wasm build only; a native build of the
+//! same crate is what tests link. The boundary itself is specified in [`holeshot_abi`].
+//!
+//! # What keeps a module deterministic
+//!
+//! Everything a module may use is in its setup and its ticks. Take functions like `exp` and `sin` from the `libm`
+//! crate: those of std come from the C library in a native build and differ in the last bit. `+ - * /` and `sqrt` are the same everywhere.
+//! Do not let a result depend on the order of a `HashMap`. NaNs are made canonical where they leave ([`canonical`]).
+//!
+//! # State
+//!
+//! What serde derives for the struct is the state that the host saves, restores and moves to the next version of the module. A field
+//! that serde skips is lost there; the [bench](crate::bench) finds that.
+
+pub mod canonical;
+pub mod export;
+pub mod log;
+mod rules;
+
+#[cfg(feature = "bench")]
+pub mod bench;
+
+pub use holeshot_abi::{ChangeKind, InputStatus, LeaveReason, Manifest, PlayerResult, PlayerSetup, Setup};
+pub use rules::{Action, Change};
+pub use rules::{Output, PlayerTick, Rules, Tick};

@@ -1,0 +1,125 @@
+//! The trait that rules implement, and what a tick brings them and takes from them.
+
+use core::marker::PhantomData;
+
+use holeshot_abi::{InputStatus, Item, Manifest, OutputWriter, PlayerResult, Setup};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use holeshot_abi::{Action, Change};
+
+/// The rules of a game. The implementing type is the state of one room.
+///
+/// A room is a fold: the state after a tick follows from the state before it and from what the tick brings, and from nothing else.
+pub trait Rules: Serialize + DeserializeOwned + Sized {
+    /// What a player's controls say in one frame; postcard on the wire, at most the manifest's `input_bytes_max`.
+    type Input: Serialize + DeserializeOwned + Default + Clone;
+    /// The state of the room as players see it; postcard on the wire, at most 8 KiB.
+    type Snapshot: Serialize;
+
+    /// What the module says of itself. Must always be the same.
+    fn manifest() -> Manifest;
+
+    /// Begins a room.
+    ///
+    /// # Errors
+    /// Why the setup is refused, for the person who made it: name the value and what is accepted.
+    fn new(setup: &Setup) -> Result<Self, String>;
+
+    /// Steps the game once.
+    fn tick(&mut self, tick: &Tick<'_, Self::Input>, out: &mut Output<'_, Self>);
+
+    /// Takes over the state that another version of this module saved. Called when its `state_version` is not that of
+    /// [`manifest`](Rules::manifest). `self` is a fresh room of the same setup.
+    ///
+    /// # Errors
+    /// Why that is not possible. The default knows no other version.
+    fn migrate(&mut self, state_version: u32, state: &[u8]) -> Result<(), String> {
+        let _ = state;
+        Err(format!(
+            "this module saves state version {}, and cannot read version {state_version}",
+            Self::manifest().state_version
+        ))
+    }
+}
+
+/// Everything that happened since the last tick.
+#[derive(Debug)]
+pub struct Tick<'a, I> {
+    /// The frame: 0 at the first tick.
+    pub frame: u32,
+    /// One entry per player slot, in order.
+    pub players: &'a [PlayerTick<I>],
+    /// Joins and leaves, in the order they happened. Players that are there when the game starts join in frame 0.
+    pub changes: &'a [Change],
+    /// The players' actions, in the order they came.
+    pub actions: &'a [Action<'a>],
+}
+
+/// One player's controls in a tick.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlayerTick<I> {
+    /// Where the input comes from.
+    pub status: InputStatus,
+    /// How old a repeated input is, in frames.
+    pub age_frames: u16,
+    /// The input; the default while it is absent.
+    pub input: I,
+}
+
+/// Where rules put what leaves them.
+#[derive(Debug)]
+pub struct Output<'a, R: Rules> {
+    writer: &'a mut OutputWriter,
+    finished: &'a mut bool,
+    rules: PhantomData<R>,
+}
+
+impl<'a, R: Rules> Output<'a, R> {
+    pub(crate) fn new(writer: &'a mut OutputWriter, finished: &'a mut bool) -> Self {
+        Self { writer, finished, rules: PhantomData }
+    }
+
+    /// The snapshot of this tick for every player that gets none of its own. Once per tick.
+    pub fn snapshot(&mut self, snapshot: &R::Snapshot) {
+        self.write_snapshot(None, snapshot);
+    }
+
+    /// The snapshot of this tick for one player, who sees something else than the others. Once per tick and player.
+    pub fn snapshot_for(&mut self, player: u16, snapshot: &R::Snapshot) {
+        self.write_snapshot(Some(player), snapshot);
+    }
+
+    /// An event for every player of the room, reliable and in order. `name`: `a-z 0-9 _ .`, beginning with a letter. `data` becomes JSON.
+    pub fn public_event(&mut self, name: &str, data: &impl Serialize) {
+        let json = json(data);
+        self.writer.push(Item::PublicEvent { name, json: &json });
+    }
+
+    /// An event for the host's broker, where the manager and others subscribe.
+    pub fn internal_event(&mut self, name: &str, data: &impl Serialize) {
+        let json = json(data);
+        self.writer.push(Item::InternalEvent { name, json: &json });
+    }
+
+    /// Ends the game after this tick. Players may be left out. Once.
+    pub fn finish<D: Serialize>(&mut self, results: &[PlayerResult<D>]) {
+        let json = json(&results);
+        self.writer.push(Item::Results(&json));
+        *self.finished = true;
+    }
+
+    fn write_snapshot(&mut self, player: Option<u16>, snapshot: &R::Snapshot) {
+        let written = self.writer.push_snapshot_with(player, |out| crate::canonical::to_postcard(snapshot, out));
+        if let Err(error) = written {
+            panic!("the snapshot cannot be serialised: {error}");
+        }
+    }
+}
+
+fn json(data: &impl Serialize) -> String {
+    match serde_json::to_string(data) {
+        Ok(json) => json,
+        Err(error) => panic!("an event's data or a result cannot be serialised as JSON: {error}"),
+    }
+}
