@@ -232,7 +232,9 @@ fn bytes_of(words: &[u64]) -> &[u8] {
 }
 
 #[cfg(target_arch = "wasm32")]
-pub use wasm::{ModuleCell, host_log, log_panics};
+pub use wasm::ModuleCell;
+#[cfg(target_arch = "wasm32")]
+pub(crate) use wasm::host_log;
 
 #[cfg(target_arch = "wasm32")]
 #[allow(unsafe_code)]
@@ -249,13 +251,13 @@ mod wasm {
         fn log(level: i32, address: *const u8, len: usize);
     }
 
-    pub fn host_log(level: i32, text: &str) {
+    pub(crate) fn host_log(level: i32, text: &str) {
         // SAFETY: the host reads `len` bytes at `address` before it returns, and both are those of `text`.
         unsafe { log(level, text.as_ptr(), text.len()) }
     }
 
     /// Lets the message and place of a panic reach the host's log before the trap.
-    pub fn log_panics() {
+    fn log_panics() {
         static SET: std::sync::Once = std::sync::Once::new();
         SET.call_once(|| std::panic::set_hook(Box::new(|panic| host_log(1, &panic.to_string()))));
     }
@@ -267,7 +269,14 @@ mod wasm {
     // SAFETY: the boundary has one thread and one call at a time; the module has no threads feature.
     unsafe impl<R: Rules> Sync for ModuleCell<R> {}
 
+    impl<R: Rules> Default for ModuleCell<R> {
+        fn default() -> Self {
+            Self::new()
+        }
+    }
+
     impl<R: Rules> ModuleCell<R> {
+        /// A module that has no room yet.
         #[must_use]
         pub const fn new() -> Self {
             Self(UnsafeCell::new(Module::new()))
