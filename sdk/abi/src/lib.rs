@@ -224,8 +224,8 @@ pub const EVENTS_PER_TICK_MAX: usize = 64;
 pub const EVENT_NAME_BYTES_MAX: usize = 64;
 /// Length of an event's data in bytes of JSON.
 pub const EVENT_BYTES_MAX: usize = 16 << 10;
-/// Length of the results in bytes of JSON.
-pub const RESULTS_BYTES_MAX: usize = 256 << 10;
+/// Length of the results in bytes of JSON: 768 for each of 64 players; a text message to a player holds them with room to spare.
+pub const RESULTS_BYTES_MAX: usize = 48 << 10;
 /// Length of an output record in bytes: 64 snapshots of full size and as much again.
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Length of a state in bytes: what one room may add to a journal at a checkpoint.

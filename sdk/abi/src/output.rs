@@ -226,7 +226,7 @@ fn next_item<'a>(cursor: &mut Cursor<'a>) -> Result<Item<'a>, Malformed> {
             "data_len",
             match kind {
                 SHARED_SNAPSHOT | SNAPSHOT => "a snapshot longer than 8192 bytes",
-                RESULTS => "results longer than 262144 bytes",
+                RESULTS => "results longer than 49152 bytes",
                 _ => "an event longer than 16384 bytes",
             },
         ));
