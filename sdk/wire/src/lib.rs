@@ -1,1 +1,93 @@
-//! Being laid out.
+//! What a player's program and a host say to each other: the bytes of datagrams, the text of messages, the
+//! handshake that gives a session its keys, and the small state machines that both sides run over them. This
+//! crate is pure: no sockets, no clock, no randomness. Time and random bytes are arguments, so everything here
+//! can be replayed from a test.
+//!
+//! This documentation is the specification of **protocol 1** ([`PROTOCOL_VERSION`]). A second implementation can
+//! be written from it in any language; `VECTORS.md` beside the crate's manifest holds test vectors, which a test
+//! of this crate checks.
+//!
+//! # The two channels
+//!
+//! A player opens a **WebSocket** to the host (RFC 6455). Text messages on it are JSON objects ([`message`]):
+//! they are reliable and ordered, and carry the handshake, actions and public events. Inputs and snapshots are
+//! **payloads** ([`payload`]): small binary records that may be lost. They travel in one of two ways:
+//!
+//! - over **UDP**, one payload per datagram, sealed ([`datagram`]) with the keys of the handshake;
+//! - for a client without UDP (a browser, a closed firewall), as **binary WebSocket messages**: one payload per
+//!   message, the same bytes, unsealed. `Probe`, `Challenge` and `Response` are for UDP only: on a WebSocket the
+//!   receiver ignores them.
+//!
+//! All integers in binary records are little-endian; all offsets and sizes are in bytes.
+//!
+//! # The course of a session
+//!
+//! 1. The player gets a **ticket** (a text that the host can verify; opaque here), the URL of the host's
+//!    WebSocket and, if it wants UDP, the host's public key (32 bytes).
+//! 2. It opens the WebSocket and sends `hello` with the ticket. If it wants UDP, `hello.noise` holds handshake
+//!    message 1 ([`handshake`]).
+//! 3. The host answers `welcome` (with handshake message 2 in `welcome.noise`, the session's number and the UDP
+//!    port), or `refused` and closes. Nothing else may come before either of them.
+//! 4. With UDP, the client sends a `Probe` to that port, and repeats it until a `Challenge` comes back, which it
+//!    answers with a `Response` ([`path`]). Then snapshots come to the address that the response came from.
+//! 5. The client sends `ready`, then `action`s and inputs as the game asks; the host sends `event`s,
+//!    `action_result`s and snapshots.
+//! 6. The host says `bye` before it closes; a client says `leave`. A connection that breaks without either may be
+//!    opened again with the same ticket: the new `hello` makes a new session number and new keys, says in `after`
+//!    the last event it has, and gets the later ones again. Sequence numbers start at 0 under the new keys. The
+//!    old session ends with it.
+//!
+//! # Which way payloads go
+//!
+//! The host sends payloads the way the client last asked for ([`Path`] is this rule as code):
+//!
+//! - A session whose `hello` had no `noise` uses the WebSocket from the start.
+//! - A session with `noise` gets no payload until it has answered a challenge, or has sent a payload as a binary
+//!   message.
+//! - A binary message from the client switches the session to the WebSocket. That is how a client falls back
+//!   when UDP is silent.
+//! - Every `Probe` is answered with a `Challenge`. A `Response` that fits switches the session to UDP, at the
+//!   address that the response came from.
+//!
+//! # Rules for both sides
+//!
+//! - Unknown fields in messages are ignored. Unknown message types and payload kinds are refused, as are fields
+//!   of the wrong type or out of range: the host answers `bye` (`refused` before `welcome`) with the code
+//!   `bad_message` and a reason that names the field, and closes.
+//! - A datagram that does not open is dropped without an answer and without any change of state.
+//! - A client without inputs to send sends a `Ping` every second ([`KEEP_ALIVE_MS`]), so that address
+//!   translators on the way keep the path open and the host keeps the session.
+//! - The keys protect datagrams only. Use `wss://` (TLS in front of the host) where the network in between is
+//!   not trusted: the ticket and the messages travel over the WebSocket as it is.
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
+
+pub mod datagram;
+pub mod handshake;
+pub mod message;
+pub mod path;
+pub mod payload;
+pub mod snapshot;
+mod window;
+
+pub use datagram::{Header, OpenError, Opened, Opener, SealError, Sealer};
+pub use handshake::{
+    ClientHandshake, HandshakeError, HandshakeMessage, HostKeypair, SessionKeys, accept,
+};
+pub use message::{
+    ByeCode, ClientMessage, HostMessage, MessageError, Phase, PlayerName, RefusalCode, RulesInfo,
+};
+pub use path::{Challenge, Heard, Path, Route};
+pub use payload::{Inputs, PayloadError, Snapshot, ToClient, ToHost};
+pub use snapshot::{Joined, Reassembler, WholeSnapshot, snapshot_parts};
+
+/// The version that this crate speaks: `hello.protocol`, and the number in the handshake's prologue. It grows by
+/// one with every change that an older peer could not ignore.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// A client that has sent no payload for this long sends a `Ping`, in milliseconds. Address translators forget an
+/// idle UDP mapping after 30 s or more (RFC 4787, REQ-5, asks for at least 2 minutes, many keep less), so one
+/// second leaves room for many losses; it also measures the round trip often enough to show it.
+pub const KEEP_ALIVE_MS: u64 = 1_000;
