@@ -1,1 +1,28 @@
-//! Being laid out.
+//! A room of the Holeshot game host as a pure state machine: who is there, what phase the match is in, which input
+//! counts for which frame, when the next tick is due and what leaves the room.
+//!
+//! Nothing in here reads a clock, a socket, a file or a random source: time comes in as microseconds of any monotonic
+//! clock, what players send comes in as [`Arrival`]s, and everything that leaves is a [`Departure`]. The rules of the
+//! game are behind [`Rules`]: a wasm instance in the host, native code in tests. Start reading at [`Room`].
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+mod actions;
+mod config;
+mod counters;
+mod history;
+mod inputs;
+mod messages;
+mod output;
+mod payloads;
+mod room;
+mod rules;
+
+pub use actions::{ACTION_RESULTS_KEPT_MAX, ActionOutcome, ActionRefusal};
+pub use config::{Limits, OpenError, RoomConfig};
+pub use counters::{PlayerCounters, RoomCounters};
+pub use history::EventsAfter;
+pub use inputs::MARGIN_WINDOW_INPUTS;
+pub use messages::{AbortReason, Arrival, Departure, EventSource, LeftReason, NotTaken, Outcome, Phase, PublicEvent};
+pub use output::{INTERNAL_PREFIXES_RESERVED, PUBLIC_NAMES_RESERVED};
+pub use room::{PlayerView, Room};
+pub use rules::{Fault, FaultKind, RestoreError, Rules};

@@ -1,0 +1,158 @@
+//! Checks what the rules returned, before any of it leaves the room. Layout and sizes are checked by `holeshot-abi`;
+//! here it is JSON, results and the names that belong to the room.
+
+use holeshot_abi::{Item, OutputReader, PLAYERS_MAX, PlayerResult, is_event_name};
+use serde::de::IgnoredAny;
+
+/// Names of public events that only the room itself sends. A module that uses one has a fault: players could not
+/// tell a staged `finished` from the true one.
+pub const PUBLIC_NAMES_RESERVED: [&str; 8] =
+    ["player_joined", "player_ready", "player_left", "cutscene", "countdown", "started", "finished", "aborted"];
+
+/// How names of internal events begin that only the host itself sends; likewise.
+pub const INTERNAL_PREFIXES_RESERVED: [&str; 3] = ["host.", "room.", "player."];
+
+/// An output record that may leave the room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checked<'a> {
+    reader: OutputReader<'a>,
+    /// JSON text of the results, if the game is finished.
+    pub(crate) results: Option<&'a str>,
+}
+
+impl<'a> Checked<'a> {
+    pub(crate) fn items(&self) -> impl Iterator<Item = Item<'a>> + use<'a> {
+        self.reader.items()
+    }
+}
+
+/// Checks an output record of a room with `players` slots. The error names the item and what is wrong with it.
+pub(crate) fn check(bytes: &[u8], players: usize) -> Result<Checked<'_>, String> {
+    let reader = OutputReader::read(bytes, players).map_err(|malformed| malformed.to_string())?;
+    let mut results = None;
+    for (at, item) in reader.items().enumerate() {
+        match item {
+            Item::SharedSnapshot(_) | Item::Snapshot { .. } => {}
+            Item::PublicEvent { name, json } => {
+                if PUBLIC_NAMES_RESERVED.contains(&name) {
+                    return Err(format!(
+                        "item {at}: the name of the public event `{name}` is reserved for the host; use another"
+                    ));
+                }
+                check_json(json).map_err(|why| format!("item {at}: the data of the public event `{name}` {why}"))?;
+            }
+            Item::InternalEvent { name, json } => {
+                if let Some(prefix) = INTERNAL_PREFIXES_RESERVED.iter().find(|prefix| name.starts_with(**prefix)) {
+                    return Err(format!(
+                        "item {at}: names of internal events that begin with `{prefix}`, like `{name}`, are reserved for the host; use another"
+                    ));
+                }
+                check_json(json).map_err(|why| format!("item {at}: the data of the internal event `{name}` {why}"))?;
+            }
+            Item::Results(json) => {
+                check_results(json, players).map_err(|why| format!("item {at}: the results {why}"))?;
+                results = Some(json);
+            }
+        }
+    }
+    Ok(Checked { reader, results })
+}
+
+fn check_json(json: &str) -> Result<(), String> {
+    serde_json::from_str::<IgnoredAny>(json).map(|_| ()).map_err(|error| format!("are not JSON: {error}"))
+}
+
+fn check_results(json: &str, players: usize) -> Result<(), String> {
+    let results: Vec<PlayerResult<IgnoredAny>> =
+        serde_json::from_str(json).map_err(|error| format!("are not a JSON array of player results: {error}"))?;
+    let mut seen = [false; PLAYERS_MAX];
+    for result in &results {
+        let player = result.player;
+        match seen.get_mut(usize::from(player)).filter(|_| usize::from(player) < players) {
+            None => {
+                return Err(format!("name player {player}; the room has the slots 0 to {}", players.saturating_sub(1)));
+            }
+            Some(seen) if *seen => return Err(format!("name player {player} twice")),
+            Some(seen) => *seen = true,
+        }
+        if result.place == Some(0) {
+            return Err(format!("give player {player} place 0; places count from 1"));
+        }
+        if !is_event_name(&result.outcome) {
+            return Err(format!(
+                "give player {player} the outcome {:?}; an outcome is 1 to 64 characters of a-z, 0-9, _ and ., beginning with a letter",
+                result.outcome
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holeshot_abi::OutputWriter;
+
+    fn problem(item: Item<'_>) -> Option<String> {
+        let mut writer = OutputWriter::default();
+        writer.begin();
+        writer.push(Item::SharedSnapshot(b"s"));
+        writer.push(item);
+        check(writer.finish(), 2).err()
+    }
+
+    fn results(json: &str) -> Option<String> {
+        problem(Item::Results(json))
+    }
+
+    #[test]
+    fn what_is_fine_passes() {
+        assert_eq!(problem(Item::PublicEvent { name: "green", json: "null" }), None);
+        assert_eq!(problem(Item::InternalEvent { name: "race.green", json: r#"{"a":[1e9,"\u00e9"]}"# }), None);
+        assert_eq!(results("[]"), None);
+        assert_eq!(
+            results(
+                r#"[{"player":1,"place":1,"outcome":"won","data":{"et":1.5}},{"player":0,"outcome":"lost","data":null}]"#
+            ),
+            None
+        );
+        assert!(check(b"", 2).unwrap().results.is_none());
+    }
+
+    #[test]
+    fn each_problem_is_named() {
+        let cases = [
+            (
+                problem(Item::PublicEvent { name: "finished", json: "1" }),
+                "item 1: the name of the public event `finished` is reserved",
+            ),
+            (
+                problem(Item::InternalEvent { name: "room.finished", json: "1" }),
+                "begin with `room.`, like `room.finished`",
+            ),
+            (
+                problem(Item::PublicEvent { name: "x", json: "" }),
+                "item 1: the data of the public event `x` are not JSON: EOF",
+            ),
+            (
+                problem(Item::InternalEvent { name: "x", json: "{} {}" }),
+                "item 1: the data of the internal event `x` are not JSON: trailing",
+            ),
+            (problem(Item::Snapshot { player: 2, bytes: b"" }), "output record, field `player` at byte"),
+            (results("{}"), "item 1: the results are not a JSON array of player results: invalid type: map"),
+            (results(r#"[{"player":0,"outcome":"won"}]"#), "missing field `data`"),
+            (results(r#"[{"player":2,"outcome":"won","data":1}]"#), "name player 2; the room has the slots 0 to 1"),
+            (results(r#"[{"player":65535,"outcome":"won","data":1}]"#), "name player 65535; the room has"),
+            (
+                results(r#"[{"player":0,"outcome":"won","data":1},{"player":0,"outcome":"won","data":1}]"#),
+                "name player 0 twice",
+            ),
+            (results(r#"[{"player":0,"place":0,"outcome":"won","data":1}]"#), "give player 0 place 0"),
+            (results(r#"[{"player":0,"outcome":"Won!","data":1}]"#), "give player 0 the outcome \"Won!\""),
+        ];
+        for (found, expected) in cases {
+            let found = found.unwrap_or_else(|| panic!("passed, though: {expected}"));
+            assert!(found.contains(expected), "{found:?} does not say {expected:?}");
+        }
+    }
+}

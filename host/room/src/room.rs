@@ -1,0 +1,834 @@
+//! The room itself: lifecycle, schedule and the step. Inputs, actions, event history and the check of outputs have their own files.
+
+use holeshot_abi::{Change, ChangeKind, InputStatus, Item, Manifest, PLAYERS_MAX, TickRecord};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::actions::{ActionOutcome, Actions, Offer};
+use crate::config::{Limits, OpenError, RoomConfig};
+use crate::counters::{PlayerCounters, RoomCounters};
+use crate::history::{EventsAfter, History};
+use crate::inputs::{InputCache, Margin, Verdict};
+use crate::messages::{
+    AbortReason, Arrival, Departure, EventSource, LeftReason, NotTaken, Outcome, Phase, PublicEvent,
+};
+use crate::rules::{Fault, FaultKind, Rules};
+use crate::{output, payloads};
+
+/// A running match.
+///
+/// # Contract
+///
+/// In go [`handle`](Room::handle), as soon as something arrives, and [`step`](Room::step), when [`next_due_us`](Room::next_due_us) says so or later.
+/// Out come the [`Departure`]s that `step` hands to its callback, in order, and nothing else.
+///
+/// - Time is microseconds of one monotonic clock of the caller's choice. It never runs back: an earlier time than one the room has
+///   seen counts as that one.
+/// - `handle` only takes notes. It never calls the rules and nothing leaves the room. What it noted takes effect in the next `step`; when
+///   that is needed before the next deadline, `next_due_us` says so. Call `next_due_us` again after each `handle` and each `step`.
+/// - `step` does everything that is due: it tells who came and went, expires waits, changes phase, runs ticks. It is never
+///   wrong to call it early or twice; nothing happens then. After it, `next_due_us` is in the future, or none when the room is closed.
+/// - Departures are borrowed and in the order in which they have to reach each player. Public events are for all connected
+///   players. A player that has just connected gets what [`events_after`](Room::events_after) its last number (0 if it has none) gives at that
+///   moment; the events of later steps continue without a gap or a copy.
+/// - The rules are handed in at each step so that they can be replaced between two steps. They have to be set up (`init`) with the
+///   `setup` of the [`RoomConfig`] before frame 0. After a fault the room has ended and never calls them again.
+/// - What the rules see (the tick records, handed out as [`Departure::Tick`]) is decided by the setup and by the order of arrivals and
+///   steps. Rules that get the same records give the same game; a journal of the records replays a room.
+///
+/// # Life
+///
+/// ```text
+/// gathering ──> readying ──> cutscene ──> countdown ──> running ──> finished ──> closed
+///      └────────────┴────────────┴────────────┴────────────┴──────> aborted ───────┘
+/// ```
+///
+/// *Gathering* ends when every slot is connected, *readying* when everyone said *ready* (which may come earlier, already while
+/// gathering). Then the start is scheduled: frame 0 is due exactly `cutscene_ms + countdown_steps × countdown_step_ms` later. A
+/// cutscene of 0 ms and a countdown of 0 steps are skipped, with their events.
+///
+/// Everyone who is in the room when the game starts joins in frame 0. A slot that was given up stays empty.
+///
+/// # Every wait, and what comes of it
+///
+/// "Too few" below: fewer players than the manifest's `players_min` are left in the room.
+///
+/// | what happens | when | outcome |
+/// | --- | --- | --- |
+/// | a player never comes | `gather_wait_us` after the opening | it is out (`never_came`); too few: aborted `not_enough_players`; else the room goes on |
+/// | a player is never ready | `ready_wait_us` after the gathering | it is out (`not_ready`); likewise |
+/// | a player quits or is removed | before frame 0 | it is out (`quit`, `removed`) at once; too few: aborted `not_enough_players`; else the room goes on, in its schedule |
+/// | a player quits or is removed | while running | it is out; the rules see a leave in the next tick and decide what it means |
+/// | a connection breaks | before the end | the slot is kept for `reconnect_grace_us`; the player's last input is repeated, its *ready* stays good |
+/// | … and comes back in time | | nothing happened; it gets the events it missed by number; actions it repeats are applied once |
+/// | … and does not | grace over | it is out (`connection_lost`), as if it had quit then |
+/// | it is disconnected when the gathering ends | `gather_wait_us` | it is not missing: the room goes on, its grace runs |
+/// | all players are out | while running | the rules get one tick that says so; if they do not finish the game in it: aborted `everyone_left` |
+/// | the game does not end | after `frames_max` frames | aborted `too_long` |
+/// | the rules fail | in a tick | nothing of that tick leaves; aborted `rules_fault` |
+/// | the host aborts | before the end | aborted with the reason given |
+/// | the host aborts | after the end | closed at once |
+/// | players come, go, quit | after the end | noted, without an event; anyone may connect and get the outcome |
+/// | the match has ended | `linger_us` later | closed |
+/// | anything | after closing | refused: [`NotTaken::Closed`] |
+/// | a player was away for longer than events are kept | it reconnects | it gets those that are kept; [`EventsAfter::missed`] says how many it lacks |
+///
+/// # Events
+///
+/// | public event | data | when |
+/// | --- | --- | --- |
+/// | `player_joined` | `player`, `name` | its first connection |
+/// | `player_ready` | `player`, `name` | its first *ready* |
+/// | `player_left` | `player`, `name`, `reason`: a [`LeftReason`] | it is out |
+/// | `cutscene` | `duration_ms` | the cutscene begins |
+/// | `countdown` | `remaining`: n, n − 1 … 1 | each step of the countdown begins |
+/// | `started` | `frame`: 0, `tick_hz`, `players`: slots | frame 0 is due |
+/// | `finished` | `frames`, `results`: as the rules gave them | the rules finished the game |
+/// | `aborted` | `frames`, `reason`: an [`AbortReason`], `fault`: a [`FaultKind`] if the rules failed | it was broken off |
+///
+/// These names are the room's; a module that sends one of them has a fault, and so has one whose internal event has
+/// a name that begins like the host's (see [`PUBLIC_NAMES_RESERVED`](crate::PUBLIC_NAMES_RESERVED), [`INTERNAL_PREFIXES_RESERVED`](crate::INTERNAL_PREFIXES_RESERVED)).
+/// Internal events of the room, each with `room`: `player.joined` (`player`, `name`), `player.left` (and `reason`),
+/// `room.started` (as `started`), `room.finished` and `room.aborted` (`frames`, `reason`, `fault` with kind, message and frame,
+/// `results`, `players` with name, why it left and the counters of its inputs, `counters`), `room.closed` (`outcome`).
+///
+/// # Ticks
+///
+/// Frame `n` is due at `start + (n + lost) × 1,000,000 / tick_hz` microseconds, computed from the start each time, so that nothing
+/// drifts. A `step` that comes late makes up for at most `catch_up_ticks_max` ticks. If more are due then, the rest is lost: they are
+/// counted, told as [`Departure::TicksLost`], and the schedule is shifted by as many whole ticks. Frame numbers never
+/// skip: to the rules nothing happened, to the players the game stood still for that time.
+///
+/// # Inputs
+///
+/// The first input for a frame counts if it comes before the step that runs its frame and is at most `input_track_frames` ahead;
+/// from the beginning of the cutscene on, so that frame 0 can have one. If none came, the player's last one is repeated. What became of
+/// each is counted, see [`PlayerCounters`]. A player that is out has no input any more.
+#[derive(Debug)]
+pub struct Room {
+    id: String,
+    manifest: Manifest,
+    limits: Limits,
+    tick_hz: u32,
+    players: Vec<Player>,
+    phase: Phase,
+    now_us: u64,
+    /// When something was noted that the next step has to act on, no matter how far the next deadline is.
+    attention_us: Option<u64>,
+    /// When the wait of the current phase is over; while running it is the next tick that counts.
+    phase_due_us: u64,
+    /// When frame 0 is due, once that is known.
+    start_us: Option<u64>,
+    countdown_remaining: u32,
+    next_frame: u32,
+    /// What the next step has to tell, in order of arrival. Each player comes, is ready and leaves at most once.
+    news: Vec<News>,
+    /// What the next tick has to tell the rules.
+    changes: Vec<Change>,
+    abort: Option<AbortReason>,
+    ended_as: &'static str,
+    inputs: InputCache,
+    actions: Actions,
+    history: History,
+    record: TickRecord,
+    counters: RoomCounters,
+}
+
+#[derive(Debug)]
+struct Player {
+    name: String,
+    joined: bool,
+    connected: bool,
+    ready: bool,
+    left: Option<LeftReason>,
+    disconnected_at_us: u64,
+    margin: Margin,
+    counters: PlayerCounters,
+}
+
+impl Player {
+    /// It was there and is not out.
+    const fn is_in(&self) -> bool {
+        self.joined && self.left.is_none()
+    }
+
+    const fn grace_due_us(&self, grace_us: u64) -> Option<u64> {
+        if self.is_in() && !self.connected { Some(self.disconnected_at_us.saturating_add(grace_us)) } else { None }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum News {
+    Joined(u16),
+    Ready(u16),
+    Left(u16, LeftReason),
+}
+
+/// What is known of a player slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlayerView<'a> {
+    /// The player's name.
+    pub name: &'a str,
+    /// Whether it was ever connected.
+    pub joined: bool,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Whether it said *ready*.
+    pub ready: bool,
+    /// Why it is out, if it is.
+    pub left: Option<LeftReason>,
+    /// The highest id of an action that came from it: a client that starts anew has to go on above it.
+    pub last_action_id: Option<u64>,
+    /// The worst margin of its recent inputs, as in [`Departure::Snapshot`].
+    pub margin_us: Option<i32>,
+    /// What became of its inputs and actions.
+    pub counters: PlayerCounters,
+}
+
+impl Room {
+    /// Opens a room. Everything it needs tick by tick is allocated here.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(config: RoomConfig, now_us: u64) -> Result<Self, OpenError> {
+        config.validate()?;
+        let RoomConfig { id, manifest, setup, limits } = config;
+        let slots = setup.players.len();
+        let players = setup.players.into_iter().map(|player| Player {
+            name: player.name,
+            joined: false,
+            connected: false,
+            ready: false,
+            left: None,
+            disconnected_at_us: now_us,
+            margin: Margin::default(),
+            counters: PlayerCounters::default(),
+        });
+        Ok(Self {
+            id,
+            tick_hz: setup.tick_hz,
+            players: players.collect(),
+            phase: Phase::Gathering,
+            now_us,
+            attention_us: None,
+            phase_due_us: now_us.saturating_add(limits.gather_wait_us),
+            start_us: None,
+            countdown_remaining: manifest.countdown_steps,
+            next_frame: 0,
+            news: Vec::with_capacity(slots * 3),
+            changes: Vec::with_capacity(slots * 2),
+            abort: None,
+            ended_as: Phase::Closed.as_str(),
+            inputs: InputCache::new(slots, manifest.input_track_frames, manifest.input_bytes_max),
+            actions: Actions::new(slots, limits.actions_queued_max),
+            history: History::new(limits.events_kept_max, limits.events_kept_bytes_max),
+            record: TickRecord::default(),
+            counters: RoomCounters::default(),
+            manifest,
+            limits,
+        })
+    }
+
+    /// Takes note of something that arrived.
+    ///
+    /// # Errors
+    /// Why it has no effect. The room is as before then.
+    pub fn handle(&mut self, now_us: u64, arrival: Arrival<'_>) -> Result<(), NotTaken> {
+        self.now_us = self.now_us.max(now_us);
+        if self.phase == Phase::Closed {
+            return Err(NotTaken::Closed);
+        }
+        match arrival {
+            Arrival::Input { player, frame, bytes } => self.handle_input(player, frame, bytes),
+            Arrival::Action { player, id, json } => self.handle_action(player, id, json),
+            Arrival::Connected { player } => self.handle_connected(player),
+            Arrival::Disconnected { player } => {
+                let now_us = self.now_us;
+                let found = self.player_mut(player)?;
+                if !found.connected {
+                    return Err(NotTaken::NotConnected { player });
+                }
+                found.connected = false;
+                found.disconnected_at_us = now_us;
+                Ok(())
+            }
+            Arrival::Ready { player } => {
+                if self.phase.is_over() {
+                    return Err(NotTaken::Over);
+                }
+                let found = self.player_in_mut(player)?;
+                if !found.connected {
+                    return Err(NotTaken::NotConnected { player });
+                }
+                if !found.ready {
+                    found.ready = true;
+                    self.news.push(News::Ready(player));
+                    self.want_attention();
+                }
+                Ok(())
+            }
+            Arrival::Quit { player } => self.handle_leave(player, LeftReason::Quit),
+            Arrival::Remove { player } => self.handle_leave(player, LeftReason::Removed),
+            Arrival::Abort { reason } => {
+                self.abort.get_or_insert(reason);
+                self.want_attention();
+                Ok(())
+            }
+        }
+    }
+
+    fn handle_connected(&mut self, player: u16) -> Result<(), NotTaken> {
+        let over = self.phase.is_over();
+        let found = self.player_mut(player)?;
+        if over {
+            found.connected = true;
+            return Ok(());
+        }
+        if let Some(reason) = found.left {
+            return Err(NotTaken::PlayerLeft { player, reason });
+        }
+        let returned = found.joined && !found.connected;
+        let first = !found.joined;
+        found.connected = true;
+        found.joined = true;
+        if returned {
+            found.counters.reconnects += 1;
+        }
+        if first {
+            self.news.push(News::Joined(player));
+        }
+        // A return may complete the gathering, too.
+        self.want_attention();
+        Ok(())
+    }
+
+    fn handle_leave(&mut self, player: u16, reason: LeftReason) -> Result<(), NotTaken> {
+        if self.phase.is_over() {
+            self.player_mut(player)?.connected = false;
+            return Ok(());
+        }
+        self.player_in_mut(player)?;
+        self.put_out(player, reason);
+        self.want_attention();
+        Ok(())
+    }
+
+    fn handle_action(&mut self, player: u16, id: u64, json: &str) -> Result<(), NotTaken> {
+        if self.phase.is_over() {
+            return Err(NotTaken::Over);
+        }
+        let found = self.player_in_mut(player)?;
+        if !found.connected {
+            return Err(NotTaken::NotConnected { player });
+        }
+        match self.actions.offer(player, id, json) {
+            Offer::Queued => {}
+            Offer::Repeat => self.want_attention(),
+            Offer::Refused => {
+                if let Some(found) = self.players.get_mut(usize::from(player)) {
+                    found.counters.actions_refused += 1;
+                }
+                self.want_attention();
+            }
+            Offer::TooMany => return Err(NotTaken::TooManyActions { player }),
+        }
+        Ok(())
+    }
+
+    fn handle_input(&mut self, player: u16, frame: u32, bytes: &[u8]) -> Result<(), NotTaken> {
+        let due_us = self.tick_due_us(frame);
+        let (phase, next_frame, now_us) = (self.phase, self.next_frame, self.now_us);
+        let slot = usize::from(player);
+        let Some(found) = self.players.get_mut(slot) else { return Err(NotTaken::UnknownPlayer { player }) };
+        found.counters.received += 1;
+        let in_game = matches!(phase, Phase::Cutscene | Phase::Countdown | Phase::Running);
+        let (Some(due_us), true, true) = (due_us, in_game, found.is_in()) else {
+            // Datagrams in flight when the phase changes are the usual case.
+            found.counters.out_of_game += 1;
+            return Ok(());
+        };
+        let verdict = self.inputs.offer(slot, next_frame, frame, bytes);
+        let counters = &mut found.counters;
+        *match verdict {
+            Verdict::Taken => &mut counters.taken,
+            Verdict::Late => &mut counters.late,
+            Verdict::Ahead => &mut counters.ahead,
+            Verdict::Duplicate => &mut counters.duplicate,
+            Verdict::Conflicting => &mut counters.conflicting,
+            Verdict::TooLong => &mut counters.too_long,
+        } += 1;
+        let margin_us = i128::from(due_us) - i128::from(now_us);
+        // Half an hour either way is as good as forever.
+        let margin_us = margin_us.clamp(i128::from(i32::MIN), i128::from(i32::MAX)) as i32;
+        found.margin.note(frame, margin_us, verdict);
+        Ok(())
+    }
+
+    /// When [`step`](Room::step) has something to do next, in microseconds; none once the room is closed.
+    #[must_use]
+    pub fn next_due_us(&self) -> Option<u64> {
+        let deadline = match self.phase {
+            Phase::Closed => return None,
+            Phase::Running => self.tick_due_us(self.next_frame).unwrap_or(self.now_us),
+            _ => self.phase_due_us,
+        };
+        let mut due = deadline.min(self.attention_us.unwrap_or(u64::MAX));
+        if !self.phase.is_over() {
+            for player in &self.players {
+                due = due.min(player.grace_due_us(self.limits.reconnect_grace_us).unwrap_or(u64::MAX));
+            }
+        }
+        Some(due)
+    }
+
+    /// Does everything that is due at `now_us`, with at most `catch_up_ticks_max` ticks, and hands what leaves the room to `out`.
+    pub fn step(&mut self, now_us: u64, rules: &mut dyn Rules, out: &mut dyn FnMut(Departure<'_>)) {
+        self.now_us = self.now_us.max(now_us);
+        self.attention_us = None;
+        if self.phase == Phase::Closed {
+            return;
+        }
+        if !self.phase.is_over() {
+            self.expire_connections();
+            self.tell_news(out);
+        }
+        if let Some(reason) = self.abort.take() {
+            if self.phase.is_over() {
+                self.close(out);
+                return;
+            }
+            self.abort(reason, None, out);
+        }
+        let mut ticks = 0;
+        // Each turn moves the phase on, takes a step of the countdown or runs a tick; all three are bounded.
+        while self.advance(&mut ticks, rules, out) {}
+        if ticks > 1 {
+            self.counters.catch_ups += 1;
+        }
+        self.actions.tell(|player, id, outcome| out(Departure::ActionResult { player, id, outcome }));
+    }
+
+    /// Where the room is in its life.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The frame that was stepped last; none before frame 0.
+    #[must_use]
+    pub const fn frame(&self) -> Option<u32> {
+        self.next_frame.checked_sub(1)
+    }
+
+    /// When a frame is due, or was due after the last shift of the schedule, in microseconds; none before the start is scheduled.
+    #[must_use]
+    pub fn tick_due_us(&self, frame: u32) -> Option<u64> {
+        let ticks = u128::from(frame) + u128::from(self.counters.ticks_lost);
+        let after_us = u64::try_from(ticks * 1_000_000 / u128::from(self.tick_hz.max(1))).unwrap_or(u64::MAX);
+        self.start_us.map(|start_us| start_us.saturating_add(after_us))
+    }
+
+    /// The room's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The manifest the room was opened with.
+    #[must_use]
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The player slots, in order.
+    pub fn players(&self) -> impl ExactSizeIterator<Item = PlayerView<'_>> {
+        self.players.iter().enumerate().map(|(slot, player)| PlayerView {
+            name: &player.name,
+            joined: player.joined,
+            connected: player.connected,
+            ready: player.ready,
+            left: player.left,
+            last_action_id: self.actions.last_id(slot),
+            margin_us: player.margin.worst_us(),
+            counters: player.counters,
+        })
+    }
+
+    /// One player slot.
+    #[must_use]
+    pub fn player(&self, player: u16) -> Option<PlayerView<'_>> {
+        self.players().nth(usize::from(player))
+    }
+
+    /// What the room did so far.
+    #[must_use]
+    pub const fn counters(&self) -> RoomCounters {
+        self.counters
+    }
+
+    /// The public events after number `seq` (0: all), as far as they are kept.
+    #[must_use]
+    pub fn events_after(&self, seq: u64) -> EventsAfter<'_> {
+        self.history.after(seq)
+    }
+
+    // Bookkeeping.
+
+    fn want_attention(&mut self) {
+        self.attention_us.get_or_insert(self.now_us);
+    }
+
+    fn player_mut(&mut self, player: u16) -> Result<&mut Player, NotTaken> {
+        self.players.get_mut(usize::from(player)).ok_or(NotTaken::UnknownPlayer { player })
+    }
+
+    /// A player that is not out.
+    fn player_in_mut(&mut self, player: u16) -> Result<&mut Player, NotTaken> {
+        let found = self.player_mut(player)?;
+        match found.left {
+            Some(reason) => Err(NotTaken::PlayerLeft { player, reason }),
+            None => Ok(found),
+        }
+    }
+
+    /// Number of slots that were not given up.
+    fn left_in_room(&self) -> usize {
+        self.players.iter().filter(|player| player.left.is_none()).count()
+    }
+
+    fn has_too_few(&self) -> bool {
+        self.left_in_room() < usize::from(self.manifest.players_min)
+    }
+
+    fn slots_in(&self) -> Vec<u16> {
+        (0u16..).zip(&self.players).filter(|(_, player)| player.is_in()).map(|(slot, _)| slot).collect()
+    }
+
+    /// Puts a player out of the room. Telling it comes with the next news.
+    fn put_out(&mut self, player: u16, reason: LeftReason) {
+        let slot = usize::from(player);
+        let Some(found) = self.players.get_mut(slot) else { return };
+        if found.left.is_some() {
+            return;
+        }
+        let was_in = found.joined;
+        found.left = Some(reason);
+        found.connected = false;
+        let counters = &mut found.counters;
+        self.actions.refuse_waiting(Some(player), |_| counters.actions_refused += 1);
+        self.inputs.forget(slot);
+        self.news.push(News::Left(player, reason));
+        if was_in && self.phase == Phase::Running {
+            self.changes.push(Change { player, kind: ChangeKind::Left(reason.for_rules()) });
+        }
+    }
+
+    /// Puts every player out to whom `reason_of` gives a reason.
+    fn put_out_where(&mut self, reason: LeftReason, is_out: impl Fn(&Player) -> bool) {
+        for slot in 0u16..self.players.len() as u16 {
+            if self.players.get(usize::from(slot)).is_some_and(|player| player.left.is_none() && is_out(player)) {
+                self.put_out(slot, reason);
+            }
+        }
+    }
+
+    fn expire_connections(&mut self) {
+        let (now_us, grace_us) = (self.now_us, self.limits.reconnect_grace_us);
+        self.put_out_where(LeftReason::ConnectionLost, |player| {
+            player.grace_due_us(grace_us).is_some_and(|due_us| due_us <= now_us)
+        });
+    }
+
+    // Telling.
+
+    fn tell_public(&mut self, name: &str, frame: Option<u32>, json: &str, out: &mut dyn FnMut(Departure<'_>)) {
+        let seq = self.history.push(name, frame, json);
+        self.counters.public_events = self.history.last_seq();
+        self.counters.public_events_dropped = self.history.dropped();
+        out(Departure::PublicEvent(PublicEvent { seq, name, frame, json }));
+    }
+
+    fn tell_internal(&self, kind: &str, data: impl Serialize, out: &mut dyn FnMut(Departure<'_>)) {
+        let json = payloads::text(&payloads::OfRoom { room: &self.id, data });
+        out(Departure::InternalEvent { source: EventSource::Room, kind, frame: None, json: &json });
+    }
+
+    fn tell_news(&mut self, out: &mut dyn FnMut(Departure<'_>)) {
+        // Taken out and put back, to keep what was allocated.
+        let mut news = std::mem::take(&mut self.news);
+        for piece in news.drain(..) {
+            let (News::Joined(player) | News::Ready(player) | News::Left(player, _)) = piece;
+            let name = self.players.get(usize::from(player)).map(|found| found.name.clone()).unwrap_or_default();
+            let named = payloads::PlayerNamed { player, name: &name };
+            match piece {
+                News::Joined(_) => {
+                    self.tell_public("player_joined", None, &payloads::text(&named), out);
+                    self.tell_internal("player.joined", named, out);
+                }
+                News::Ready(_) => self.tell_public("player_ready", None, &payloads::text(&named), out),
+                News::Left(_, reason) => {
+                    let left = payloads::PlayerLeft { player, name: &name, reason: reason.as_str() };
+                    self.tell_public("player_left", None, &payloads::text(&left), out);
+                    self.tell_internal("player.left", left, out);
+                    out(Departure::PlayerLeft { player, reason });
+                }
+            }
+        }
+        self.news = news;
+    }
+
+    // Life.
+
+    fn enter(&mut self, phase: Phase, out: &mut dyn FnMut(Departure<'_>)) {
+        self.phase = phase;
+        out(Departure::PhaseChanged { phase });
+    }
+
+    /// Does the next thing that is due. False if nothing is.
+    fn advance(&mut self, ticks: &mut u32, rules: &mut dyn Rules, out: &mut dyn FnMut(Departure<'_>)) -> bool {
+        if self.phase < Phase::Running && self.has_too_few() {
+            self.abort(AbortReason::NotEnoughPlayers, None, out);
+            return true;
+        }
+        let is_due = self.phase_due_us <= self.now_us;
+        match self.phase {
+            Phase::Gathering => {
+                if !is_due && self.players.iter().any(|player| player.left.is_none() && !player.connected) {
+                    return false;
+                }
+                self.put_out_where(LeftReason::NeverCame, |player| !player.joined);
+                self.tell_news(out);
+                if !self.has_too_few() {
+                    self.phase_due_us = self.now_us.saturating_add(self.limits.ready_wait_us);
+                    self.enter(Phase::Readying, out);
+                }
+                true
+            }
+            Phase::Readying => {
+                if !is_due && self.players.iter().any(|player| player.left.is_none() && !player.ready) {
+                    return false;
+                }
+                self.put_out_where(LeftReason::NotReady, |player| !player.ready);
+                self.tell_news(out);
+                if !self.has_too_few() {
+                    self.schedule_start(out);
+                }
+                true
+            }
+            Phase::Cutscene | Phase::Countdown => {
+                if is_due {
+                    self.count_down(out);
+                }
+                is_due
+            }
+            Phase::Running => self.advance_running(ticks, rules, out),
+            Phase::Finished | Phase::Aborted => {
+                if is_due {
+                    self.close(out);
+                }
+                is_due
+            }
+            Phase::Closed => false,
+        }
+    }
+
+    fn schedule_start(&mut self, out: &mut dyn FnMut(Departure<'_>)) {
+        let duration_ms = self.manifest.cutscene_ms;
+        let countdown_us = self.countdown_step_us() * u64::from(self.manifest.countdown_steps);
+        self.phase_due_us = self.now_us.saturating_add(u64::from(duration_ms) * 1000);
+        self.start_us = Some(self.phase_due_us.saturating_add(countdown_us));
+        if duration_ms > 0 {
+            self.enter(Phase::Cutscene, out);
+            self.tell_public("cutscene", None, &payloads::text(&payloads::Cutscene { duration_ms }), out);
+        } else {
+            self.count_down(out);
+        }
+    }
+
+    fn countdown_step_us(&self) -> u64 {
+        u64::from(self.manifest.countdown_step_ms) * 1000
+    }
+
+    /// The next step of the countdown, or the start of the game.
+    fn count_down(&mut self, out: &mut dyn FnMut(Departure<'_>)) {
+        let remaining = self.countdown_remaining;
+        if remaining > 0 {
+            if self.phase != Phase::Countdown {
+                self.enter(Phase::Countdown, out);
+            }
+            self.countdown_remaining -= 1;
+            self.phase_due_us = self.phase_due_us.saturating_add(self.countdown_step_us());
+            self.tell_public("countdown", None, &payloads::text(&payloads::Countdown { remaining }), out);
+            return;
+        }
+        self.enter(Phase::Running, out);
+        let players = self.slots_in();
+        self.changes.clear();
+        self.changes.extend(players.iter().map(|player| Change { player: *player, kind: ChangeKind::Joined }));
+        let started = payloads::Started { frame: 0, tick_hz: self.tick_hz, players: &players };
+        self.tell_public("started", None, &payloads::text(&started), out);
+        self.tell_internal("room.started", started, out);
+    }
+
+    fn advance_running(&mut self, ticks: &mut u32, rules: &mut dyn Rules, out: &mut dyn FnMut(Departure<'_>)) -> bool {
+        let (Some(start_us), Some(due_us)) = (self.start_us, self.tick_due_us(self.next_frame)) else { return false };
+        if due_us > self.now_us {
+            return false;
+        }
+        if *ticks >= self.limits.catch_up_ticks_max.max(1) {
+            // The first tick that is due after now: ticks × 1,000,000 / tick_hz, rounded down, above the time since the start.
+            let since_us = u128::from(self.now_us.saturating_sub(start_us));
+            let first = ((since_us + 1) * u128::from(self.tick_hz)).div_ceil(1_000_000);
+            let planned = u128::from(self.next_frame) + u128::from(self.counters.ticks_lost);
+            let count = u64::try_from(first.saturating_sub(planned)).unwrap_or(u64::MAX);
+            self.counters.ticks_lost = self.counters.ticks_lost.saturating_add(count);
+            out(Departure::TicksLost { count, next_frame: self.next_frame });
+            return false;
+        }
+        *ticks += 1;
+        self.tick(rules, out);
+        true
+    }
+
+    fn tick(&mut self, rules: &mut dyn Rules, out: &mut dyn FnMut(Departure<'_>)) {
+        let frame = self.next_frame;
+        self.write_record(frame);
+        self.next_frame += 1;
+        self.counters.ticks += 1;
+        out(Departure::Tick { frame, record: self.record.bytes() });
+        let checked = match rules.tick(self.record.bytes()) {
+            Ok(bytes) => output::check(bytes, self.players.len()).map_err(|problem| {
+                Fault::new(FaultKind::BadOutput, format!("the output of frame {frame} cannot be used: {problem}"))
+            }),
+            Err(fault) => Err(fault),
+        };
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(fault) => {
+                self.abort(AbortReason::RulesFault, Some(&fault), out);
+                return;
+            }
+        };
+        let mut shared: Option<&[u8]> = None;
+        let mut own: [Option<&[u8]>; PLAYERS_MAX] = [None; PLAYERS_MAX];
+        for item in checked.items() {
+            match item {
+                Item::SharedSnapshot(bytes) => shared = Some(bytes),
+                Item::Snapshot { player, bytes } => {
+                    if let Some(place) = own.get_mut(usize::from(player)) {
+                        *place = Some(bytes);
+                    }
+                }
+                Item::PublicEvent { name, json } => self.tell_public(name, Some(frame), json, out),
+                Item::InternalEvent { name, json } => {
+                    out(Departure::InternalEvent { source: EventSource::Module, kind: name, frame: Some(frame), json });
+                }
+                Item::Results(_) => {}
+            }
+        }
+        for ((slot, player), own) in (0u16..).zip(&self.players).zip(own) {
+            if let Some(bytes) = own.or(shared).filter(|_| player.is_in() && player.connected) {
+                out(Departure::Snapshot {
+                    player: slot,
+                    frame,
+                    bytes,
+                    margin_us: player.margin.worst_us(),
+                    last_input_frame: player.margin.newest_frame(),
+                });
+            }
+        }
+        if let Some(results) = checked.results {
+            self.finish(results, out);
+        } else if self.left_in_room() == 0 {
+            self.abort(AbortReason::EveryoneLeft, None, out);
+        } else if self.next_frame >= self.manifest.frames_max {
+            self.abort(AbortReason::TooLong, None, out);
+        }
+    }
+
+    /// Everything that decides a frame, and nothing else.
+    fn write_record(&mut self, frame: u32) {
+        self.record.begin(frame, self.players.len(), self.manifest.input_stride_bytes());
+        for (slot, player) in self.players.iter_mut().enumerate() {
+            let input = self.inputs.take(slot, frame);
+            let counters = &mut player.counters;
+            *match input.status {
+                InputStatus::Fresh => &mut counters.fresh,
+                InputStatus::Repeated => &mut counters.repeated,
+                InputStatus::Absent => &mut counters.absent,
+            } += 1;
+            self.record.set_input(slot, input);
+        }
+        for change in self.changes.drain(..) {
+            self.record.push_change(change);
+        }
+        let players = &mut self.players;
+        self.actions.apply(frame, &mut self.record, |player| {
+            if let Some(player) = players.get_mut(usize::from(player)) {
+                player.counters.actions_applied += 1;
+            }
+        });
+    }
+
+    fn finish(&mut self, results: &str, out: &mut dyn FnMut(Departure<'_>)) {
+        let frames = self.next_frame;
+        self.end(Phase::Finished, out);
+        // Checked before; a text that were not JSON would have been a fault.
+        let raw: &RawValue = serde_json::from_str(results).unwrap_or(RawValue::NULL);
+        let json = payloads::text(&payloads::Finished { frames, results: raw });
+        self.tell_public("finished", self.frame(), &json, out);
+        self.tell_internal("room.finished", self.ended_record(None, None, Some(raw)), out);
+        out(Departure::Ended { outcome: Outcome::Finished { frames, results } });
+    }
+
+    fn abort(&mut self, reason: AbortReason, fault: Option<&Fault>, out: &mut dyn FnMut(Departure<'_>)) {
+        let frames = self.next_frame;
+        let frame = self.frame().unwrap_or(0);
+        if let Some(fault) = fault {
+            out(Departure::RulesFault { frame, fault });
+        }
+        self.end(Phase::Aborted, out);
+        let kind = fault.map(|fault| fault.kind.as_str());
+        let json = payloads::text(&payloads::Aborted { frames, reason: reason.as_str(), fault: kind });
+        self.tell_public("aborted", self.frame(), &json, out);
+        let fault =
+            fault.map(|fault| payloads::FaultRecord { kind: fault.kind.as_str(), message: &fault.message, frame });
+        self.tell_internal("room.aborted", self.ended_record(Some(reason.as_str()), fault, None), out);
+        out(Departure::Ended { outcome: Outcome::Aborted { frames, reason } });
+    }
+
+    fn end(&mut self, phase: Phase, out: &mut dyn FnMut(Departure<'_>)) {
+        let players = &mut self.players;
+        self.actions.refuse_waiting(None, |player| {
+            if let Some(player) = players.get_mut(usize::from(player)) {
+                player.counters.actions_refused += 1;
+            }
+        });
+        self.changes.clear();
+        self.ended_as = phase.as_str();
+        self.phase_due_us = self.now_us.saturating_add(self.limits.linger_us);
+        self.enter(phase, out);
+    }
+
+    fn ended_record<'a>(
+        &'a self,
+        reason: Option<&'a str>,
+        fault: Option<payloads::FaultRecord<'a>>,
+        results: Option<&'a RawValue>,
+    ) -> payloads::RoomEnded<'a> {
+        let players = (0u16..).zip(&self.players).map(|(player, found)| payloads::PlayerRecord {
+            player,
+            name: &found.name,
+            left: found.left.map(LeftReason::as_str),
+            inputs: found.counters,
+        });
+        let players = players.collect();
+        payloads::RoomEnded { frames: self.next_frame, reason, fault, results, players, counters: self.counters }
+    }
+
+    fn close(&mut self, out: &mut dyn FnMut(Departure<'_>)) {
+        self.actions.tell(|player, id, outcome: ActionOutcome| out(Departure::ActionResult { player, id, outcome }));
+        self.enter(Phase::Closed, out);
+        self.tell_internal("room.closed", payloads::RoomClosed { outcome: self.ended_as }, out);
+    }
+}

@@ -1,0 +1,96 @@
+//! The seam between a room and the rules of its game, and how rules fail. No implementation of rules lives here.
+
+use std::fmt;
+
+/// What a room steps: a wasm instance in the host, native rules in tests.
+///
+/// The records are those of `holeshot-abi`. Setting the rules up (`init`) happens before a room is opened and is not
+/// part of this trait. Rules that returned a [`Fault`] are never called again by a room.
+pub trait Rules {
+    /// Steps the game once: a tick record in, an output record (or nothing) out. The output stays valid until the next call.
+    ///
+    /// # Errors
+    /// A fault, after which these rules must not be called again.
+    fn tick(&mut self, record: &[u8]) -> Result<&[u8], Fault>;
+
+    /// The state, in the rules' own format.
+    ///
+    /// # Errors
+    /// A fault, after which these rules must not be called again.
+    fn save(&mut self) -> Result<Vec<u8>, Fault>;
+
+    /// Takes over a state that rules with this `state_version` saved.
+    ///
+    /// # Errors
+    /// [`RestoreError::Refused`] if these rules do not understand the state; they are as before then.
+    /// [`RestoreError::Fault`] if they failed; they must not be called again then.
+    fn restore(&mut self, state_version: u32, state: &[u8]) -> Result<(), RestoreError>;
+}
+
+/// Why rules cannot be called any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}: {message}")]
+pub struct Fault {
+    /// The kind, for counters and records.
+    pub kind: FaultKind,
+    /// What happened, for the person who wrote the rules.
+    pub message: String,
+    /// Where in the rules it happened, if that is known.
+    pub backtrace: Option<String>,
+}
+
+impl Fault {
+    /// A fault without a backtrace.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), backtrace: None }
+    }
+}
+
+/// The kinds of [`Fault`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// The rules stopped themselves: a panic, an unreachable instruction, a division by zero, an address out of memory.
+    Trap,
+    /// One call used more fuel than it may.
+    FuelExhausted,
+    /// One call took longer than the watchdog allows.
+    DeadlineExceeded,
+    /// The rules asked for more memory than they may have.
+    MemoryExceeded,
+    /// What the rules returned is not a span of their memory.
+    BadSpan,
+    /// What the rules returned breaks the specification: layout, sizes, names, JSON, results.
+    BadOutput,
+}
+
+impl FaultKind {
+    /// The kind as a word for records: `trap`, `fuel_exhausted` …
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::FuelExhausted => "fuel_exhausted",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::MemoryExceeded => "memory_exceeded",
+            Self::BadSpan => "bad_span",
+            Self::BadOutput => "bad_output",
+        }
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why rules did not take a state over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// They do not understand it; the text is theirs.
+    #[error("the rules refuse the state: {0}")]
+    Refused(String),
+    /// They failed on the way.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
