@@ -1,0 +1,282 @@
+//! One engine per process: the configuration of compiler and pool, the cap on instances, and the thread that moves the watchdog's clock.
+
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use holeshot_abi::{MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX};
+use wasmtime::{
+    Config, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig, Strategy,
+    VariableOperatorCost, WasmBacktraceDetails,
+};
+
+use super::FUEL_PER_US;
+
+/// How often the watchdog's clock moves, in milliseconds. Its deadlines are many times that.
+pub(super) const EPOCH_MS: u64 = 20;
+
+/// Memory mappings that one instance takes: its memory, and the unused rest of the slot behind it.
+const MAPPINGS_PER_INSTANCE: u64 = 2;
+/// Mappings left to everything else: threads, libraries, the allocator, compiled modules, the database.
+const MAPPINGS_RESERVED: u64 = 8_192;
+/// Bytes behind a memory that trap when touched. Small: the compiler checks bounds explicitly, since 4 GiB slots would need more page tables.
+const GUARD_BYTES: usize = 64 << 10;
+/// Most instances an engine can be asked for: 256 GiB of addresses, which every 64-bit system has in one piece.
+const INSTANCES_MAX: u32 = 65_536;
+
+/// What can be set of an [`Engine`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// Most instances at a time: one per room, and one while a module loads. Address space for all of them is reserved at the start.
+    pub instances_max: u32,
+    /// The part of a tick's time that one room may use, in percent, 1 to 100. The rest belongs to the other rooms of its shard and to the network.
+    pub tick_share_percent: u32,
+    /// Fuel for one tick in place of the one that follows from the share; for tests, and for modules known to need it.
+    pub tick_fuel: Option<u64>,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { instances_max: 4_096, tick_share_percent: 25, tick_fuel: None }
+    }
+}
+
+impl EngineSettings {
+    /// Fuel for one tick at `tick_hz`.
+    #[must_use]
+    pub fn tick_fuel(&self, tick_hz: u32) -> u64 {
+        let tick_us = 1_000_000 / u64::from(tick_hz.max(1));
+        self.tick_fuel.unwrap_or(tick_us * u64::from(self.tick_share_percent.clamp(1, 100)) / 100 * FUEL_PER_US)
+    }
+}
+
+/// Why an [`Engine`] cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// No instance, or more than an engine can have.
+    #[error(
+        "a host holds 1 to {INSTANCES_MAX} rooms, not {asked}; ask for a number in between, or start a second host"
+    )]
+    InstancesOutOfRange {
+        /// Asked for.
+        asked: u32,
+    },
+    /// The system's limit on memory mappings would be met, which ends the process without a word.
+    #[error(
+        "{asked} rooms need {needed} memory mappings, and vm.max_map_count leaves room for {possible} rooms; ask for \
+         fewer rooms, or raise the limit as root: sysctl -w vm.max_map_count={suggested}"
+    )]
+    TooFewMappings {
+        /// Instances asked for.
+        asked: u32,
+        /// Mappings they need, with those of the rest of the process.
+        needed: u64,
+        /// Instances that fit.
+        possible: u64,
+        /// A limit with which they fit.
+        suggested: u64,
+    },
+    /// Address space or the processor does not allow it.
+    #[error("no address space or no code for {asked} rooms: {problem}; ask for fewer rooms")]
+    Unavailable {
+        /// Instances asked for.
+        asked: u32,
+        /// What wasmtime says.
+        problem: String,
+    },
+    /// The watchdog's thread cannot be started.
+    #[error("the watchdog's thread cannot be started: {problem}")]
+    Watchdog {
+        /// What the system says.
+        problem: String,
+    },
+}
+
+/// The compiler and the pool of instances of a process. Clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: wasmtime::Engine,
+    settings: EngineSettings,
+    // Dropped before the thread is joined: that ends it.
+    stop: Option<mpsc::Sender<()>>,
+    ticker: Option<JoinHandle<()>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(ticker) = self.ticker.take() {
+            // It cannot panic: it only waits and counts.
+            let _ = ticker.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("settings", &self.inner.settings).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Reserves the pool and starts the watchdog.
+    ///
+    /// # Errors
+    /// Too many instances for this system.
+    pub fn new(settings: EngineSettings) -> Result<Self, EngineError> {
+        let asked = settings.instances_max;
+        check_mappings(asked, mapping_limit())?;
+        let engine = wasmtime::Engine::new(&config(asked))
+            .map_err(|error| EngineError::Unavailable { asked, problem: format!("{error:#}") })?;
+        let (stop, stopped) = mpsc::channel();
+        let ticking = engine.clone();
+        let ticker = std::thread::Builder::new()
+            .name("rules-watchdog".into())
+            .spawn(move || {
+                let period = Duration::from_millis(EPOCH_MS);
+                while stopped.recv_timeout(period) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    ticking.increment_epoch();
+                }
+            })
+            .map_err(|error| EngineError::Watchdog { problem: error.to_string() })?;
+        Ok(Self { inner: Arc::new(Inner { engine, settings, stop: Some(stop), ticker: Some(ticker) }) })
+    }
+
+    /// The settings it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &EngineSettings {
+        &self.inner.settings
+    }
+
+    /// Instances that exist now.
+    #[must_use]
+    pub fn instances(&self) -> u64 {
+        self.inner.engine.pooling_allocator_metrics().map_or(0, |metrics| metrics.core_instances())
+    }
+
+    pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.inner.engine
+    }
+}
+
+/// Epochs until the watchdog bites, for a time in milliseconds. One more than the quotient: the current one may be almost over.
+pub(super) const fn epochs(ms: u64) -> u64 {
+    ms / EPOCH_MS + 1
+}
+
+fn config(instances_max: u32) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(instances_max)
+        .total_memories(instances_max)
+        .total_tables(instances_max)
+        .max_memory_size(MEMORY_BYTES_MAX)
+        .table_elements(TABLE_ELEMENTS_MAX);
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Canonical NaNs cost a factor of two here, and are made where bytes leave a module.
+        .cranelift_nan_canonicalization(false)
+        .consume_fuel(true)
+        .operator_cost(operator_cost())
+        .epoch_interruption(true)
+        // Small slots: thousands of rooms then share page-table pages.
+        .memory_reservation(MEMORY_BYTES_MAX as u64)
+        .memory_reservation_for_growth(0)
+        .memory_guard_size(GUARD_BYTES as u64)
+        .guard_before_linear_memory(false)
+        .memory_may_move(false)
+        // With copy-on-write an instance takes four mappings instead of two.
+        .memory_init_cow(false)
+        // A module that compiles must leave the other cores to the shards.
+        .parallel_compilation(false)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        // What the specification of the boundary names, and nothing else: a module that runs here runs on every host.
+        .wasm_relaxed_simd(false)
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_tail_call(false)
+        .wasm_extended_const(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// What instructions cost where it is not 1. Work that depends on an operand is paid by its amount, so that fuel, not the watchdog, ends it.
+fn operator_cost() -> OperatorCost {
+    OperatorCost {
+        // Each is a call into the host, whether it succeeds or not.
+        MemoryGrow: 255,
+        TableGrow: 255,
+        variable: VariableOperatorCost { memory_grow_per_page: 255, ..VariableOperatorCost::new() },
+        ..OperatorCost::new()
+    }
+}
+
+/// The system's limit on memory mappings of one process, and how many this one has. None where there is no such limit.
+fn mapping_limit() -> Option<(u64, u64)> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()?;
+    let used = std::fs::read_to_string("/proc/self/maps").ok()?.lines().count();
+    Some((limit, used as u64))
+}
+
+fn check_mappings(asked: u32, limit: Option<(u64, u64)>) -> Result<(), EngineError> {
+    if asked == 0 || asked > INSTANCES_MAX {
+        return Err(EngineError::InstancesOutOfRange { asked });
+    }
+    let Some((limit, used)) = limit else { return Ok(()) };
+    let others = used + MAPPINGS_RESERVED;
+    let needed = others + u64::from(asked) * MAPPINGS_PER_INSTANCE;
+    if needed <= limit {
+        return Ok(());
+    }
+    let possible = limit.saturating_sub(others) / MAPPINGS_PER_INSTANCE;
+    Err(EngineError::TooFewMappings { asked, needed, possible, suggested: needed.next_power_of_two() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_beyond_the_systems_mappings_are_refused_in_words() {
+        assert_eq!(check_mappings(4_096, None), Ok(()));
+        assert_eq!(check_mappings(4_096, Some((65_530, 200))), Ok(()));
+        let Err(error) = check_mappings(40_000, Some((65_530, 200))) else { panic!("40,000 rooms do not fit") };
+        assert_eq!(
+            error,
+            EngineError::TooFewMappings { asked: 40_000, needed: 88_392, possible: 28_569, suggested: 131_072 }
+        );
+        assert!(error.to_string().contains("sysctl -w vm.max_map_count=131072"));
+        assert_eq!(check_mappings(0, None), Err(EngineError::InstancesOutOfRange { asked: 0 }));
+        assert_eq!(check_mappings(70_000, None), Err(EngineError::InstancesOutOfRange { asked: 70_000 }));
+    }
+
+    #[test]
+    fn fuel_follows_from_the_share_of_the_tick() {
+        let settings = EngineSettings { tick_share_percent: 25, ..EngineSettings::default() };
+        assert_eq!(settings.tick_fuel(50), 5_000 * FUEL_PER_US);
+        assert_eq!(settings.tick_fuel(100), 2_500 * FUEL_PER_US);
+        assert_eq!(EngineSettings { tick_fuel: Some(7), ..settings }.tick_fuel(50), 7);
+    }
+
+    #[test]
+    fn the_watchdogs_thread_ends_with_its_engine() {
+        let engine = Engine::new(EngineSettings { instances_max: 1, ..EngineSettings::default() }).unwrap();
+        let inner = Arc::downgrade(&engine.inner);
+        let other = engine.clone();
+        drop(engine);
+        assert!(inner.upgrade().is_some());
+        // Joins the thread: this test hangs if it does not end.
+        drop(other);
+        assert!(inner.upgrade().is_none());
+    }
+}

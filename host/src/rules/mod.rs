@@ -1,0 +1,44 @@
+//! The rules runtime: loads rules modules, runs one instance per room, and stops an instance that misbehaves. The only place that
+//! names wasmtime. What the records of a module mean is the room's affair; what they look like is `holeshot_abi`'s.
+//!
+//! - [`Engine`]: one per process. Configuration of the compiler and of the pool that instances live in; the watchdog's clock.
+//! - [`ModuleStore`]: from bytes or a file to a [`Module`], named by the hash of its bytes. Refuses what cannot run, with a text for the modder.
+//! - [`Module::instantiate`]: begins a room. The [`WasmRules`] that come back step it.
+//!
+//! Loading compiles, which takes from milliseconds to seconds: call [`ModuleStore::load`] where waiting is allowed
+//! (`tokio::task::spawn_blocking`), never on a shard. Everything else is made for a shard's thread.
+
+mod cache;
+mod engine;
+mod error;
+mod guest;
+mod inspect;
+mod instance;
+mod module;
+
+pub use cache::CacheError;
+pub use engine::{Engine, EngineError, EngineSettings};
+pub use error::{InstantiateError, LoadError};
+pub use instance::WasmRules;
+pub use module::{Module, ModuleHash, ModuleStore, Origin};
+
+/// Length of a rules module's file in bytes: several times a large game, and still compiled within seconds.
+pub const MODULE_BYTES_MAX: usize = 8 << 20;
+
+/// Fuel that a microsecond buys: WebAssembly instructions, measured (`holeshot bench tick` prints it for your machine).
+pub const FUEL_PER_US: u64 = 1_000;
+
+/// Fuel for a module's `_initialize`, start function, version and manifest together: they run while nobody plays.
+pub const LOAD_FUEL: u64 = 500_000 * FUEL_PER_US;
+/// Fuel for beginning a room.
+pub const INIT_FUEL: u64 = 100_000 * FUEL_PER_US;
+/// Fuel for saving a state: other rooms of the shard wait for it, so no longer than two ticks.
+pub const SAVE_FUEL: u64 = 40_000 * FUEL_PER_US;
+/// Fuel for taking a state over.
+pub const RESTORE_FUEL: u64 = 100_000 * FUEL_PER_US;
+
+/// When the watchdog ends a tick that fuel did not end, in milliseconds. Fuel is the budget and stops at the same instruction everywhere; this only
+/// catches what fuel prices too low, so it is far above a tick's share.
+pub const TICK_WATCHDOG_MS: u64 = 500;
+/// The same for the other calls, in milliseconds.
+pub const CALL_WATCHDOG_MS: u64 = 5_000;
