@@ -365,3 +365,228 @@ fn nonce(sequence: u64) -> Nonce {
     let [q0, q1, q2, q3, q4, q5, q6, q7] = sequence.to_le_bytes();
     Nonce::from([0, 0, 0, 0, q0, q1, q2, q3, q4, q5, q6, q7])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::{ToClient, ToHost};
+    use proptest::prelude::*;
+
+    const KEY: [u8; KEY_BYTES] = [42; KEY_BYTES];
+
+    fn pair(session: u32) -> (Sealer, Opener) {
+        (Sealer::new(session, &KEY), Opener::new(session, &KEY))
+    }
+
+    fn sealed(sealer: &mut Sealer, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        sealer.seal_bytes(payload, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn the_layout_is_the_one_specified() {
+        let (mut sealer, _) = pair(0x0403_0201);
+        sealer.next_sequence = 0x0807_0605_0403_0201;
+        let datagram = sealed(&mut sealer, b"payload");
+        assert_eq!(datagram.len(), 13 + 7 + 16);
+        assert_eq!(datagram[..13], [1, 1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_typed_payload_and_its_bytes_seal_alike() {
+        let (mut one, mut two) = (Sealer::new(1, &KEY), Sealer::new(1, &KEY));
+        let (mut typed, mut bytes) = (Vec::new(), Vec::new());
+        one.seal(&ToHost::Ping(77), &mut typed).unwrap();
+        ToHost::Ping(77).encode(&mut bytes).unwrap();
+        assert_eq!(typed, sealed(&mut two, &bytes));
+    }
+
+    #[test]
+    fn sealing_into_a_full_sized_buffer_does_not_move_it() {
+        let (mut sealer, _) = pair(1);
+        let mut out = Vec::with_capacity(DATAGRAM_BYTES_MAX);
+        let place = out.as_ptr();
+        for bytes in [1, 100, PAYLOAD_BYTES_MAX] {
+            sealer.seal_bytes(&vec![1; bytes], &mut out).unwrap();
+            assert_eq!(out.len(), HEADER_BYTES + bytes + TAG_BYTES);
+        }
+        assert_eq!(out.len(), DATAGRAM_BYTES_MAX);
+        assert_eq!((place, out.capacity()), (out.as_ptr(), DATAGRAM_BYTES_MAX));
+    }
+
+    #[test]
+    fn the_wrong_size_is_not_sealed_and_uses_no_sequence() {
+        let (mut sealer, _) = pair(1);
+        let mut out = vec![1, 2, 3];
+        for bytes in [0, PAYLOAD_BYTES_MAX + 1, 100_000] {
+            let refused = sealer.seal_bytes(&vec![0; bytes], &mut out);
+            assert_eq!(refused, Err(SealError::Size { bytes }));
+            assert!(out.is_empty());
+        }
+        assert_eq!(sealer.sealed_count(), 0);
+    }
+
+    #[test]
+    fn a_sealer_stops_before_the_last_sequence() {
+        let (mut sealer, mut opener) = pair(1);
+        sealer.next_sequence = u64::MAX - 1;
+        let mut datagram = sealed(&mut sealer, b"last");
+        assert_eq!(opener.open(&mut datagram).unwrap().sequence, u64::MAX - 1);
+        let mut out = Vec::new();
+        for _ in 0..3 {
+            assert_eq!(
+                sealer.seal_bytes(b"more", &mut out),
+                Err(SealError::Exhausted)
+            );
+            assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_datagram_opens_once_and_in_any_order() {
+        let (mut sealer, mut opener) = pair(1);
+        let datagrams: Vec<_> = (0..5u8).map(|i| sealed(&mut sealer, &[i])).collect();
+        for (index, newest) in [(1, true), (0, false), (4, true), (3, false), (2, false)] {
+            let mut datagram = datagrams[index].clone();
+            let opened = opener.open(&mut datagram).unwrap();
+            assert_eq!(opened.payload, [index as u8]);
+            assert_eq!((opened.sequence, opened.newest), (index as u64, newest));
+        }
+        for (index, datagram) in datagrams.iter().enumerate() {
+            let refused = opener.open(&mut datagram.clone()).map(drop);
+            assert_eq!(
+                refused,
+                Err(OpenError::Duplicate {
+                    sequence: index as u64
+                })
+            );
+        }
+        sealer.next_sequence = REPLAY_WINDOW_SEQUENCES + 5;
+        opener.open(&mut sealed(&mut sealer, b"far")).unwrap();
+        let refused = opener.open(&mut datagrams[2].clone()).map(drop);
+        assert_eq!(refused, Err(OpenError::TooOld { sequence: 2 }));
+    }
+
+    /// Any flipped bit is refused, whatever it stands for, and leaves the window as it was.
+    #[test]
+    fn any_flipped_bit_is_refused_and_changes_nothing() {
+        let (mut sealer, mut opener) = pair(3);
+        opener.open(&mut sealed(&mut sealer, b"first")).unwrap();
+        let good = sealed(&mut sealer, &[0xA5; 20]);
+        let before = opener.window.clone();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(opener.open(&mut bad).is_err(), "bit {bit}");
+            assert_eq!(opener.window, before, "bit {bit}");
+        }
+        assert_eq!(opener.open(&mut good.clone()).unwrap().payload, [0xA5; 20]);
+    }
+
+    #[test]
+    fn a_forged_high_sequence_does_not_silence_the_session() {
+        let (mut sealer, mut opener) = pair(1);
+        let mut forged = sealed(&mut sealer, b"x");
+        forged[5..13].fill(0xFF);
+        assert_eq!(
+            opener.open(&mut forged),
+            Err(OpenError::Forged { sequence: u64::MAX })
+        );
+        assert!(opener.open(&mut sealed(&mut sealer, b"y")).is_ok());
+    }
+
+    #[test]
+    fn another_key_session_version_or_size_is_refused() {
+        let (mut sealer, mut opener) = pair(1);
+        let good = sealed(&mut sealer, b"x");
+        let mut other_key = Opener::new(1, &[43; KEY_BYTES]);
+        assert_eq!(
+            other_key.open(&mut good.clone()),
+            Err(OpenError::Forged { sequence: 0 })
+        );
+        let mut other_session = Opener::new(2, &KEY);
+        assert_eq!(
+            other_session.open(&mut good.clone()),
+            Err(OpenError::Session {
+                expected: 2,
+                got: 1
+            })
+        );
+        let mut version = good.clone();
+        version[0] = 2;
+        assert_eq!(
+            opener.open(&mut version),
+            Err(OpenError::Version { got: 2 })
+        );
+        for bytes in [0, 1, 13, 29, DATAGRAM_BYTES_MAX + 1] {
+            assert_eq!(
+                opener.open(&mut vec![1; bytes]),
+                Err(OpenError::Size { bytes })
+            );
+        }
+        assert_eq!(
+            Header::peek(&good),
+            Ok(Header {
+                session: 1,
+                sequence: 0
+            })
+        );
+    }
+
+    #[test]
+    fn a_payload_that_cannot_be_encoded_is_not_sealed() {
+        let (mut sealer, _) = pair(1);
+        let mut out = Vec::new();
+        let snapshot = crate::Snapshot {
+            frame: 1,
+            part: 2,
+            parts: 1,
+            margin_ms: None,
+            newest_input_frame: None,
+            bytes: &[],
+        };
+        assert!(
+            sealer
+                .seal(&ToClient::Snapshot(snapshot), &mut out)
+                .is_err()
+        );
+        // A whole snapshot in one part is for the WebSocket; a datagram has no room for it.
+        let snapshot = crate::Snapshot {
+            part: 0,
+            bytes: &[0; 2_000],
+            ..snapshot
+        };
+        let refused = sealer.seal(&ToClient::Snapshot(snapshot), &mut out);
+        assert_eq!(refused, Err(SealError::Size { bytes: 2_013 }));
+        assert_eq!((out.len(), sealer.sealed_count()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens(
+            session: u32,
+            first in 0..u64::MAX - 10,
+            payload in proptest::collection::vec(any::<u8>(), 1..=PAYLOAD_BYTES_MAX),
+        ) {
+            let (mut sealer, mut opener) = pair(session);
+            sealer.next_sequence = first;
+            let mut datagram = sealed(&mut sealer, &payload);
+            prop_assert!(datagram.len() <= DATAGRAM_BYTES_MAX);
+            let opened = opener.open(&mut datagram).unwrap();
+            prop_assert_eq!(opened, Opened { sequence: first, newest: true, payload: &payload });
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_open(mut bytes in proptest::collection::vec(any::<u8>(), 0..1_300)) {
+            let (_, mut opener) = pair(0);
+            prop_assert!(opener.open(&mut bytes.clone()).is_err());
+            // Past the cheap checks too.
+            if bytes.len() > HEADER_BYTES {
+                bytes[..5].copy_from_slice(&[1, 0, 0, 0, 0]);
+            }
+            prop_assert!(opener.open(&mut bytes).is_err());
+            prop_assert_eq!(opener.window, Window::new());
+        }
+    }
+}

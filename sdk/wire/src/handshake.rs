@@ -312,3 +312,146 @@ impl Random for Once {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICKET: &str = "ticket.for.room-1";
+
+    fn host() -> HostKeypair {
+        HostKeypair::from_private([7; KEY_BYTES]).unwrap()
+    }
+
+    fn client(host_key: &[u8; KEY_BYTES], ticket: &str) -> (ClientHandshake, HandshakeMessage) {
+        ClientHandshake::start(host_key, ticket, [8; KEY_BYTES]).unwrap()
+    }
+
+    #[test]
+    fn both_sides_get_the_same_keys() {
+        let (client, message_1) = client(&host().public(), TICKET);
+        let (host_keys, message_2) = accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).unwrap();
+        let client_keys = client.finish(&message_2).unwrap();
+        assert_eq!(client_keys.client_to_host, host_keys.client_to_host);
+        assert_eq!(client_keys.host_to_client, host_keys.host_to_client);
+        assert_ne!(client_keys.client_to_host, client_keys.host_to_client);
+    }
+
+    #[test]
+    fn other_random_bytes_give_other_keys() {
+        let (_, message_1) = client(&host().public(), TICKET);
+        let (one, _) = accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).unwrap();
+        let (two, _) = accept(&host(), TICKET, &message_1, [10; KEY_BYTES]).unwrap();
+        assert_ne!(one.client_to_host, two.client_to_host);
+    }
+
+    #[test]
+    fn a_client_with_another_host_key_is_refused() {
+        let other = HostKeypair::from_private([70; KEY_BYTES]).unwrap();
+        let (_, message_1) = client(&other.public(), TICKET);
+        let refused = accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).unwrap_err();
+        assert_eq!(refused, HandshakeError::Mismatch);
+    }
+
+    #[test]
+    fn a_handshake_cannot_be_moved_to_another_ticket() {
+        for ticket in [
+            "",
+            "ticket.for.room-2",
+            "ticket.for.room-1\0",
+            "ticket.for.room-",
+        ] {
+            let (_, message_1) = client(&host().public(), TICKET);
+            let refused = accept(&host(), ticket, &message_1, [9; KEY_BYTES]).unwrap_err();
+            assert_eq!(refused, HandshakeError::Mismatch, "{ticket:?}");
+        }
+    }
+
+    #[test]
+    fn another_protocol_version_is_another_handshake() {
+        // The same client, but with the prologue of a version 2.
+        let prologue = format!("holeshot/2\n{TICKET}");
+        let key = host().public();
+        let mut state = builder([8; KEY_BYTES])
+            .unwrap()
+            .prologue(prologue.as_bytes())
+            .unwrap()
+            .remote_public_key(&key)
+            .unwrap()
+            .build_initiator()
+            .unwrap();
+        let message_1 = write(&mut state).unwrap();
+        let refused = accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).unwrap_err();
+        assert_eq!(refused, HandshakeError::Mismatch);
+    }
+
+    #[test]
+    fn only_the_holder_of_the_private_key_can_answer() {
+        let impostor = HostKeypair::from_private([70; KEY_BYTES]).unwrap();
+        let (at_impostor, message_1) = client(&host().public(), TICKET);
+        assert!(accept(&impostor, TICKET, &message_1, [9; KEY_BYTES]).is_err());
+        // Nor can it answer with a message that it made for somebody else.
+        let (_, other_1) = client(&impostor.public(), TICKET);
+        let (_, other_2) = accept(&impostor, TICKET, &other_1, [9; KEY_BYTES]).unwrap();
+        assert_eq!(
+            at_impostor.finish(&other_2).unwrap_err(),
+            HandshakeError::Mismatch
+        );
+    }
+
+    #[test]
+    fn any_altered_byte_breaks_either_message() {
+        for byte in 0..HANDSHAKE_MESSAGE_BYTES {
+            // The top bit of an X25519 key is not used (RFC 7748), but Noise hashes the key as it was sent.
+            for bit in [0, 7] {
+                let (state, mut message_1) = client(&host().public(), TICKET);
+                let (_, mut message_2) =
+                    accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).unwrap();
+                message_1.0[byte] ^= 1 << bit;
+                message_2.0[byte] ^= 1 << bit;
+                let at = format!("bit {bit} of byte {byte}");
+                assert!(
+                    accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).is_err(),
+                    "{at}"
+                );
+                assert!(state.finish(&message_2).is_err(), "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn base64_is_read_strictly() {
+        let (_, message) = client(&host().public(), TICKET);
+        let text = message.to_base64();
+        assert_eq!(text.len(), 64);
+        assert_eq!(HandshakeMessage::from_base64(&text), Ok(message));
+        let padded = format!("{text}==");
+        let space = format!(" {}", &text[1..]);
+        let standard = "+".repeat(64);
+        let wide = "é".repeat(32);
+        for wrong in ["", &text[1..], &padded, &space, &standard, &wide] {
+            assert!(HandshakeMessage::from_base64(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let (state, message_1) = client(&host().public(), TICKET);
+        let (keys, _) = accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).unwrap();
+        let printed = format!("{:?} {state:?} {keys:?}", host());
+        let secrets = [
+            URL_SAFE_NO_PAD.encode([7; KEY_BYTES]),
+            URL_SAFE_NO_PAD.encode(keys.client_to_host),
+            format!("{:?}", keys.client_to_host),
+            format!("{:?}", [7u8; KEY_BYTES]),
+        ];
+        for secret in secrets {
+            assert!(!printed.contains(&secret), "{printed}");
+        }
+        let (sealer, opener) = keys.into_host(1);
+        assert_eq!(
+            format!("{sealer:?} {opener:?}"),
+            "Sealer { session: 1, next_sequence: 0, .. } Opener { session: 1, .. }"
+        );
+    }
+}

@@ -870,3 +870,444 @@ impl<'a> Fields<'a> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handshake::HANDSHAKE_MESSAGE_BYTES;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn noise() -> HandshakeMessage {
+        HandshakeMessage([0xFB; HANDSHAKE_MESSAGE_BYTES])
+    }
+
+    fn welcome() -> HostMessage {
+        HostMessage::Welcome {
+            session: u32::MAX,
+            room: "race-1".into(),
+            player: 1,
+            players: vec![
+                PlayerName {
+                    player: 0,
+                    name: "Ada \"the\" First".into(),
+                },
+                PlayerName {
+                    player: 1,
+                    name: "Zoë".into(),
+                },
+            ],
+            udp_port: Some(4_000),
+            noise: Some(noise()),
+            tick_hz: 50,
+            rules: RulesInfo {
+                name: "drag-race".into(),
+                version: "0.1.0".into(),
+                hash: "0123456789abcdef".repeat(4),
+            },
+            phase: Phase::Gathering,
+            resumed: false,
+        }
+    }
+
+    fn client_messages() -> Vec<ClientMessage> {
+        vec![
+            ClientMessage::Hello {
+                protocol: 1,
+                ticket: "t".repeat(TICKET_BYTES_MAX),
+                noise: Some(noise()),
+                after: Some(0),
+            },
+            ClientMessage::Hello {
+                protocol: 9,
+                ticket: "t".into(),
+                noise: None,
+                after: None,
+            },
+            ClientMessage::Ready,
+            ClientMessage::Action {
+                id: INTEGER_MAX,
+                data: json!({"car": "x", "n": [1, -2.5, null]}),
+            },
+            ClientMessage::Leave,
+            ClientMessage::Ping { t: 5 },
+        ]
+    }
+
+    fn host_messages() -> Vec<HostMessage> {
+        let mut all = vec![
+            welcome(),
+            HostMessage::Event {
+                seq: 1,
+                name: "countdown".into(),
+                frame: Some(0),
+                time_ms: Some(1_800_000_000_000),
+                data: json!({"seconds": 3}),
+            },
+            HostMessage::Event {
+                seq: 2,
+                name: "e".into(),
+                frame: None,
+                time_ms: None,
+                data: Value::Null,
+            },
+            HostMessage::ActionResult {
+                id: 0,
+                accepted: true,
+                reason: None,
+            },
+            HostMessage::ActionResult {
+                id: 1,
+                accepted: false,
+                reason: Some("no such car".into()),
+            },
+            HostMessage::Pong { t: 5 },
+        ];
+        for &code in RefusalCode::ALL {
+            all.push(HostMessage::Refused {
+                code,
+                reason: "because".into(),
+            });
+        }
+        for &code in ByeCode::ALL {
+            all.push(HostMessage::Bye {
+                code,
+                reason: String::new(),
+            });
+        }
+        all
+    }
+
+    #[test]
+    fn messages_come_back() {
+        for message in client_messages() {
+            let text = message.encode().unwrap();
+            assert_eq!(ClientMessage::decode(&text), Ok(message), "{text}");
+        }
+        for message in host_messages() {
+            let text = message.encode().unwrap();
+            assert_eq!(HostMessage::decode(&text), Ok(message), "{text}");
+        }
+        for &phase in Phase::ALL {
+            assert_eq!(Phase::from_word(phase.as_str()), Some(phase));
+        }
+    }
+
+    #[test]
+    fn the_json_is_the_one_specified() {
+        let hello = ClientMessage::Hello {
+            protocol: 1,
+            ticket: "abc".into(),
+            noise: None,
+            after: Some(7),
+        };
+        assert_eq!(
+            hello.encode().unwrap(),
+            r#"{"type":"hello","protocol":1,"ticket":"abc","after":7}"#
+        );
+        assert_eq!(
+            ClientMessage::Ready.encode().unwrap(),
+            r#"{"type":"ready"}"#
+        );
+        let bye = HostMessage::Bye {
+            code: ByeCode::HostClosing,
+            reason: "good night".into(),
+        };
+        assert_eq!(
+            bye.encode().unwrap(),
+            r#"{"type":"bye","code":"host_closing","reason":"good night"}"#
+        );
+        insta::assert_snapshot!(welcome().encode().unwrap(), @r#"{"type":"welcome","session":4294967295,"room":"race-1","player":1,"players":[{"player":0,"name":"Ada \"the\" First"},{"player":1,"name":"Zoë"}],"udp_port":4000,"noise":"-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7","tick_hz":50,"rules":{"name":"drag-race","version":"0.1.0","hash":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},"phase":"gathering","resumed":false}"#);
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_null_is_absent() {
+        let text = r#"{"new":{"a":[1]},"ticket":"t","protocol":1,"noise":null,"type":"hello"}"#;
+        let hello = ClientMessage::Hello {
+            protocol: 1,
+            ticket: "t".into(),
+            noise: None,
+            after: None,
+        };
+        assert_eq!(ClientMessage::decode(text), Ok(hello));
+    }
+
+    #[test]
+    fn unknown_codes_are_read_as_other() {
+        let text = r#"{"type":"bye","code":"eclipse","reason":"r"}"#;
+        let bye = HostMessage::Bye {
+            code: ByeCode::Other,
+            reason: "r".into(),
+        };
+        assert_eq!(HostMessage::decode(text), Ok(bye));
+    }
+
+    /// What is said about a message that a client got wrong.
+    fn complaint(text: &str) -> String {
+        ClientMessage::decode(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let many = format!(
+            r#"{{"type":"action","id":1,"data":"{}"}}"#,
+            "x".repeat(1_023)
+        );
+        let cases = [
+            (
+                "",
+                "the message is not JSON: EOF while parsing a value at line 1 column 0",
+            ),
+            ("[]", "a message is a JSON object; this is a list"),
+            ("{}", "`type` of `message` is missing"),
+            (
+                r#"{"type":3}"#,
+                "`type` of `message` must be text, not a number",
+            ),
+            (
+                r#"{"type":"hallo"}"#,
+                "unknown message type `hallo`; known are hello, ready, action, leave, ping",
+            ),
+            (
+                r#"{"type":"hello","ticket":"t"}"#,
+                "`protocol` of `hello` is missing",
+            ),
+            (
+                r#"{"type":"hello","protocol":"1","ticket":"t"}"#,
+                "`protocol` of `hello` must be a whole number, not text",
+            ),
+            (
+                r#"{"type":"hello","protocol":1.5,"ticket":"t"}"#,
+                "`protocol` of `hello` must be a whole number from 0 to 4294967295",
+            ),
+            (
+                r#"{"type":"hello","protocol":1,"ticket":""}"#,
+                "`ticket` of `hello` must have 1 to 2048 bytes; it has 0",
+            ),
+            (
+                r#"{"type":"hello","protocol":1,"ticket":"t","noise":"AAAA"}"#,
+                "`noise` of `hello` must be 64 characters of URL-safe base64 without padding",
+            ),
+            (
+                r#"{"type":"hello","protocol":1,"ticket":"t","after":-1}"#,
+                "`after` of `hello` must be a whole number from 0 to 9007199254740991",
+            ),
+            (
+                r#"{"type":"action","id":1}"#,
+                "`data` of `action` is missing",
+            ),
+            (
+                r#"{"type":"ping","t":9007199254740992}"#,
+                "`t` of `ping` must be a whole number from 0 to 9007199254740991",
+            ),
+            (
+                many.as_str(),
+                "`data` of `action` must have 0 to 1024 bytes; it has 1025",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(complaint(text), expected, "{text}");
+        }
+        let mut bad = serde_json::to_value(welcome()).unwrap();
+        bad["players"][1]["name"] = json!(5);
+        let error = HostMessage::decode(&bad.to_string()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`players[1].name` of `welcome` must be text, not a number"
+        );
+        let mut bad = serde_json::to_value(welcome()).unwrap();
+        bad["rules"]["hash"] = json!("Z".repeat(64));
+        let error = HostMessage::decode(&bad.to_string()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`rules.hash` of `welcome` must be 64 lower-case hexadecimal digits"
+        );
+    }
+
+    /// Each field of each message, taken away or replaced by something of another type, is named in the error, or the
+    /// field is one that may be absent.
+    #[test]
+    fn every_field_is_checked() {
+        let wrong = [
+            json!([[]]),
+            json!(-1),
+            json!(1.5),
+            json!("\u{0}".repeat(3_000)),
+            json!(true),
+        ];
+        let mut refused = 0;
+        let client = client_messages()
+            .into_iter()
+            .map(|m| serde_json::to_value(m).unwrap());
+        let host = host_messages()
+            .into_iter()
+            .map(|m| serde_json::to_value(m).unwrap());
+        for (of_host, message) in client.map(|m| (false, m)).chain(host.map(|m| (true, m))) {
+            let read = |value: &Value| {
+                let text = value.to_string();
+                if of_host {
+                    HostMessage::decode(&text).map(drop)
+                } else {
+                    ClientMessage::decode(&text).map(drop)
+                }
+            };
+            let keys: Vec<String> = message.as_object().unwrap().keys().cloned().collect();
+            for key in keys.iter().filter(|key| *key != "type" && *key != "data") {
+                let mut without = message.clone();
+                without.as_object_mut().unwrap().remove(key);
+                let absent = read(&without);
+                let optional = ["noise", "after", "frame", "time_ms", "udp_port", "reason"];
+                if !optional.contains(&key.as_str()) {
+                    let error = absent.unwrap_err().to_string();
+                    assert!(error.contains(&format!("`{key}`")), "{error}");
+                }
+                for value in &wrong {
+                    if value == &message[key]
+                        || (key == "accepted" || key == "resumed") && value == &json!(true)
+                    {
+                        continue;
+                    }
+                    let mut bad = message.clone();
+                    bad[key] = value.clone();
+                    match read(&bad).unwrap_err() {
+                        MessageError::Field { field, .. } => {
+                            assert!(field.starts_with(key.as_str()), "{field} for {key}");
+                        }
+                        MessageError::TooLong { .. } => {}
+                        other => panic!("{other} for {key}"),
+                    }
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 100, "only {refused} were tried");
+    }
+
+    #[test]
+    fn sizes_are_bounded_before_anything_is_parsed() {
+        let long = " ".repeat(CLIENT_MESSAGE_BYTES_MAX + 1);
+        assert!(matches!(
+            ClientMessage::decode(&long),
+            Err(MessageError::TooLong { .. })
+        ));
+        let long = " ".repeat(HOST_MESSAGE_BYTES_MAX + 1);
+        assert!(matches!(
+            HostMessage::decode(&long),
+            Err(MessageError::TooLong { .. })
+        ));
+        // Nesting is bounded too.
+        let deep = format!("{}{}", "[".repeat(4_000), "]".repeat(4_000));
+        assert!(matches!(
+            ClientMessage::decode(&deep),
+            Err(MessageError::NotJson { .. })
+        ));
+    }
+
+    #[test]
+    fn the_largest_welcome_fits() {
+        let HostMessage::Welcome {
+            session,
+            player,
+            udp_port,
+            noise,
+            tick_hz,
+            rules,
+            phase,
+            resumed,
+            ..
+        } = welcome()
+        else {
+            panic!()
+        };
+        let players = (0..PLAYERS_COUNT_MAX)
+            .map(|player| PlayerName {
+                player: player as u16,
+                name: "\u{1}".repeat(NAME_BYTES_MAX),
+            })
+            .collect();
+        let room = "\u{1}".repeat(NAME_BYTES_MAX);
+        let message = HostMessage::Welcome {
+            session,
+            room,
+            player,
+            players,
+            udp_port,
+            noise,
+            tick_hz,
+            rules,
+            phase,
+            resumed,
+        };
+        message.encode().unwrap();
+    }
+
+    #[test]
+    fn what_the_other_side_would_refuse_is_not_written() {
+        let hello = ClientMessage::Hello {
+            protocol: 1,
+            ticket: "t".repeat(TICKET_BYTES_MAX + 1),
+            noise: None,
+            after: None,
+        };
+        assert!(matches!(hello.encode(), Err(MessageError::Field { .. })));
+        let event = |data| HostMessage::Event {
+            seq: 1,
+            name: "e".into(),
+            frame: None,
+            time_ms: None,
+            data,
+        };
+        assert!(matches!(
+            event(json!("x".repeat(HOST_MESSAGE_BYTES_MAX))).encode(),
+            Err(MessageError::TooLong { .. })
+        ));
+        let deep = (0..200).fold(Value::Null, |inner, _| json!([inner]));
+        assert!(matches!(
+            event(deep).encode(),
+            Err(MessageError::NotJson { .. })
+        ));
+        // Reasons are cut, between characters.
+        let reason = "é".repeat(400);
+        let text = HostMessage::Bye {
+            code: ByeCode::Internal,
+            reason,
+        }
+        .encode()
+        .unwrap();
+        let Ok(HostMessage::Bye { reason, .. }) = HostMessage::decode(&text) else {
+            panic!()
+        };
+        assert_eq!(reason, "é".repeat(256));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(text in ".{0,200}") {
+            let _ = ClientMessage::decode(&text);
+            let _ = HostMessage::decode(&text);
+        }
+
+        /// A good message with some of its characters replaced.
+        #[test]
+        fn damaged_messages_never_panic(
+            which in any::<prop::sample::Index>(),
+            damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<char>()), 1..4),
+        ) {
+            let mut all: Vec<String> =
+                client_messages().iter().skip(1).map(|m| m.encode().unwrap()).collect();
+            all.extend(host_messages().iter().map(|m| m.encode().unwrap()));
+            let mut text: Vec<char> = which.get(&all).chars().collect();
+            for (at, with) in damage {
+                let at = at.index(text.len());
+                text[at] = with;
+            }
+            let text: String = text.into_iter().collect();
+            if let Ok(message) = ClientMessage::decode(&text) {
+                prop_assert_eq!(ClientMessage::decode(&message.encode().unwrap()), Ok(message));
+            }
+            if let Ok(message) = HostMessage::decode(&text) {
+                prop_assert_eq!(HostMessage::decode(&message.encode().unwrap()), Ok(message));
+            }
+        }
+    }
+}

@@ -206,3 +206,175 @@ impl<A: Copy + Eq> Path<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn heard(from: u8, newest: bool, asks: Asks) -> Heard<u8> {
+        Heard {
+            from,
+            bytes: CHALLENGE_DATAGRAM_BYTES,
+            newest,
+            asks,
+        }
+    }
+
+    fn fixed(bytes: u8) -> impl FnOnce() -> [u8; 8] {
+        move || [bytes; 8]
+    }
+
+    fn never() -> [u8; 8] {
+        panic!("no new challenge is due")
+    }
+
+    /// A path whose address 1 has answered.
+    fn at_address_1() -> Path<u8> {
+        let mut path = Path::udp();
+        let challenge = path.on_datagram(heard(1, true, Asks::Challenge), fixed(11));
+        assert_eq!(
+            challenge,
+            Some(Challenge {
+                to: 1,
+                bytes: [11; 8]
+            })
+        );
+        assert_eq!(path.route(), Route::Nowhere);
+        path.on_datagram(heard(1, true, Asks::Confirmation([11; 8])), never);
+        assert_eq!(path.route(), Route::Udp(1));
+        path
+    }
+
+    #[test]
+    fn an_address_is_used_after_it_answered() {
+        let mut path = at_address_1();
+        assert_eq!(path.on_datagram(heard(1, true, Asks::Nothing), never), None);
+        assert_eq!(path.route(), Route::Udp(1));
+    }
+
+    #[test]
+    fn a_new_address_waits_while_the_old_one_is_served() {
+        let mut path = at_address_1();
+        let challenge = path
+            .on_datagram(heard(2, true, Asks::Nothing), fixed(22))
+            .unwrap();
+        assert_eq!((challenge.to, path.route()), (2, Route::Udp(1)));
+        // The challenge comes again with the next datagram, and is the same.
+        assert_eq!(
+            path.on_datagram(heard(2, true, Asks::Nothing), never),
+            Some(challenge)
+        );
+        // The answer from elsewhere, or another answer, does not move it.
+        path.on_datagram(heard(1, false, Asks::Confirmation([22; 8])), never);
+        path.on_datagram(heard(2, true, Asks::Confirmation([23; 8])), never);
+        assert_eq!(path.route(), Route::Udp(1));
+        path.on_datagram(heard(2, false, Asks::Confirmation([22; 8])), never);
+        assert_eq!(path.route(), Route::Udp(2));
+    }
+
+    #[test]
+    fn only_the_newest_datagram_proposes_an_address() {
+        let mut path = at_address_1();
+        assert_eq!(
+            path.on_datagram(heard(2, false, Asks::Challenge), never),
+            None
+        );
+        // A candidate is over when the address in use is heard again.
+        path.on_datagram(heard(2, true, Asks::Nothing), fixed(22));
+        path.on_datagram(heard(1, true, Asks::Nothing), never);
+        path.on_datagram(heard(2, false, Asks::Confirmation([22; 8])), never);
+        assert_eq!(path.route(), Route::Udp(1));
+    }
+
+    #[test]
+    fn a_session_moves_to_the_websocket_and_back() {
+        let mut path = at_address_1();
+        path.on_binary_message();
+        assert_eq!(path.route(), Route::WebSocket);
+        // Inputs that were still under way do not switch it back, nor does an old answer.
+        path.on_datagram(heard(1, true, Asks::Nothing), never);
+        path.on_datagram(heard(1, true, Asks::Confirmation([11; 8])), never);
+        assert_eq!(path.route(), Route::WebSocket);
+        let challenge = path
+            .on_datagram(heard(1, true, Asks::Challenge), fixed(33))
+            .unwrap();
+        path.on_datagram(heard(1, true, Asks::Confirmation(challenge.bytes)), never);
+        assert_eq!(path.route(), Route::Udp(1));
+    }
+
+    #[test]
+    fn a_session_without_keys_has_the_websocket() {
+        assert_eq!(Path::<u8>::websocket().route(), Route::WebSocket);
+        assert_eq!(Path::<u8>::udp().route(), Route::Nowhere);
+        let mut path = Path::<u8>::udp();
+        path.on_binary_message();
+        assert_eq!(path.route(), Route::WebSocket);
+    }
+
+    /// What a datagram of the property test asks; challenges cannot be guessed, so only ones that were sent are repeated.
+    #[derive(Debug, Clone)]
+    enum Ask {
+        Nothing,
+        Challenge,
+        Guess,
+        /// The answer to one of the challenges sent so far, to whichever address.
+        Repeat(prop::sample::Index),
+    }
+
+    fn ask() -> impl Strategy<Value = Ask> {
+        prop_oneof![
+            Just(Ask::Nothing),
+            Just(Ask::Challenge),
+            Just(Ask::Guess),
+            any::<prop::sample::Index>().prop_map(Ask::Repeat),
+        ]
+    }
+
+    proptest! {
+        /// Whatever comes: an address that never answered is sent no more than it sent, and only an address that
+        /// answered its own challenge is used.
+        #[test]
+        fn never_more_to_an_address_than_came_from_it(
+            datagrams in proptest::collection::vec((0u8..4, 20usize..200, any::<bool>(), ask()), 1..200),
+        ) {
+            let mut path = Path::udp();
+            let mut next = 0u64;
+            let mut sent_bytes: BTreeMap<u8, usize> = BTreeMap::new();
+            let mut came_bytes: BTreeMap<u8, usize> = BTreeMap::new();
+            let mut challenges: Vec<Challenge<u8>> = Vec::new();
+            for (from, bytes, newest, ask) in datagrams {
+                *came_bytes.entry(from).or_default() += bytes;
+                let before = path.route();
+                let asks = match ask {
+                    Ask::Nothing => Asks::Nothing,
+                    Ask::Challenge => Asks::Challenge,
+                    Ask::Guess => Asks::Confirmation([0; 8]),
+                    Ask::Repeat(_) if challenges.is_empty() => Asks::Nothing,
+                    Ask::Repeat(pick) => Asks::Confirmation(pick.get(&challenges).bytes),
+                };
+                let challenge = path.on_datagram(Heard { from, bytes, newest, asks }, || {
+                    next += 1;
+                    next.to_le_bytes()
+                });
+                if path.route() != before {
+                    prop_assert_eq!(path.route(), Route::Udp(from));
+                    let answered = |c: &Challenge<u8>| c.to == from && asks == Asks::Confirmation(c.bytes);
+                    prop_assert!(challenges.iter().any(answered), "moved without an answer");
+                }
+                if let Some(challenge) = challenge {
+                    prop_assert!(newest);
+                    prop_assert_eq!(challenge.to, from);
+                    challenges.push(challenge);
+                    if before != Route::Udp(from) {
+                        *sent_bytes.entry(from).or_default() += CHALLENGE_DATAGRAM_BYTES;
+                    }
+                }
+                for (address, sent) in &sent_bytes {
+                    prop_assert!(*sent <= came_bytes[address], "{} bytes to {}", sent, address);
+                }
+            }
+        }
+    }
+}

@@ -473,3 +473,227 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(payload: &impl Encode) -> Vec<u8> {
+        let mut out = Vec::new();
+        payload.encode(&mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn sizes_are_the_ones_specified() {
+        assert_eq!(PAYLOAD_BYTES_MAX, 1_171);
+        assert_eq!(SNAPSHOT_PART_BYTES, 1_158);
+        assert_eq!(SNAPSHOT_PARTS_MAX, 8);
+        assert_eq!(CHALLENGE_DATAGRAM_BYTES, 38);
+    }
+
+    /// The reason why every datagram of a client pays for a challenge.
+    #[test]
+    fn no_payload_of_a_client_is_smaller_than_a_challenge() {
+        let mut inputs = Vec::new();
+        Inputs::write(0, None, [&[][..]], &mut inputs).unwrap();
+        for payload in [
+            inputs,
+            written(&ToHost::Probe),
+            written(&ToHost::Response([1; 8])),
+            written(&ToHost::Ping(1)),
+        ] {
+            assert!(payload.len() >= written(&ToClient::Challenge([0; 8])).len());
+            for shorter in 0..payload.len() {
+                assert!(ToHost::decode(&payload[..shorter]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn the_layouts_are_the_ones_specified() {
+        let mut out = Vec::new();
+        Inputs::write(0x0102_0304, Some(5), [&[9, 8][..], &[], &[7]], &mut out).unwrap();
+        assert_eq!(out, [1, 4, 3, 2, 1, 5, 0, 0, 0, 3, 2, 9, 8, 0, 1, 7]);
+        assert_eq!(written(&ToHost::Probe), [2, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            written(&ToHost::Response([1, 2, 3, 4, 5, 6, 7, 8])),
+            [3, 1, 2, 3, 4, 5, 6, 7, 8]
+        );
+        assert_eq!(written(&ToHost::Ping(0x0807)), [4, 7, 8, 0, 0, 0, 0, 0, 0]);
+        let snapshot = Snapshot {
+            frame: 0x0102_0304,
+            part: 0,
+            parts: 1,
+            margin_ms: Some(-2),
+            newest_input_frame: None,
+            bytes: &[42],
+        };
+        assert_eq!(
+            written(&ToClient::Snapshot(snapshot)),
+            [
+                0x81, 4, 3, 2, 1, 0, 1, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 42
+            ]
+        );
+        assert_eq!(
+            written(&ToClient::Challenge([1, 2, 3, 4, 5, 6, 7, 8])),
+            [0x82, 1, 2, 3, 4, 5, 6, 7, 8]
+        );
+        assert_eq!(written(&ToClient::Pong(1)), [0x84, 1, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_does_not_fit_the_specification_is_refused() {
+        let range = |field, got, min, max| {
+            Err(PayloadError::Range {
+                field,
+                got,
+                min,
+                max,
+            })
+        };
+        assert_eq!(
+            ToHost::decode(&[]),
+            Err(PayloadError::Truncated { field: "kind" })
+        );
+        assert_eq!(
+            ToHost::decode(&[0x81]),
+            Err(PayloadError::Kind { got: 0x81 })
+        );
+        assert_eq!(
+            ToClient::decode(&[1]).err(),
+            Some(PayloadError::Kind { got: 1 })
+        );
+        assert_eq!(
+            ToHost::decode(&[2, 1, 0, 0, 0, 0, 0, 0, 0]),
+            range("zeros", 1, 0, 0)
+        );
+        let ping = [4, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(
+            ToHost::decode(&ping),
+            Err(PayloadError::LeftOver { bytes: 1 })
+        );
+        let inputs = |newest: u8, count: u8| [1, newest, 0, 0, 0, 0, 0, 0, 0, count, 0, 0, 0];
+        assert_eq!(ToHost::decode(&inputs(9, 0)), range("count", 0, 1, 10));
+        assert_eq!(ToHost::decode(&inputs(99, 17)), range("count", 17, 1, 16));
+        assert_eq!(ToHost::decode(&inputs(1, 3)), range("count", 3, 1, 2));
+        assert!(ToHost::decode(&inputs(2, 3)).is_ok());
+        let no_frame = [1, 255, 255, 255, 255, 0, 0, 0, 0, 1, 0];
+        let last = u64::from(u32::MAX);
+        assert_eq!(
+            ToHost::decode(&no_frame),
+            range("newest_frame", last, 0, last - 1)
+        );
+        let mut long = vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 241];
+        long.extend([0; 241]);
+        assert_eq!(ToHost::decode(&long), range("len", 241, 0, 240));
+        let part = |part: u8, parts: u8, bytes: usize| {
+            let mut payload = vec![0x81, 0, 0, 0, 0, part, parts, 0, 0, 0, 0, 0, 0];
+            payload.resize(13 + bytes, 0);
+            ToClient::decode(&payload).err()
+        };
+        let refused = |field, got, min, max| {
+            Some(PayloadError::Range {
+                field,
+                got,
+                min,
+                max,
+            })
+        };
+        assert_eq!(part(0, 0, 0), refused("parts", 0, 1, 8));
+        assert_eq!(part(0, 9, 0), refused("parts", 9, 1, 8));
+        assert_eq!(part(2, 2, 1), refused("part", 2, 0, 1));
+        assert_eq!(
+            part(0, 2, 1_157),
+            refused("bytes of the part", 1_157, 1_158, 1_158)
+        );
+        assert_eq!(part(1, 2, 0), refused("bytes of the part", 0, 1, 1_158));
+        assert_eq!(part(7, 8, 87), refused("bytes of the part", 87, 1, 86));
+        assert_eq!(
+            part(0, 1, 8_193),
+            refused("bytes of the part", 8_193, 0, 8_192)
+        );
+        assert_eq!(
+            (part(0, 1, 8_192), part(7, 8, 86), part(0, 1, 0)),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn a_margin_as_low_as_the_mark_for_none_stays_a_margin() {
+        let snapshot = Snapshot {
+            frame: 1,
+            part: 0,
+            parts: 1,
+            margin_ms: Some(i16::MIN),
+            newest_input_frame: Some(0),
+            bytes: &[],
+        };
+        let bytes = written(&ToClient::Snapshot(snapshot));
+        let Ok(ToClient::Snapshot(read)) = ToClient::decode(&bytes) else {
+            panic!()
+        };
+        assert_eq!(read.margin_ms, Some(i16::MIN + 1));
+    }
+
+    #[test]
+    fn inputs_are_written_as_far_as_they_fit() {
+        let mut out = Vec::new();
+        let full = [1u8; INPUT_BYTES_MAX];
+        let sixteen = [&full[..]; 16];
+        // 4 times 241 bytes fit into 1,161.
+        assert_eq!(Inputs::write(100, None, sixteen, &mut out), Ok(4));
+        assert!(out.len() <= PAYLOAD_BYTES_MAX);
+        assert_eq!(Inputs::write(2, None, sixteen, &mut out), Ok(3));
+        assert_eq!(
+            Inputs::write(100, None, [&[1u8; 8][..]; 40], &mut out),
+            Ok(16)
+        );
+        assert!(Inputs::write(100, None, [], &mut out).is_err());
+        assert!(Inputs::write(100, None, [&[0u8; 241][..]], &mut out).is_err());
+        assert!(Inputs::write(u32::MAX, None, [&[][..]], &mut out).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn inputs_come_back(
+            newest in 0..u32::MAX,
+            snapshot_frame in proptest::option::of(0..u32::MAX),
+            inputs in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 0..=INPUT_BYTES_MAX), 1..20),
+        ) {
+            let mut out = Vec::new();
+            let slices = inputs.iter().map(Vec::as_slice);
+            let count = Inputs::write(newest, snapshot_frame, slices, &mut out).unwrap();
+            prop_assert!(out.len() <= PAYLOAD_BYTES_MAX);
+            let Ok(ToHost::Inputs(read)) = ToHost::decode(&out) else { panic!("not inputs") };
+            prop_assert_eq!((read.newest_frame(), read.snapshot_frame()), (newest, snapshot_frame));
+            prop_assert_eq!(read.count(), count);
+            let entries: Vec<_> = read.iter().collect();
+            prop_assert_eq!(entries.len(), count);
+            for (back, (frame, bytes)) in entries.into_iter().enumerate() {
+                prop_assert_eq!(frame, newest - back as u32);
+                prop_assert_eq!(bytes, &inputs[back][..]);
+            }
+        }
+
+        /// Reading never panics, and what can be read is written back byte for byte.
+        #[test]
+        fn arbitrary_bytes(
+            kind in prop_oneof![any::<u8>(), Just(INPUTS), Just(SNAPSHOT), 0u8..6, 0x80u8..0x86],
+            rest in proptest::collection::vec(prop_oneof![any::<u8>(), 0u8..4], 0..60),
+        ) {
+            let bytes = [&[kind][..], &rest].concat();
+            if let Ok(payload) = ToHost::decode(&bytes) {
+                prop_assert_eq!(written(&payload), &bytes[..]);
+                if let ToHost::Inputs(inputs) = payload {
+                    prop_assert_eq!(inputs.iter().count(), inputs.count());
+                }
+            }
+            if let Ok(payload) = ToClient::decode(&bytes) {
+                prop_assert_eq!(written(&payload), bytes);
+            }
+        }
+    }
+}

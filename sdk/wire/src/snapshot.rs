@@ -140,3 +140,142 @@ impl Reassembler {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::SNAPSHOT_PARTS_MAX;
+    use proptest::prelude::*;
+
+    fn snapshot(frame: u32, part: u8, parts: u8, bytes: &[u8]) -> Snapshot<'_> {
+        Snapshot {
+            frame,
+            part,
+            parts,
+            margin_ms: Some(3),
+            newest_input_frame: Some(9),
+            bytes,
+        }
+    }
+
+    /// The state that a room has at `frame` in these tests.
+    fn state(frame: u32, bytes: usize) -> Vec<u8> {
+        (0..bytes)
+            .map(|index| (index as u32 ^ frame.wrapping_mul(31)) as u8)
+            .collect()
+    }
+
+    #[test]
+    fn an_empty_snapshot_is_one_empty_part() {
+        let parts: Vec<_> = snapshot_parts(&[]).unwrap().collect();
+        assert_eq!(parts, [(0, 1, &[][..])]);
+        let mut joiner = Reassembler::new();
+        let Joined::Whole(whole) = joiner.push(&snapshot(4, 0, 1, &[])) else {
+            panic!()
+        };
+        assert_eq!((whole.frame, whole.bytes), (4, &[][..]));
+    }
+
+    #[test]
+    fn sizes_around_the_edges_are_cut_as_specified() {
+        for (bytes, parts) in [
+            (1, 1),
+            (1_158, 1),
+            (1_159, 2),
+            (2_316, 2),
+            (2_317, 3),
+            (8_192, 8),
+        ] {
+            let state = state(1, bytes);
+            let cut: Vec<_> = snapshot_parts(&state).unwrap().collect();
+            assert_eq!(cut.len(), parts, "{bytes}");
+            assert!(cut.len() <= SNAPSHOT_PARTS_MAX);
+            let joined: Vec<u8> = cut.iter().flat_map(|(_, _, part)| part.to_vec()).collect();
+            assert_eq!(joined, state);
+        }
+        assert!(snapshot_parts(&[0; SNAPSHOT_BYTES_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn a_whole_snapshot_in_one_part_is_taken() {
+        let state = state(1, SNAPSHOT_BYTES_MAX);
+        let mut joiner = Reassembler::new();
+        let Joined::Whole(whole) = joiner.push(&snapshot(1, 0, 1, &state)) else {
+            panic!()
+        };
+        assert_eq!(whole.bytes, state);
+    }
+
+    #[test]
+    fn older_frames_and_repeated_parts_are_stale() {
+        let mut joiner = Reassembler::new();
+        assert!(matches!(
+            joiner.push(&snapshot(5, 0, 1, b"five")),
+            Joined::Whole(_)
+        ));
+        assert_eq!(joiner.push(&snapshot(5, 0, 1, b"five")), Joined::Stale);
+        assert_eq!(joiner.push(&snapshot(4, 0, 1, b"four")), Joined::Stale);
+        let full = [0; SNAPSHOT_PART_BYTES];
+        assert_eq!(joiner.push(&snapshot(6, 0, 2, &full)), Joined::Partial);
+        assert_eq!(joiner.push(&snapshot(6, 0, 2, &full)), Joined::Stale);
+        assert_eq!(joiner.push(&snapshot(6, 2, 3, b"x")), Joined::Contradiction);
+        assert!(matches!(
+            joiner.push(&snapshot(7, 0, 1, b"seven")),
+            Joined::Whole(_)
+        ));
+        assert_eq!(joiner.push(&snapshot(6, 1, 2, b"late")), Joined::Stale);
+    }
+
+    #[test]
+    fn parts_that_were_never_decoded_do_no_harm() {
+        let mut joiner = Reassembler::new();
+        let huge = vec![0; 9_000];
+        for (part, parts, bytes) in [
+            (255, 255, &huge[..1]),
+            (8, 9, &[]),
+            (0, 0, &[]),
+            (0, 1, &huge),
+            (7, 8, &huge[..1_158]),
+        ] {
+            assert_eq!(
+                joiner.push(&snapshot(1, part, parts, bytes)),
+                Joined::Contradiction
+            );
+        }
+    }
+
+    proptest! {
+        /// Parts of several frames arrive mixed, doubled and with losses: what comes out is right, rising, and complete
+        /// where nothing of the newest frame was lost.
+        #[test]
+        fn joining_under_loss_and_reordering(
+            sizes in proptest::collection::vec(0usize..=SNAPSHOT_BYTES_MAX, 1..5),
+            order in proptest::collection::vec(any::<prop::sample::Index>(), 1..80),
+        ) {
+            let states: Vec<_> =
+                sizes.iter().enumerate().map(|(frame, &size)| state(frame as u32, size)).collect();
+            let mut all = Vec::new();
+            for (frame, state) in states.iter().enumerate() {
+                for (part, parts, bytes) in snapshot_parts(state).unwrap() {
+                    all.push(snapshot(frame as u32, part, parts, bytes));
+                }
+            }
+            let mut joiner = Reassembler::new();
+            let mut last = None;
+            for pick in order {
+                if let Joined::Whole(whole) = joiner.push(pick.get(&all)) {
+                    prop_assert_eq!(whole.bytes, &states[whole.frame as usize][..]);
+                    prop_assert!(last < Some(whole.frame));
+                    last = Some(whole.frame);
+                }
+            }
+            let newest = states.len() as u32 - 1;
+            for part in all.iter().filter(|part| part.frame == newest) {
+                if let Joined::Whole(whole) = joiner.push(part) {
+                    last = Some(whole.frame);
+                }
+            }
+            prop_assert_eq!(last, Some(newest));
+        }
+    }
+}
