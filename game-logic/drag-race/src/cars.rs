@@ -1,0 +1,259 @@
+//! The catalogue: what is known of each car, as constants made from `cars.toml` by the build script. No behaviour
+//! lives here but looking a car up; what the figures do is in `physics.rs`.
+
+/// Which wheels drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drive {
+    /// Front wheels.
+    Fwd,
+    /// Rear wheels.
+    Rwd,
+    /// All wheels.
+    Awd,
+}
+
+/// Where the engine sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineAt {
+    /// Ahead of the driver.
+    Front,
+    /// Between the driver and the rear axle.
+    Mid,
+    /// Behind the rear axle.
+    Rear,
+}
+
+/// How the engine breathes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aspiration {
+    /// Naturally aspirated.
+    Natural,
+    /// Turbocharged.
+    Turbo,
+    /// Supercharged.
+    Supercharged,
+    /// An electric motor.
+    Electric,
+}
+
+/// The gearbox and what the car starts with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Transmission {
+    /// A clutch pedal and a lever: no torque while shifting.
+    Manual,
+    /// Two clutches: one takes over from the other.
+    Dct,
+    /// Planetary gears behind a torque converter.
+    Automatic {
+        /// Engine speed that the converter holds with the car braked and the throttle open, in rpm.
+        stall_rpm: f64,
+        /// Torque multiplication at stall.
+        torque_ratio: f64,
+    },
+    /// One ratio and no clutch: an electric car.
+    SingleSpeed,
+}
+
+/// How a kind of gearbox changes gear.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shift {
+    /// Duration of the change, in s.
+    pub time_s: f64,
+    /// Share of the engine's torque that reaches the wheels meanwhile.
+    pub torque_share: f64,
+}
+
+/// What a magazine or the maker measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Published {
+    /// Elapsed time over the quarter mile, after a rollout of one foot, in s.
+    pub quarter_mile_s: f64,
+    /// Speed at its end, in mph.
+    pub trap_mph: f64,
+}
+
+/// Where a figure comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Which figures.
+    pub fact: &'static str,
+    /// Publication and article.
+    pub name: &'static str,
+    /// Address of the page read; empty if `from_memory`.
+    pub url: &'static str,
+    /// Written down from knowledge of the publication, not read while the file was made.
+    pub from_memory: bool,
+}
+
+/// One production car. Units are in the names; masses include the driver.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Car {
+    /// The name used in a race's setup.
+    pub id: &'static str,
+    /// The name shown to players.
+    pub name: &'static str,
+    /// Model year.
+    pub year: u16,
+    /// Which wheels drive.
+    pub drive: Drive,
+    /// Where the engine sits.
+    pub engine_at: EngineAt,
+    /// How the engine breathes.
+    pub aspiration: Aspiration,
+    /// The gearbox.
+    pub transmission: Transmission,
+    /// Mass with driver, in kg.
+    pub mass_kg: f64,
+    /// Share of the weight on the front axle at rest.
+    pub front_weight_share: f64,
+    /// Distance of the axles, in m.
+    pub wheelbase_m: f64,
+    /// Height of the centre of gravity, in m.
+    pub cg_height_m: f64,
+    /// Drag coefficient times frontal area, in m².
+    pub drag_area_m2: f64,
+    /// Name of the tyre's class.
+    pub tyre_class: &'static str,
+    /// Peak friction of the tyre.
+    pub tyre_grip: f64,
+    /// Rolling radius of the driven wheels, in m.
+    pub tyre_radius_m: f64,
+    /// Torque at the wheels over torque of the engine times the ratio.
+    pub driveline_efficiency: f64,
+    /// Engine turns per wheel turn in each gear, first gear first.
+    pub ratios: &'static [f64],
+    /// Inertia of engine, flywheel and clutch cover (or of the rotors), in kg m².
+    pub engine_inertia_kgm2: f64,
+    /// Inertia of one wheel with tyre and brake disc, in kg m².
+    pub wheel_inertia_kgm2: f64,
+    /// Idle speed, in rpm; 0 for an electric car.
+    pub idle_rpm: f64,
+    /// Engine speed at which fuel is cut, in rpm.
+    pub limiter_rpm: f64,
+    /// Rated torque, in Nm.
+    pub peak_torque_nm: f64,
+    /// Rated power, in kW.
+    pub peak_power_kw: f64,
+    /// Full-throttle torque at 0, 100, 200 … rpm, in Nm.
+    pub torque_nm: &'static [f64],
+    /// A good engine speed to leave the line with, in rpm: advice for drivers, not part of the physics.
+    pub launch_rpm: f64,
+    /// A good engine speed to change up at, in rpm: advice for drivers, not part of the physics.
+    pub shift_rpm: f64,
+    /// What was measured of the real car.
+    pub published: Published,
+    /// Where the figures come from.
+    pub sources: &'static [Source],
+}
+
+include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
+
+/// All cars, in the file's order.
+pub fn cars() -> &'static [Car] {
+    &CARS
+}
+
+/// The car with this id and its index in [`cars`]; an error that names the id and lists the known ones.
+pub fn find_car(id: &str) -> Result<(u16, &'static Car), UnknownCar> {
+    match CARS.iter().enumerate().find(|(_, car)| car.id == id) {
+        Some((index, car)) => Ok((index as u16, car)),
+        None => Err(UnknownCar { id: id.chars().take(UnknownCar::SHOWN_CHARS_MAX).collect() }),
+    }
+}
+
+/// Someone asked for a car that is not in the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownCar {
+    /// The id asked for, cut to [`Self::SHOWN_CHARS_MAX`] characters.
+    pub id: String,
+}
+
+impl UnknownCar {
+    /// Characters of a wrong id that are repeated in the message: an id comes from a player and may be any length.
+    pub const SHOWN_CHARS_MAX: usize = 40;
+}
+
+impl core::fmt::Display for UnknownCar {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "no car has the id {:?}; known cars:", self.id)?;
+        for (index, car) in CARS.iter().enumerate() {
+            write!(f, "{} {}", if index == 0 { "" } else { "," }, car.id)?;
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for UnknownCar {}
+
+impl Car {
+    /// How this car changes gear.
+    pub fn shift(&self) -> Shift {
+        match self.transmission {
+            Transmission::Manual => SHIFT_MANUAL,
+            Transmission::Dct => SHIFT_DCT,
+            Transmission::Automatic { .. } | Transmission::SingleSpeed => SHIFT_AUTOMATIC,
+        }
+    }
+
+    /// Whether the left pedal is a clutch (manual, dual clutch) or, with a converter or a motor, the brake.
+    pub fn has_clutch(&self) -> bool {
+        matches!(self.transmission, Transmission::Manual | Transmission::Dct)
+    }
+
+    /// Highest gear.
+    pub fn top_gear(&self) -> u8 {
+        self.ratios.len() as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torque_curves_peak_where_the_maker_says() {
+        for car in cars() {
+            let torque_nm = car.torque_nm.iter().copied().fold(0.0, f64::max);
+            let power_kw = car
+                .torque_nm
+                .iter()
+                .enumerate()
+                .map(|(step, nm)| nm * (step as f64 * 100.0) * core::f64::consts::PI / 30.0 / 1000.0)
+                .fold(0.0, f64::max);
+            assert!((torque_nm / car.peak_torque_nm - 1.0).abs() < 0.005, "{}: {torque_nm} Nm", car.id);
+            assert!((power_kw / car.peak_power_kw - 1.0).abs() < 0.005, "{}: {power_kw} kW", car.id);
+        }
+    }
+
+    #[test]
+    fn the_catalogue_has_every_layout() {
+        assert!(cars().len() >= 8);
+        let has = |test: fn(&Car) -> bool| assert!(cars().iter().any(test));
+        has(|car| car.drive == Drive::Fwd);
+        has(|car| car.drive == Drive::Rwd && car.engine_at == EngineAt::Front);
+        has(|car| car.drive == Drive::Rwd && car.engine_at == EngineAt::Mid);
+        has(|car| car.drive == Drive::Rwd && car.engine_at == EngineAt::Rear);
+        has(|car| car.drive == Drive::Awd);
+        has(|car| car.transmission == Transmission::Manual);
+        has(|car| car.transmission == Transmission::Dct);
+        has(|car| matches!(car.transmission, Transmission::Automatic { .. }));
+        has(|car| car.transmission == Transmission::SingleSpeed);
+    }
+
+    #[test]
+    fn every_time_has_a_source_that_was_read() {
+        for car in cars() {
+            assert!(
+                car.sources.iter().any(|source| source.fact.contains("quarter mile") && !source.from_memory),
+                "{}",
+                car.id
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_car_is_named_and_the_known_ones_listed() {
+        let message = find_car("dragster").unwrap_err().to_string();
+        assert!(message.contains("\"dragster\"") && message.contains("mx5, civic_type_r"), "{message}");
+    }
+}

@@ -1,0 +1,400 @@
+//! One car on a straight, flat strip: engine, clutch or converter, gearbox, tyres, load transfer and air, moved on by
+//! one small step. It knows nothing of races, lanes or players. README.md gives the formulas and their sources.
+//!
+//! Only `+ - * /` and comparisons are used, so a step gives the same bits natively and in any wasm engine.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cars::{
+    AIR_DENSITY_KGM3, CLUTCH_CAPACITY_FACTOR, Car, Drive, PEAK_SLIP, SLIDING_GRIP_SHARE, SUSPENSION_LAG_S,
+    Transmission, UNDRIVEN_WHEEL_DRAG_NM,
+};
+
+/// Standard gravity, in m/s².
+pub const GRAVITY_MPS2: f64 = 9.80665;
+
+/// Radians per second for one turn per minute: π / 30.
+pub const RAD_S_PER_RPM: f64 = core::f64::consts::PI / 30.0;
+
+/// Rolling resistance over weight at rest. Gillespie, Fundamentals of Vehicle Dynamics, ch. 4: 0.01 (1 + V/100 mph).
+const ROLLING_RESISTANCE: f64 = 0.01;
+/// The speed at which that resistance has doubled: 100 mph in m/s.
+const ROLLING_DOUBLES_AT_MPS: f64 = 44.704;
+
+/// Below this speed slip is measured against it instead of against the wheel's speed, which may be zero, in m/s.
+const SLIP_SPEED_MIN_MPS: f64 = 0.5;
+
+/// Deceleration of a car with its brakes fully applied, over gravity: what an ordinary driver asks of a street tyre.
+const BRAKING_SHARE_MAX: f64 = 0.8;
+
+/// Torque to turn a closed-throttle engine, over its peak torque: at rest and for each 1000 rpm more.
+const MOTORING_SHARE: f64 = 0.04;
+const MOTORING_SHARE_PER_1000_RPM: f64 = 0.015;
+
+/// Width of the band above the limiter in which fuel is taken away, in rpm.
+const LIMITER_BAND_RPM: f64 = 100.0;
+
+/// Stiffness of the idle governor, in Nm for each rad/s below idle.
+const IDLE_GOVERNOR_NMS: f64 = 2.0;
+
+/// A gearbox change is refused if it would turn the engine faster than this many times its limiter.
+const OVERREV_FACTOR_MAX: f64 = 1.03;
+
+/// Share of the clutch's capacity that a controlled gearbox (dual clutch, automatic) uses to pull the engine down to
+/// the new gear's speed, over the engine's present torque.
+const SYNCHRONISING_FACTOR: f64 = 1.1;
+
+/// Speed ratio (turbine over engine) at which a converter couples: its torque ratio has fallen to 1, and its lock-up
+/// clutch closes.
+const CONVERTER_COUPLING_RATIO: f64 = 0.88;
+
+/// What moves the car during a step, from the driver's feet and hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Controls {
+    /// Throttle, 0 to 1.
+    pub throttle: f64,
+    /// Left pedal, 0 (up) to 1 (down): the clutch, or the brake in a car without one.
+    pub left_pedal: f64,
+    /// Brake beyond the left pedal, 0 to 1: used by the rules after the finish line.
+    pub brake: f64,
+    /// The gear wished for; 0 keeps the present one.
+    pub gear: u8,
+}
+
+/// The moving parts of one car.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CarState {
+    /// Distance of the front tyre's leading edge beyond the starting line, in m.
+    pub distance_m: f64,
+    /// Speed over the ground, in m/s; never negative.
+    pub speed_mps: f64,
+    /// Engine speed, in rad/s.
+    pub engine_rad_s: f64,
+    /// Speed of the driven wheels, in rad/s.
+    pub wheel_rad_s: f64,
+    /// The acceleration that the suspension has answered so far, in m/s².
+    pub settled_accel_mps2: f64,
+    /// Time left of a gear change, in s.
+    pub shift_left_s: f64,
+    /// The gear engaged, from 1.
+    pub gear: u8,
+    /// Engine and gearbox turn as one.
+    pub coupled: bool,
+}
+
+impl CarState {
+    /// A car at rest on the starting line in first gear, its engine idling.
+    pub fn at_rest(car: &Car) -> Self {
+        Self {
+            distance_m: 0.0,
+            speed_mps: 0.0,
+            engine_rad_s: car.idle_rpm * RAD_S_PER_RPM,
+            wheel_rad_s: 0.0,
+            settled_accel_mps2: 0.0,
+            shift_left_s: 0.0,
+            gear: 1,
+            coupled: car.transmission == Transmission::SingleSpeed,
+        }
+    }
+
+    /// Engine speed, in rpm.
+    pub fn engine_rpm(&self) -> f64 {
+        self.engine_rad_s / RAD_S_PER_RPM
+    }
+
+    /// Speed of the driven tyres' tread, in m/s.
+    pub fn tread_mps(&self, car: &Car) -> f64 {
+        self.wheel_rad_s * car.tyre_radius_m
+    }
+
+    /// Slip of the driven tyres: (tread speed - speed) / the larger of the two, 0 when at rest.
+    pub fn slip(&self, car: &Car) -> f64 {
+        slip(self.tread_mps(car), self.speed_mps).0
+    }
+}
+
+/// Moves `state` on by `dt_s` seconds (meant for 0.5 to 4 ms). Controls outside their ranges are cut to them.
+pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
+    let throttle = unit(controls.throttle);
+    let left_pedal = unit(controls.left_pedal);
+    let (pedal_opens_clutch, brake) = if car.has_clutch() {
+        (left_pedal, unit(controls.brake))
+    } else {
+        (0.0, larger(left_pedal, unit(controls.brake)))
+    };
+    begin_shift(car, state, controls.gear);
+
+    let weight_n = car.mass_kg * GRAVITY_MPS2;
+    let driven_load_n = weight_n * driven_load_share(car, state.settled_accel_mps2);
+    let grip_n = car.tyre_grip * driven_load_n;
+    let radius_m = car.tyre_radius_m;
+    let tyre = tyre_force(state.tread_mps(car), state.speed_mps, grip_n);
+
+    let brake_n = brake * BRAKING_SHARE_MAX * weight_n;
+    let rolling_n = weight_n * ROLLING_RESISTANCE * (1.0 + state.speed_mps / ROLLING_DOUBLES_AT_MPS);
+    let drag_n = 0.5 * AIR_DENSITY_KGM3 * car.drag_area_m2 * state.speed_mps * state.speed_mps;
+    let bearing_n = if car.drive == Drive::Awd { 0.0 } else { UNDRIVEN_WHEEL_DRAG_NM / radius_m };
+
+    let drive = DriveStep::new(car, state, throttle, pedal_opens_clutch);
+    let held = state.speed_mps == 0.0 && brake > 0.0 && drive.wheel_torque_nm <= brake_n * radius_m;
+    let wheel_before = state.wheel_rad_s;
+    drive.apply(car, state, &tyre, held, dt_s);
+    state.shift_left_s = larger(0.0, state.shift_left_s - dt_s);
+    if held {
+        state.settled_accel_mps2 = 0.0;
+        return;
+    }
+
+    // The force that goes with the wheel's new speed, so that what the wheel gives is what the body gets.
+    let force_n = between(-grip_n, tyre.force_n + tyre.stiffness_ns_m * (state.wheel_rad_s - wheel_before) * radius_m, grip_n);
+    let (_, undriven_wheels) = wheels(car);
+    let moving_kg = car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m);
+    let wished_mps = state.speed_mps + (force_n - drag_n - rolling_n - bearing_n - brake_n) / moving_kg * dt_s;
+    let speed_mps = larger(0.0, wished_mps);
+    let accel_mps2 = (speed_mps - state.speed_mps) / dt_s;
+    state.distance_m += 0.5 * (state.speed_mps + speed_mps) * dt_s;
+    state.speed_mps = speed_mps;
+    state.settled_accel_mps2 +=
+        (accel_mps2 - state.settled_accel_mps2) * (dt_s / (SUSPENSION_LAG_S + dt_s));
+}
+
+/// Starts a gear change if `wish` asks for another gear, none is under way and the engine would bear it.
+fn begin_shift(car: &Car, state: &mut CarState, wish: u8) {
+    if wish == 0 || wish == state.gear || wish > car.top_gear() || state.shift_left_s > 0.0 {
+        return;
+    }
+    if state.wheel_rad_s * ratio(car, wish) > car.limiter_rpm * RAD_S_PER_RPM * OVERREV_FACTOR_MAX {
+        return;
+    }
+    state.gear = wish;
+    state.coupled = false;
+    state.shift_left_s = car.shift().time_s;
+}
+
+/// The engine's side of a step, before the tyre is asked.
+struct DriveStep {
+    /// Torque at the driven wheels from the clutch or the converter, in Nm. While coupled: from the engine, its
+    /// inertia not yet taken off.
+    wheel_torque_nm: f64,
+    /// Torque of the engine, in Nm.
+    engine_torque_nm: f64,
+    /// Torque that the clutch or the converter takes from the engine, in Nm; meaningless while coupled.
+    load_torque_nm: f64,
+    /// The most that the clutch can carry now, in Nm.
+    capacity_nm: f64,
+    /// Engine turns per wheel turn.
+    ratio: f64,
+    /// Through the converter and not through a clutch.
+    by_converter: bool,
+}
+
+impl DriveStep {
+    fn new(car: &Car, state: &CarState, throttle: f64, pedal: f64) -> Self {
+        let ratio = ratio(car, state.gear);
+        let rpm = state.engine_rpm();
+        let shifting = state.shift_left_s > 0.0;
+        let engine_torque_nm = engine_torque(car, rpm, if shifting { 0.0 } else { throttle });
+        // Near standstill a clutch that stayed closed would stall the engine: it opens below idle, as a launching
+        // driver's foot or a gearbox's controller would have it.
+        let alive = if car.idle_rpm > 0.0 { unit(2.0 * rpm / car.idle_rpm - 1.0) } else { 1.0 };
+        let full_nm = CLUTCH_CAPACITY_FACTOR * car.peak_torque_nm;
+        let controlled = !matches!(car.transmission, Transmission::Manual);
+        let capacity_nm = if shifting {
+            car.shift().torque_share * throttle * torque_at(car, rpm) * alive
+        } else if controlled && !state.coupled && state.gear > 1 {
+            let wanted = SYNCHRONISING_FACTOR * larger(engine_torque_nm, 0.1 * car.peak_torque_nm);
+            smaller(wanted, (1.0 - pedal) * full_nm) * alive
+        } else {
+            (1.0 - pedal) * full_nm * alive
+        };
+        let input_rad_s = state.wheel_rad_s * ratio;
+
+        if state.coupled {
+            let wheel_torque_nm = engine_torque_nm * ratio * efficiency(car, engine_torque_nm);
+            return Self { wheel_torque_nm, engine_torque_nm, load_torque_nm: 0.0, capacity_nm, ratio, by_converter: false };
+        }
+        if let (Transmission::Automatic { stall_rpm, torque_ratio }, 1, false) = (car.transmission, state.gear, shifting) {
+            let (load_torque_nm, turbine_nm) =
+                converter_torques(car, stall_rpm, torque_ratio, state.engine_rad_s, input_rad_s);
+            let wheel_torque_nm = turbine_nm * ratio * efficiency(car, turbine_nm);
+            return Self { wheel_torque_nm, engine_torque_nm, load_torque_nm, capacity_nm, ratio, by_converter: true };
+        }
+        let load_torque_nm = if state.engine_rad_s >= input_rad_s { capacity_nm } else { -capacity_nm };
+        let wheel_torque_nm = load_torque_nm * ratio * efficiency(car, load_torque_nm);
+        Self { wheel_torque_nm, engine_torque_nm, load_torque_nm, capacity_nm, ratio, by_converter: false }
+    }
+
+    /// New speeds of engine and wheels. The tyre is taken linearly implicit (its stiffness at the step's start goes
+    /// into the wheel's equation), since a gripping wheel answers within a fraction of a step.
+    fn apply(&self, car: &Car, state: &mut CarState, tyre: &Tyre, held: bool, dt_s: f64) {
+        let radius_m = car.tyre_radius_m;
+        let (driven_wheels, _) = wheels(car);
+        let wheel_inertia = driven_wheels * car.wheel_inertia_kgm2;
+        let damping = dt_s * radius_m * radius_m * tyre.stiffness_ns_m;
+        let road_nm = tyre.force_n * radius_m;
+        let engine_inertia = car.engine_inertia_kgm2;
+
+        if state.coupled {
+            let turning = wheel_inertia
+                + engine_inertia * self.ratio * self.ratio * efficiency(car, self.engine_torque_nm);
+            let wheel_rad_s = if held {
+                0.0
+            } else {
+                larger(0.0, state.wheel_rad_s + dt_s * (self.wheel_torque_nm - road_nm) / (turning + damping))
+            };
+            let engine_rad_s = wheel_rad_s * self.ratio;
+            let clutch_nm = self.engine_torque_nm - engine_inertia * (engine_rad_s - state.engine_rad_s) / dt_s;
+            state.wheel_rad_s = wheel_rad_s;
+            state.engine_rad_s = engine_rad_s;
+            state.coupled = car.transmission == Transmission::SingleSpeed || magnitude(clutch_nm) <= self.capacity_nm;
+            return;
+        }
+
+        let engine_rad_s = state.engine_rad_s + dt_s * (self.engine_torque_nm - self.load_torque_nm) / engine_inertia;
+        let wheel_rad_s = if held {
+            0.0
+        } else {
+            larger(0.0, state.wheel_rad_s + dt_s * (self.wheel_torque_nm - road_nm) / (wheel_inertia + damping))
+        };
+        let before = state.engine_rad_s - state.wheel_rad_s * self.ratio;
+        let after = engine_rad_s - wheel_rad_s * self.ratio;
+        state.engine_rad_s = larger(0.0, engine_rad_s);
+        state.wheel_rad_s = wheel_rad_s;
+        if self.by_converter {
+            state.coupled =
+                wheel_rad_s > 0.0 && wheel_rad_s * self.ratio > CONVERTER_COUPLING_RATIO * state.engine_rad_s;
+        } else if self.capacity_nm > 0.0 && (before > 0.0) != (after > 0.0) {
+            state.coupled = true;
+            state.shift_left_s = 0.0;
+        }
+        if state.coupled {
+            // Both turn as one from here, with the angular momentum they had.
+            let reflected = engine_inertia * self.ratio;
+            let turning = wheel_inertia + reflected * self.ratio;
+            state.wheel_rad_s = (wheel_inertia * wheel_rad_s + reflected * state.engine_rad_s) / turning;
+            state.engine_rad_s = state.wheel_rad_s * self.ratio;
+        }
+    }
+}
+
+/// Torques that a converter takes from the engine and gives to the gearbox. The capacity law (torque by the square of
+/// the engine's speed) and the straight fall of the torque ratio to the coupling point are those of Gillespie, ch. 2
+/// and of SAE J643 charts.
+fn converter_torques(car: &Car, stall_rpm: f64, torque_ratio: f64, engine_rad_s: f64, turbine_rad_s: f64) -> (f64, f64) {
+    let stall_rad_s = stall_rpm * RAD_S_PER_RPM;
+    let capacity = torque_at(car, stall_rpm) / (stall_rad_s * stall_rad_s);
+    let speed_ratio = if engine_rad_s > 1.0 { smaller(turbine_rad_s / engine_rad_s, 1.3) } else { 1.3 };
+    let square = speed_ratio * speed_ratio;
+    let pump_nm = capacity * engine_rad_s * engine_rad_s * (1.0 - square * square);
+    let gain = larger(1.0, torque_ratio - (torque_ratio - 1.0) * speed_ratio / CONVERTER_COUPLING_RATIO);
+    (pump_nm, pump_nm * gain)
+}
+
+/// Full-throttle torque at `rpm`, in Nm, from the car's table.
+pub fn torque_at(car: &Car, rpm: f64) -> f64 {
+    let table = car.torque_nm;
+    let place = larger(0.0, rpm / 100.0);
+    let index = place as usize;
+    match (table.get(index), table.get(index + 1)) {
+        (Some(low), Some(high)) => low + (high - low) * (place - index as f64),
+        _ => table.last().copied().unwrap_or(0.0),
+    }
+}
+
+/// Torque of the engine at its flywheel: between motoring and full torque by the throttle, less above the limiter,
+/// more below idle.
+fn engine_torque(car: &Car, rpm: f64, throttle: f64) -> f64 {
+    if car.transmission == Transmission::SingleSpeed {
+        let fed = unit(1.0 - (rpm - car.limiter_rpm) / LIMITER_BAND_RPM);
+        return throttle * fed * torque_at(car, rpm);
+    }
+    let motoring_nm = car.peak_torque_nm
+        * (MOTORING_SHARE + MOTORING_SHARE_PER_1000_RPM * rpm / 1000.0)
+        * unit((rpm - car.idle_rpm) / 200.0);
+    let fed = throttle * unit(1.0 - (rpm - car.limiter_rpm) / LIMITER_BAND_RPM);
+    let torque_nm = fed * (torque_at(car, rpm) + motoring_nm) - motoring_nm;
+    larger(torque_nm, (car.idle_rpm - rpm) * RAD_S_PER_RPM * IDLE_GOVERNOR_NMS)
+}
+
+/// What the driven tyres do at a given slip.
+struct Tyre {
+    /// Force on the car, in N.
+    force_n: f64,
+    /// How much it grows for each m/s more of tread speed, in N s/m; never negative.
+    stiffness_ns_m: f64,
+}
+
+/// Longitudinal force of the driven tyres. Rises to the whole grip at [`PEAK_SLIP`] and falls to the sliding grip: the
+/// shape of Pacejka's curves by a rational function, `2u / (1 + u²)` with `u` = slip / peak slip.
+fn tyre_force(tread_mps: f64, speed_mps: f64, grip_n: f64) -> Tyre {
+    let (slip, against_mps) = slip(tread_mps, speed_mps);
+    let u = slip / PEAK_SLIP;
+    let bell = 1.0 + u * u;
+    let rise = 2.0 * u / bell;
+    if magnitude(u) <= 1.0 {
+        let slope = 2.0 * (1.0 - u * u) / (bell * bell) / PEAK_SLIP;
+        Tyre { force_n: grip_n * rise, stiffness_ns_m: grip_n * slope / against_mps }
+    } else {
+        let sliding = if u > 0.0 { SLIDING_GRIP_SHARE } else { -SLIDING_GRIP_SHARE };
+        Tyre { force_n: grip_n * (sliding + (1.0 - SLIDING_GRIP_SHARE) * rise), stiffness_ns_m: 0.0 }
+    }
+}
+
+/// Slip, and the speed that it is measured against.
+fn slip(tread_mps: f64, speed_mps: f64) -> (f64, f64) {
+    let against_mps = larger(larger(tread_mps, speed_mps), SLIP_SPEED_MIN_MPS);
+    ((tread_mps - speed_mps) / against_mps, against_mps)
+}
+
+/// Share of the weight on the driven wheels when the car accelerates. Gillespie, ch. 1: the load that moves to the rear
+/// is m a h / L. With all wheels driven through a locked centre the whole weight pulls.
+pub fn driven_load_share(car: &Car, accel_mps2: f64) -> f64 {
+    let moved = accel_mps2 / GRAVITY_MPS2 * car.cg_height_m / car.wheelbase_m;
+    match car.drive {
+        Drive::Fwd => unit(car.front_weight_share - moved),
+        Drive::Rwd => unit(1.0 - car.front_weight_share + moved),
+        Drive::Awd => 1.0,
+    }
+}
+
+/// Numbers of driven and of undriven wheels.
+fn wheels(car: &Car) -> (f64, f64) {
+    if car.drive == Drive::Awd { (4.0, 0.0) } else { (2.0, 2.0) }
+}
+
+fn ratio(car: &Car, gear: u8) -> f64 {
+    car.ratios.get((gear as usize).wrapping_sub(1)).copied().unwrap_or(1.0)
+}
+
+/// Losses count when the engine pulls; when the wheels turn the engine they are left out.
+fn efficiency(car: &Car, torque_nm: f64) -> f64 {
+    if torque_nm > 0.0 { car.driveline_efficiency } else { 1.0 }
+}
+
+/// `value` cut to 0..1; a NaN becomes 0.
+fn unit(value: f64) -> f64 {
+    if value >= 1.0 {
+        1.0
+    } else if value > 0.0 {
+        value
+    } else {
+        0.0
+    }
+}
+
+// Written out because `f64::min` and `f64::max` leave the sign of zero to the machine.
+fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+fn smaller(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
+
+fn between(low: f64, value: f64, high: f64) -> f64 {
+    smaller(larger(low, value), high)
+}
+
+fn magnitude(value: f64) -> f64 {
+    if value < 0.0 { -value } else { value }
+}
