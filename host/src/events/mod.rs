@@ -1,0 +1,553 @@
+//! Internal events: from any thread of the host into a durable outbox, from there over MQTT to the manager and to
+//! whoever else subscribes. Only this module names an MQTT crate. What becomes of the events is the business of
+//! [`crate::manager`].
+//!
+//! # Topics
+//!
+//! All names are lowercase ASCII; `{host}` is the host id, fixed by the operator. Rooms and players are never part of a
+//! topic (brokers keep every topic that they saw): they are in the payload.
+//!
+//! | topic | from | QoS, retained | payload |
+//! | --- | --- | --- | --- |
+//! | `holeshot/v1/{host}/status` | host; its last will | 1, retained | [`Status`]: `{"state":"online","boot":"…","since":"2026-11-21T12:00:00.000000Z","version":"0.1.0"}` or `{"state":"offline","boot":"…"}` |
+//! | `holeshot/v1/{host}/events/host/{kind}` | host | 1 | [`CloudEvent`]: an event of the host itself |
+//! | `holeshot/v1/{host}/events/{module}/{kind}` | host | 1 | [`CloudEvent`]: an event that concerns that rules module |
+//! | `holeshot/v1/{host}/outbox` | host | 1 | `{"origins":[{"origin":"…","floor":41}]}`: of that origin, nothing up to sequence 41 will be sent again |
+//! | `holeshot/v1/{host}/stored` | manager | 0 | `{"origin":"…","stored":57,"gap":false}`: everything of that origin up to 57 is committed; `gap`: later events came, the next did not |
+//! | `holeshot/v1/all/stored` | manager | 0 | `{"ready":true}`: the manager is new to this broker; send again what has no receipt |
+//!
+//! # Events
+//!
+//! A payload is a CloudEvents 1.0 object (`application/cloudevents+json`), one per message:
+//!
+//! ```json
+//! {"specversion":"1.0","id":"pit.0193…/42","source":"/holeshot/pit","type":"holeshot.room.finished",
+//!  "subject":"r-1","time":"2026-11-21T12:00:00.123456Z","datacontenttype":"application/json",
+//!  "origin":"pit.0193…","sequence":"0000000000000042","room":"r-1","module":"drag-race","data":{}}
+//! ```
+//!
+//! `origin` is one start of one host; `sequence` counts from 1 within it, without holes. (origin, sequence) is the
+//! identity: an event may be delivered twice, and a subscriber drops what it has. `subject` and `room` are the same and
+//! absent where no room is concerned. `data` by kind, in the types of [`payload`]:
+//!
+//! | kind | data |
+//! | --- | --- |
+//! | `host.started` | [`payload::HostStarted`] |
+//! | `host.stopping` | [`payload::HostStopping`] |
+//! | `module.loaded` | [`payload::ModuleLoaded`] |
+//! | `room.opened` | [`payload::RoomOpened`] |
+//! | `player.joined` | [`payload::PlayerJoined`] |
+//! | `player.left` | [`payload::PlayerLeft`] |
+//! | `room.started` | [`payload::RoomStarted`] |
+//! | `room.finished` | [`payload::RoomFinished`] |
+//! | `room.aborted` | [`payload::RoomAborted`] |
+//! | `room.closed` | [`payload::RoomClosed`] |
+//! | `rules.{name}` | whatever the rules module says |
+
+pub mod broker;
+pub mod cloudevent;
+pub(crate) mod link;
+pub mod outbox;
+pub mod payload;
+pub mod publisher;
+pub mod topics;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use broker::{Broker, BrokerError};
+use outbox::{EventClass, Outbox, OutboxError, OutboxSink, Wake};
+use publisher::{Publisher, PublisherCounters};
+
+pub use cloudevent::CloudEvent;
+pub use publisher::Status;
+
+/// Port of an MQTT broker whose URL names none (IANA).
+const MQTT_PORT: u16 = 1883;
+
+/// Something that happened, as the code that saw it tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InternalEvent {
+    /// What happened: words of `a-z 0-9 - _` joined by dots, 64 bytes at most.
+    pub kind: String,
+    /// Name of the rules module that it concerns; none for an event of the host itself.
+    pub module: Option<String>,
+    /// The room that it concerns.
+    pub room: Option<String>,
+    /// What the kind says about it; [`outbox::DATA_MAX_BYTES`] of JSON at most.
+    pub data: Value,
+    /// When it happened.
+    pub time: SystemTime,
+}
+
+/// How a client of ours reaches a broker.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BrokerAccess {
+    /// Host name or address; an IPv6 address in brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// User name, if the broker wants one.
+    pub username: Option<String>,
+    /// Password of that user.
+    pub password: Option<String>,
+}
+
+impl fmt::Debug for BrokerAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The password stays out of logs.
+        f.debug_struct("BrokerAccess")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BrokerAccess {
+    /// Reads `mqtt://host`, `mqtt://host:port` or `mqtt://[address]:port`.
+    ///
+    /// # Errors
+    /// [`EventsError::BrokerUrl`], with what is wrong.
+    pub fn from_url(
+        url: &str,
+        username: Option<String>,
+        password: Option<String>,
+    ) -> Result<Self, EventsError> {
+        let wrong = |reason: &'static str| EventsError::BrokerUrl {
+            url: url.to_owned(),
+            reason,
+        };
+        if url.starts_with("mqtts://") || url.starts_with("ssl://") {
+            return Err(wrong(
+                "this build speaks MQTT without TLS only: use mqtt:// within a private network, or a TLS proxy next to the host",
+            ));
+        }
+        let rest = url
+            .strip_prefix("mqtt://")
+            .or_else(|| url.strip_prefix("tcp://"))
+            .ok_or_else(|| wrong("it must begin with mqtt://"))?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains('@') {
+            return Err(wrong(
+                "give the user name and the password as settings of their own, not in the URL",
+            ));
+        }
+        if rest.contains(['/', '?', '#', ' ']) {
+            return Err(wrong("nothing may follow the port"));
+        }
+        let (host, port) = match rest.rsplit_once(':') {
+            // The colons of a bracketed IPv6 address are not the port's.
+            Some((host, port)) if !port.ends_with(']') => (
+                host,
+                port.parse()
+                    .ok()
+                    .filter(|&port| port != 0)
+                    .ok_or_else(|| wrong("the port must be a number from 1 to 65535"))?,
+            ),
+            _ => (rest, MQTT_PORT),
+        };
+        let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        if host.is_empty() || bare_v6 {
+            return Err(wrong(
+                "it names no host (an IPv6 address is written in brackets)",
+            ));
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            username,
+            password,
+        })
+    }
+}
+
+/// Which broker the events go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerConfig {
+    /// One in this process. Any client may subscribe there, none may publish.
+    Embedded {
+        /// Where it listens; port 0 lets the system pick one.
+        listen: SocketAddr,
+    },
+    /// One that runs elsewhere.
+    External {
+        /// `mqtt://host:port`.
+        url: String,
+        /// User name, if it wants one.
+        username: Option<String>,
+        /// Password of that user.
+        password: Option<String>,
+    },
+}
+
+/// What [`Events::start`] needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// Name of this host, unlike that of every other host on the broker: 1 to 64 of `a-z 0-9 - _`, not `all`.
+    pub host_id: String,
+    /// Where the outbox is kept. One host at a time.
+    pub data_dir: PathBuf,
+    /// The broker.
+    pub broker: BrokerConfig,
+}
+
+/// Why the events did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventsError {
+    /// The host id would not be safe in a topic.
+    #[error(
+        "{0:?} cannot be a host id: use 1 to {max} of a-z, 0-9, - and _ (and not `all`)",
+        max = topics::NAME_MAX_BYTES
+    )]
+    HostId(String),
+    /// The address of an external broker cannot be read.
+    #[error("{url:?} is not the URL of a broker: {reason}")]
+    BrokerUrl {
+        /// As it was given.
+        url: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The embedded broker did not start.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The outbox cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// No thread.
+    #[error("the system refused: {0}")]
+    System(String),
+}
+
+/// Why an event was not accepted. It is not kept anywhere then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EmitError {
+    /// The kind would not be safe in a topic.
+    #[error("{0:?} cannot be the kind of an event: use words of a-z, 0-9, - and _ joined by dots, {max} bytes at most", max = topics::NAME_MAX_BYTES)]
+    Kind(String),
+    /// The module's name would not be safe in a topic.
+    #[error("{0:?} cannot be a module's name in an event: use 1 to {max} of a-z, 0-9, - and _", max = topics::NAME_MAX_BYTES)]
+    Module(String),
+    /// The room's id is none.
+    #[error("{0:?} cannot be a room's id in an event: use 1 to {max} letters, digits, - _ . and :", max = topics::ROOM_MAX_BYTES)]
+    Room(String),
+    /// The data is too large.
+    #[error("the event's data has more than {max} bytes of JSON", max = outbox::DATA_MAX_BYTES)]
+    TooLarge,
+    /// Events come faster than the disk takes them.
+    #[error("the disk is slower than the events: an event of class {class:?} was refused")]
+    QueueFull {
+        /// Class of the event.
+        class: EventClass,
+    },
+    /// The outbox has reached its bound for this class.
+    #[error(
+        "the outbox is full, because no manager records: an event of class {class:?} was refused"
+    )]
+    OutboxFull {
+        /// Class of the event.
+        class: EventClass,
+    },
+    /// The events are being shut down.
+    #[error("the events are shut down")]
+    Closed,
+}
+
+/// Takes events from any thread. Cheap to clone; never waits.
+#[derive(Clone)]
+pub struct EventSink {
+    outbox: OutboxSink,
+}
+
+impl fmt::Debug for EventSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventSink")
+    }
+}
+
+impl EventSink {
+    /// Accepts an event. It gets its origin and sequence when it is written, a moment later.
+    ///
+    /// # Errors
+    /// [`EmitError`]: what is wrong with the event, or which bound is reached. Refusals by a bound are counted in
+    /// [`EventsStats::refused`].
+    pub fn emit(&self, event: InternalEvent) -> Result<(), EmitError> {
+        if !topics::is_kind(&event.kind) {
+            return Err(EmitError::Kind(event.kind));
+        }
+        if let Some(module) = event
+            .module
+            .as_deref()
+            .filter(|name| !topics::is_module(name))
+        {
+            return Err(EmitError::Module(module.to_owned()));
+        }
+        if let Some(room) = event.room.as_deref().filter(|room| !topics::is_room(room)) {
+            return Err(EmitError::Room(room.to_owned()));
+        }
+        let mut measure = Measure { bytes: 0 };
+        serde_json::to_writer(&mut measure, &event.data).map_err(|_| EmitError::TooLarge)?;
+        self.outbox.push(event, measure.bytes as u64)
+    }
+}
+
+/// Counts what is written to it and refuses more than an event's data may have.
+struct Measure {
+    bytes: usize,
+}
+
+impl io::Write for Measure {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.bytes = self.bytes.saturating_add(piece.len());
+        if self.bytes > outbox::DATA_MAX_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct EventsStats {
+    /// Accepted and without a receipt yet (some perhaps of an earlier start).
+    pub queued: u64,
+    /// Acknowledgements by the broker; an event that was sent twice counts twice.
+    pub published: u64,
+    /// Receipts by the manager.
+    pub stored: u64,
+    /// Refused because of a bound: events of the rules.
+    pub refused_rules: u64,
+    /// Refused because of a bound: events of the host.
+    pub refused_host: u64,
+    /// Accepted, but the disk failed until the end.
+    pub lost: u64,
+    /// Connections to the broker after the first.
+    pub reconnects: u64,
+    /// Whether there is a connection now.
+    pub connected: bool,
+}
+
+impl EventsStats {
+    /// Events that were not kept, for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        self.refused_rules + self.refused_host + self.lost
+    }
+
+    /// Events refused because of a bound.
+    pub fn refused(&self) -> u64 {
+        self.refused_rules + self.refused_host
+    }
+}
+
+/// How a shutdown ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Flush {
+    /// Events with a receipt since the start.
+    pub stored: u64,
+    /// Events without one. They are in the outbox and will be sent at the next start.
+    pub left: u64,
+}
+
+/// The events of a host: outbox, publisher and, if wanted, the broker. Dropping it cuts the connections without a
+/// farewell, as a crash would; what was accepted is in the outbox.
+#[derive(Debug)]
+pub struct Events {
+    inner: Mutex<Inner>,
+    outbox: OutboxHolder,
+    access: BrokerAccess,
+    address: String,
+    boot: String,
+}
+
+struct Inner {
+    publisher: Option<Publisher>,
+    /// Counters of a publisher that is closed.
+    last: PublisherCounters,
+    broker: Option<Broker>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
+    }
+}
+
+struct OutboxHolder(Outbox);
+
+impl fmt::Debug for OutboxHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Outbox").field(&self.0.origin()).finish()
+    }
+}
+
+impl Events {
+    /// Opens the outbox, starts the broker if it is to be embedded, and begins to connect. An external broker need not
+    /// be there yet. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`EventsError`].
+    pub async fn start(config: EventsConfig) -> Result<Self, EventsError> {
+        if !topics::is_host_id(&config.host_id) {
+            return Err(EventsError::HostId(config.host_id));
+        }
+        let (broker, access, address) = match config.broker {
+            BrokerConfig::Embedded { listen } => {
+                let broker = blocking(move || Broker::start(listen)).await??;
+                let access = broker.access().clone();
+                let address = broker.address().to_string();
+                (Some(broker), access, address)
+            }
+            BrokerConfig::External {
+                url,
+                username,
+                password,
+            } => {
+                let access = BrokerAccess::from_url(&url, username, password)?;
+                let address = format!("{}:{}", access.host, access.port);
+                (None, access, address)
+            }
+        };
+        let wake = Arc::new(Wake::default());
+        let (directory, host, for_outbox) =
+            (config.data_dir, config.host_id.clone(), Arc::clone(&wake));
+        let outbox = blocking(move || Outbox::open(&directory, &host, for_outbox)).await??;
+        let boot = uuid::Uuid::now_v7().to_string();
+        let publisher = Publisher::start(
+            &config.host_id,
+            boot.clone(),
+            &access,
+            outbox.reader()?,
+            outbox.sink(),
+            wake,
+        )?;
+        Ok(Self {
+            inner: Mutex::new(Inner {
+                publisher: Some(publisher),
+                last: PublisherCounters::default(),
+                broker,
+            }),
+            outbox: OutboxHolder(outbox),
+            access,
+            address,
+            boot,
+        })
+    }
+
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A handle that takes events.
+    pub fn sink(&self) -> EventSink {
+        EventSink {
+            outbox: self.outbox.0.sink(),
+        }
+    }
+
+    /// Where the broker is: `address:port`, to show.
+    pub fn broker_address(&self) -> &str {
+        &self.address
+    }
+
+    /// How our own clients (the manager) reach the broker.
+    pub fn broker_access(&self) -> &BrokerAccess {
+        &self.access
+    }
+
+    /// The origin of this start's events.
+    pub fn origin(&self) -> &str {
+        self.outbox.0.origin()
+    }
+
+    /// The `boot` of this start's presence.
+    pub fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> EventsStats {
+        let outbox = &self.outbox.0;
+        let counters = outbox.counters();
+        let inner = self.inner();
+        let publisher = inner
+            .publisher
+            .as_ref()
+            .map_or(inner.last, Publisher::counters);
+        EventsStats {
+            queued: outbox.pending() + outbox.level().borrow().events,
+            published: publisher.published,
+            stored: counters.stored,
+            refused_rules: counters.refused_rules,
+            refused_host: counters.refused_host,
+            lost: counters.lost,
+            reconnects: publisher.reconnects,
+            connected: publisher.connected,
+        }
+    }
+
+    /// Takes no more events, waits until the manager has a receipt for each (at most `deadline`), says "offline" and
+    /// disconnects. The embedded broker goes on: stop the manager next, then call [`Events::stop_broker`].
+    pub async fn shutdown(&self, deadline: Duration) -> Flush {
+        let outbox = &self.outbox.0;
+        outbox.refuse_more();
+        let mut level = outbox.level();
+        let done = async {
+            while outbox.pending() > 0 || level.borrow_and_update().events > 0 {
+                if level.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(deadline, done).await.is_ok();
+        let publisher = self.inner().publisher.take();
+        if let Some(publisher) = publisher {
+            let mut last = publisher.counters();
+            publisher.close().await;
+            last.connected = false;
+            self.inner().last = last;
+        }
+        let flush = Flush {
+            stored: outbox.counters().stored,
+            left: outbox.pending() + outbox.level().borrow().events,
+        };
+        if !in_time {
+            tracing::warn!(
+                left = flush.left,
+                "events without a receipt stay in the outbox"
+            );
+        }
+        flush
+    }
+
+    /// Stops the embedded broker, if there is one. Blocks its caller's thread for half a second at most, so it hands
+    /// the work to another.
+    pub async fn stop_broker(&self) {
+        let broker = self.inner().broker.take();
+        if let Some(broker) = broker
+            && let Err(error) = blocking(move || broker.stop()).await
+        {
+            tracing::error!(%error, "the broker did not stop in order");
+        }
+    }
+}
+
+/// Runs something that waits for the disk or a thread, without holding up the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EventsError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| EventsError::System(error.to_string()))
+}

@@ -1,0 +1,744 @@
+//! Sends the outbox to the broker and takes the manager's receipts: go-back-N with a window. The broker's
+//! acknowledgement (PUBACK) only opens the window; an event leaves the outbox when the manager says that it is
+//! committed there, because a broker that restarts, or whose queue for a slow subscriber is full, loses messages
+//! that it acknowledged.
+//!
+//! Sending starts again at the oldest event without a receipt ("rewind")
+//! - on every new connection,
+//! - when the manager is new to the broker (what was sent before reached nobody) or sees a gap, the latter at most twice
+//!   a second,
+//! - when everything is acknowledged and no receipt came for a while: 1 s, then twice that, up to 30 s, and then only a
+//!   window's worth, so that a host without a manager does not repeat itself to other subscribers for ever.
+//!
+//! With every rewind the host says which sequences it no longer has, so that a manager with a new file does not wait
+//! for them. Two connections: one for the outbox alone, since its acknowledgements are counted; one for presence,
+//! receipts and these notes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::link::{Link, LinkConfig, LinkEvent, LinkHandle, Refused, Will};
+use super::outbox::{OutboxReader, OutboxRow, OutboxSink, Wake};
+use super::{BrokerAccess, EventsError, cloudevent, topics};
+
+/// QoS 1 messages that may be unacknowledged. rumqttc numbers its packets up to this.
+const WINDOW: u16 = 100;
+
+/// Events read from the outbox at a time: some windows, so that a full window is not a read of one row.
+const READ_MAX_EVENTS: usize = 500;
+
+/// Least time between two rewinds because of a gap.
+const GAP_REWIND_EVERY: Duration = Duration::from_millis(500);
+
+/// Least time without a receipt before everything is sent again.
+const STALL_MIN: Duration = Duration::from_secs(1);
+
+/// Longest time without a receipt before a window's worth is sent again.
+const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// A broker that acknowledges nothing for so long gets a new connection.
+const ACK_MAX: Duration = Duration::from_secs(15);
+
+/// Longest sleep of the sending thread; it is woken for everything but the passing of time.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// How long the farewell (status "offline", DISCONNECT) may take.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+
+/// Presence of a host, retained on `holeshot/v1/{host}/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// `online` or `offline`.
+    pub state: String,
+    /// One start of the program. A last will of an earlier start has another.
+    pub boot: String,
+    /// Since when it is online, RFC 3339; absent when offline.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<String>,
+    /// Version of the program; absent when offline.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub version: Option<String>,
+}
+
+/// What the manager says on `holeshot/v1/{host}/stored`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Receipt {
+    /// Everything of `origin` up to and with `stored` is committed. `gap`: later events arrived, but not the next.
+    Stored {
+        origin: String,
+        stored: u64,
+        gap: bool,
+    },
+    /// The manager has a new session at the broker: what was published before did not reach it.
+    Ready { ready: bool },
+}
+
+/// What a host says on `holeshot/v1/{host}/outbox`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Floors {
+    pub(crate) origins: Vec<Floor>,
+}
+
+/// Of `origin` nothing up to and with `floor` will be sent again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Floor {
+    pub(crate) origin: String,
+    pub(crate) floor: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rewind {
+    No,
+    /// When the last one is long enough ago.
+    Gap,
+    Now,
+}
+
+/// Where the sending stands. Changed by the links' tasks and the sending thread.
+#[derive(Debug)]
+struct Flow {
+    epoch: Option<u64>,
+    in_flight: u16,
+    cursor: i64,
+    /// After a stall: how many more may be sent before a receipt comes.
+    probe: Option<u16>,
+    rewind: Rewind,
+    rewound: Option<Instant>,
+    /// Last acknowledgement, receipt or rewind.
+    active: Instant,
+    stall: Duration,
+    published: u64,
+    reconnects: u64,
+    stop: bool,
+}
+
+/// What the sending thread does next.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Stop,
+    Rewind,
+    Send { epoch: u64, room: u16, cursor: i64 },
+    Kick,
+    Wait(Duration),
+}
+
+impl Flow {
+    fn new(now: Instant) -> Self {
+        Self {
+            epoch: None,
+            in_flight: 0,
+            cursor: 0,
+            probe: None,
+            rewind: Rewind::No,
+            rewound: None,
+            active: now,
+            stall: STALL_MIN,
+            published: 0,
+            reconnects: 0,
+            stop: false,
+        }
+    }
+
+    fn connected(&mut self, epoch: u64, now: Instant) {
+        self.epoch = Some(epoch);
+        self.reconnects = epoch.saturating_sub(1);
+        self.in_flight = 0;
+        self.rewind = Rewind::Now;
+        self.active = now;
+    }
+
+    fn disconnected(&mut self) {
+        self.epoch = None;
+        self.in_flight = 0;
+    }
+
+    fn acknowledged(&mut self, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.published += 1;
+        self.active = now;
+    }
+
+    /// A receipt moved.
+    fn progressed(&mut self, now: Instant) {
+        self.active = now;
+        self.stall = STALL_MIN;
+        self.probe = None;
+    }
+
+    fn want(&mut self, rewind: Rewind) {
+        if self.rewind != Rewind::Now {
+            self.rewind = rewind;
+        }
+    }
+
+    fn rewind(&mut self, now: Instant) -> Step {
+        self.rewind = Rewind::No;
+        self.rewound = Some(now);
+        self.cursor = 0;
+        self.active = now;
+        Step::Rewind
+    }
+
+    /// Decides. `last` is the position of the last event in the outbox, `left` the number of events in it.
+    fn step(&mut self, now: Instant, last: i64, left: u64) -> Step {
+        if self.stop {
+            return Step::Stop;
+        }
+        let Some(epoch) = self.epoch else {
+            return Step::Wait(IDLE_MAX);
+        };
+        let since_rewind = self.rewound.map(|then| now.duration_since(then));
+        match self.rewind {
+            Rewind::Now => return self.rewind(now),
+            Rewind::Gap => {
+                let rest = since_rewind.map_or(Duration::ZERO, |since| {
+                    GAP_REWIND_EVERY.saturating_sub(since)
+                });
+                if rest.is_zero() {
+                    return self.rewind(now);
+                }
+            }
+            Rewind::No => {}
+        }
+        let quiet = now.duration_since(self.active);
+        let may_send = self.cursor < last && self.probe != Some(0);
+        if self.in_flight > 0 && quiet >= ACK_MAX {
+            self.active = now;
+            return Step::Kick;
+        }
+        if may_send && self.in_flight < WINDOW {
+            let room = (WINDOW - self.in_flight).min(self.probe.unwrap_or(WINDOW));
+            return Step::Send {
+                epoch,
+                room,
+                cursor: self.cursor,
+            };
+        }
+        if !may_send && self.in_flight == 0 && left > 0 {
+            if quiet >= self.stall {
+                self.stall = (self.stall * 2).min(STALL_MAX);
+                self.probe = Some(WINDOW);
+                return self.rewind(now);
+            }
+            return Step::Wait((self.stall - quiet).min(IDLE_MAX));
+        }
+        Step::Wait(match self.rewind {
+            Rewind::Gap => GAP_REWIND_EVERY,
+            _ => IDLE_MAX,
+        })
+    }
+
+    fn sent(&mut self, position: i64) {
+        self.in_flight += 1;
+        self.cursor = position;
+        if let Some(probe) = &mut self.probe {
+            *probe = probe.saturating_sub(1);
+        }
+    }
+}
+
+/// Counters of the publisher.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PublisherCounters {
+    pub(crate) published: u64,
+    pub(crate) reconnects: u64,
+    pub(crate) connected: bool,
+}
+
+/// The sending side of the events. Dropping it cuts both connections without a farewell.
+pub(crate) struct Publisher {
+    flow: Arc<Mutex<Flow>>,
+    wake: Arc<Wake>,
+    thread: Option<JoinHandle<()>>,
+    outbox_link: Option<Link>,
+    control: Option<Link>,
+    /// QoS 1 messages of the control link that wait for their acknowledgement.
+    control_unacked: watch::Sender<usize>,
+    host: String,
+    boot: String,
+}
+
+fn lock(flow: &Mutex<Flow>) -> MutexGuard<'_, Flow> {
+    flow.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Publisher {
+    /// Starts both connections and the sending thread. Must be called within a tokio runtime.
+    pub(crate) fn start(
+        host: &str,
+        boot: String,
+        access: &BrokerAccess,
+        reader: OutboxReader,
+        sink: OutboxSink,
+        wake: Arc<Wake>,
+    ) -> Result<Self, EventsError> {
+        let flow = Arc::new(Mutex::new(Flow::new(Instant::now())));
+        let control_unacked = watch::Sender::new(0);
+        let control = Link::start(
+            LinkConfig {
+                client_id: format!("holeshot-{host}-control"),
+                access: access.clone(),
+                keep_session: false,
+                manual_acks: false,
+                window: WINDOW,
+                will: Some(Will {
+                    topic: topics::status(host),
+                    payload: status(&boot, None),
+                }),
+            },
+            |handle| {
+                Control {
+                    handle,
+                    host: host.to_owned(),
+                    boot: boot.clone(),
+                    since: SystemTime::now(),
+                    flow: Arc::clone(&flow),
+                    wake: Arc::clone(&wake),
+                    sink,
+                    unacked: control_unacked.clone(),
+                }
+                .reaction()
+            },
+        );
+        let outbox_link = Link::start(
+            LinkConfig {
+                client_id: format!("holeshot-{host}-outbox"),
+                access: access.clone(),
+                keep_session: false,
+                manual_acks: false,
+                window: WINDOW,
+                will: None,
+            },
+            |_| {
+                let (flow, wake) = (Arc::clone(&flow), Arc::clone(&wake));
+                move |event| {
+                    let now = Instant::now();
+                    match event {
+                        LinkEvent::Connected { epoch, .. } => lock(&flow).connected(epoch, now),
+                        LinkEvent::Disconnected => lock(&flow).disconnected(),
+                        LinkEvent::Published => lock(&flow).acknowledged(now),
+                        LinkEvent::Subscribed { .. } | LinkEvent::Message(_) => return,
+                    }
+                    wake.notify();
+                }
+            },
+        );
+        let sender = Sender {
+            host: host.to_owned(),
+            reader,
+            flow: Arc::clone(&flow),
+            wake: Arc::clone(&wake),
+            link: outbox_link.handle().clone(),
+            control: control.handle().clone(),
+            control_unacked: control_unacked.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("publisher".to_owned())
+            .spawn(move || sender.run())
+            .map_err(|error| EventsError::System(format!("no thread: {error}")))?;
+        Ok(Self {
+            flow,
+            wake,
+            thread: Some(thread),
+            outbox_link: Some(outbox_link),
+            control: Some(control),
+            control_unacked,
+            host: host.to_owned(),
+            boot,
+        })
+    }
+
+    pub(crate) fn counters(&self) -> PublisherCounters {
+        let flow = lock(&self.flow);
+        PublisherCounters {
+            published: flow.published,
+            reconnects: flow.reconnects,
+            connected: flow.epoch.is_some(),
+        }
+    }
+
+    fn halt(&mut self) {
+        lock(&self.flow).stop = true;
+        self.wake.notify();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the publisher's thread panicked");
+        }
+    }
+
+    /// Stops sending, says "offline" and closes both connections in order.
+    pub(crate) async fn close(mut self) {
+        self.halt();
+        if let Some(link) = self.outbox_link.take() {
+            link.close(FAREWELL_MAX).await;
+        }
+        if let Some(link) = self.control.take() {
+            let handle = link.handle();
+            if publish_status(handle, &self.control_unacked, &self.host, &self.boot, None).is_ok() {
+                let mut unacked = self.control_unacked.subscribe();
+                // A DISCONNECT before the broker has the message could overtake nothing here, but a broker that died
+                // would then never be noticed.
+                let acknowledged =
+                    tokio::time::timeout(FAREWELL_MAX, unacked.wait_for(|&count| count == 0)).await;
+                if acknowledged.is_err() {
+                    tracing::warn!("the broker did not acknowledge the status \"offline\"");
+                }
+            }
+            link.close(FAREWELL_MAX).await;
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+fn status(boot: &str, since: Option<SystemTime>) -> Vec<u8> {
+    let status = Status {
+        state: if since.is_some() { "online" } else { "offline" }.to_owned(),
+        boot: boot.to_owned(),
+        since: since.map(cloudevent::rfc3339),
+        version: since.map(|_| env!("CARGO_PKG_VERSION").to_owned()),
+    };
+    // Strings only: it cannot fail.
+    serde_json::to_vec(&status).unwrap_or_default()
+}
+
+fn publish_status(
+    handle: &LinkHandle,
+    unacked: &watch::Sender<usize>,
+    host: &str,
+    boot: &str,
+    since: Option<SystemTime>,
+) -> Result<(), Refused> {
+    publish_acknowledged(
+        handle,
+        unacked,
+        &topics::status(host),
+        status(boot, since),
+        true,
+    )
+}
+
+fn publish_acknowledged(
+    handle: &LinkHandle,
+    unacked: &watch::Sender<usize>,
+    topic: &str,
+    payload: Vec<u8>,
+    retain: bool,
+) -> Result<(), Refused> {
+    // Counted first: the acknowledgement may come before this returns.
+    unacked.send_modify(|count| *count += 1);
+    let asked = handle.publish(None, topic, payload, true, retain);
+    if asked.is_err() {
+        unacked.send_modify(|count| *count = count.saturating_sub(1));
+    }
+    asked
+}
+
+/// The control connection: presence and receipts.
+struct Control {
+    handle: LinkHandle,
+    host: String,
+    boot: String,
+    since: SystemTime,
+    flow: Arc<Mutex<Flow>>,
+    wake: Arc<Wake>,
+    sink: OutboxSink,
+    unacked: watch::Sender<usize>,
+}
+
+impl Control {
+    fn reaction(self) -> impl FnMut(LinkEvent) + Send + 'static {
+        move |event| match event {
+            LinkEvent::Connected { .. } => self.connected(),
+            LinkEvent::Disconnected => {
+                self.unacked.send_replace(0);
+            }
+            LinkEvent::Published => self
+                .unacked
+                .send_modify(|count| *count = count.saturating_sub(1)),
+            LinkEvent::Subscribed { .. } => {
+                // Receipts may have been missed until now.
+                lock(&self.flow).want(Rewind::Gap);
+                self.wake.notify();
+            }
+            LinkEvent::Message(message) => self.receipt(&message.payload),
+        }
+    }
+
+    fn connected(&self) {
+        self.unacked.send_replace(0);
+        let asked = self
+            .handle
+            .subscribe(&topics::stored(&self.host))
+            .and_then(|()| self.handle.subscribe(&topics::stored(topics::ALL_HOSTS)))
+            .and_then(|()| {
+                publish_status(
+                    &self.handle,
+                    &self.unacked,
+                    &self.host,
+                    &self.boot,
+                    Some(self.since),
+                )
+            });
+        if let Err(refused) = asked {
+            // A new connection begins with an empty queue, so this is a connection that is lost already.
+            tracing::debug!(?refused, "could not announce the host");
+        }
+    }
+
+    fn receipt(&self, payload: &[u8]) {
+        let now = Instant::now();
+        match serde_json::from_slice(payload) {
+            Ok(Receipt::Stored {
+                origin,
+                stored,
+                gap,
+            }) => {
+                if stored > 0 {
+                    self.sink.receipt(&origin, stored);
+                }
+                let mut flow = lock(&self.flow);
+                flow.progressed(now);
+                if gap {
+                    flow.want(Rewind::Gap);
+                }
+            }
+            Ok(Receipt::Ready { ready }) => {
+                if ready {
+                    lock(&self.flow).want(Rewind::Now);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a receipt that is not one was passed over");
+                return;
+            }
+        }
+        self.wake.notify();
+    }
+}
+
+/// The sending thread.
+struct Sender {
+    host: String,
+    reader: OutboxReader,
+    flow: Arc<Mutex<Flow>>,
+    wake: Arc<Wake>,
+    link: LinkHandle,
+    control: LinkHandle,
+    control_unacked: watch::Sender<usize>,
+}
+
+impl Sender {
+    fn run(self) {
+        let mut buffer: VecDeque<OutboxRow> = VecDeque::new();
+        loop {
+            let seen = self.wake.seen();
+            let last = self.reader.last_position();
+            let step = lock(&self.flow).step(Instant::now(), last, self.reader.events());
+            match step {
+                Step::Stop => return,
+                Step::Rewind => {
+                    buffer.clear();
+                    self.say_floors();
+                }
+                Step::Send {
+                    epoch,
+                    room,
+                    cursor,
+                } => {
+                    if buffer.is_empty() {
+                        match self.reader.after(cursor, READ_MAX_EVENTS) {
+                            Ok(rows) if rows.is_empty() => {
+                                // All up to `last` have their receipt already.
+                                let mut flow = lock(&self.flow);
+                                if flow.rewind == Rewind::No && flow.cursor == cursor {
+                                    flow.cursor = last;
+                                }
+                                continue;
+                            }
+                            Ok(rows) => buffer = rows,
+                            Err(error) => {
+                                tracing::error!(error, "cannot read the outbox; trying again");
+                                self.wake.wait_past(seen, IDLE_MAX);
+                                continue;
+                            }
+                        }
+                    }
+                    self.send(epoch, room, &mut buffer);
+                }
+                Step::Kick => {
+                    tracing::warn!("the broker acknowledges nothing; connecting anew");
+                    self.link.reconnect();
+                }
+                Step::Wait(wait) => self.wake.wait_past(seen, wait),
+            }
+        }
+    }
+
+    fn send(&self, epoch: u64, room: u16, buffer: &mut VecDeque<OutboxRow>) {
+        for _ in 0..room {
+            // The lock is held over the request, so that what is counted is what was asked for, on this connection.
+            let mut flow = lock(&self.flow);
+            if flow.epoch != Some(epoch) || flow.rewind == Rewind::Now || flow.stop {
+                return;
+            }
+            let Some(row) = buffer.pop_front() else {
+                return;
+            };
+            match self
+                .link
+                .publish(Some(epoch), &row.topic, row.payload, true, false)
+            {
+                Ok(()) => flow.sent(row.position),
+                Err(refused) => {
+                    // The link's task is about to say that the connection is lost; everything is sent again then.
+                    tracing::debug!(?refused, "an event was not taken for sending");
+                    flow.epoch = None;
+                    if refused == Refused::Full {
+                        self.link.reconnect();
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn say_floors(&self) {
+        let floors = match self.reader.floors() {
+            Ok(floors) => floors,
+            Err(error) => {
+                tracing::error!(error, "cannot read the outbox");
+                return;
+            }
+        };
+        let note = Floors {
+            origins: floors
+                .into_iter()
+                .map(|(origin, floor)| Floor { origin, floor })
+                .collect(),
+        };
+        let payload = serde_json::to_vec(&note).unwrap_or_default();
+        // Without a connection it is said again with the next rewind, which every connection brings.
+        let _ = publish_acknowledged(
+            &self.control,
+            &self.control_unacked,
+            &topics::outbox(&self.host),
+            payload,
+            false,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(base: Instant, ms: u64) -> Instant {
+        base + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_window_holds_until_acknowledgements_come() {
+        let t = Instant::now();
+        let mut flow = Flow::new(t);
+        assert_eq!(flow.step(t, 500, 500), Step::Wait(IDLE_MAX));
+        flow.connected(1, t);
+        assert_eq!(flow.step(t, 500, 500), Step::Rewind);
+        let Step::Send {
+            epoch: 1,
+            room,
+            cursor: 0,
+        } = flow.step(t, 500, 500)
+        else {
+            panic!()
+        };
+        assert_eq!(room, WINDOW);
+        for position in 1..=i64::from(WINDOW) {
+            flow.sent(position);
+        }
+        assert!(matches!(flow.step(t, 500, 500), Step::Wait(_)));
+        flow.acknowledged(t);
+        assert_eq!(
+            flow.step(t, 500, 500),
+            Step::Send {
+                epoch: 1,
+                room: 1,
+                cursor: 100
+            }
+        );
+        flow.disconnected();
+        flow.connected(2, t);
+        assert_eq!(flow.step(t, 500, 500), Step::Rewind);
+        assert_eq!(
+            flow.step(t, 500, 500),
+            Step::Send {
+                epoch: 2,
+                room: 100,
+                cursor: 0
+            }
+        );
+        assert_eq!(flow.reconnects, 1);
+    }
+
+    #[test]
+    fn without_receipts_a_window_is_repeated_ever_more_rarely() {
+        let t = Instant::now();
+        let mut flow = Flow::new(t);
+        flow.connected(1, t);
+        assert_eq!(flow.step(t, 300, 300), Step::Rewind);
+        flow.cursor = 300;
+        assert!(matches!(flow.step(at(t, 999), 300, 300), Step::Wait(_)));
+        assert_eq!(flow.step(at(t, 1000), 300, 300), Step::Rewind);
+        for position in 1..=100 {
+            flow.sent(position);
+        }
+        for _ in 0..100 {
+            flow.acknowledged(at(t, 1000));
+        }
+        // No more than the window, though there is more; and after twice the time.
+        assert!(matches!(flow.step(at(t, 2999), 300, 300), Step::Wait(_)));
+        assert_eq!(flow.step(at(t, 3000), 300, 300), Step::Rewind);
+        flow.progressed(at(t, 3001));
+        assert!(matches!(
+            flow.step(at(t, 3001), 300, 300),
+            Step::Send { .. }
+        ));
+        assert_eq!(flow.stall, STALL_MIN);
+    }
+
+    #[test]
+    fn gaps_rewind_at_most_twice_a_second() {
+        let t = Instant::now();
+        let mut flow = Flow::new(t);
+        flow.connected(1, t);
+        assert_eq!(flow.step(t, 10, 10), Step::Rewind);
+        flow.cursor = 10;
+        flow.want(Rewind::Gap);
+        assert!(matches!(flow.step(at(t, 499), 10, 10), Step::Wait(_)));
+        assert_eq!(flow.step(at(t, 500), 10, 10), Step::Rewind);
+        flow.want(Rewind::Now);
+        assert_eq!(flow.step(at(t, 501), 10, 10), Step::Rewind);
+    }
+
+    #[test]
+    fn a_broker_that_acknowledges_nothing_gets_a_new_connection() {
+        let t = Instant::now();
+        let mut flow = Flow::new(t);
+        flow.connected(1, t);
+        flow.step(t, 1, 1);
+        flow.sent(1);
+        assert!(matches!(flow.step(at(t, 14_999), 1, 1), Step::Wait(_)));
+        assert_eq!(flow.step(at(t, 15_000), 1, 1), Step::Kick);
+    }
+}
