@@ -1,0 +1,264 @@
+//! What an event says about hosts, modules, rooms, players and results, as rows. Runs within the transaction that
+//! stores the event. Events may come in any order and a row may be derived twice, so every statement adds what it
+//! knows to a row that may be there already.
+
+use rusqlite::{Connection, ErrorCode, params};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::events::CloudEvent;
+use crate::events::cloudevent::rfc3339;
+use crate::events::payload::{
+    HostStarted, HostStopping, ModuleLoaded, Payload, PlayerJoined, PlayerLeft, RoomAborted,
+    RoomClosed, RoomFinished, RoomOpened, RoomStarted,
+};
+
+/// Players and results of one event that are taken: no room is that large.
+const ROWS_MAX: usize = 256;
+
+/// Why no rows were derived.
+#[derive(Debug)]
+pub(super) enum DeriveError {
+    /// The event is at fault: the same would happen again.
+    Event(String),
+    /// The database is: it may work later.
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for DeriveError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(
+                ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::TooBig
+                | ErrorCode::ParameterOutOfRange,
+            ) => Self::Event(error.to_string()),
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// Derives the rows of one event. Kinds that say nothing about these tables (`rules.*`) only move the host's
+/// `last_event_at`.
+pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), DeriveError> {
+    let time = rfc3339(event.time);
+    run(
+        connection,
+        "INSERT INTO hosts (host, last_event_at) VALUES (?1, ?2)
+         ON CONFLICT (host) DO UPDATE SET last_event_at = MAX(last_event_at, excluded.last_event_at)",
+        params![event.host, time],
+    )?;
+    match event.kind.as_str() {
+        HostStarted::KIND => {
+            let data: HostStarted = data(event)?;
+            run(
+                connection,
+                "UPDATE hosts SET version = ?2, listen = ?3, started_at = ?4
+                 WHERE host = ?1 AND (started_at IS NULL OR started_at <= ?4)",
+                params![event.host, data.version, text(&data.listen), time],
+            )?;
+        }
+        HostStopping::KIND => {
+            let HostStopping {} = data(event)?;
+            run(
+                connection,
+                "UPDATE hosts SET stopping_at = ?2
+                 WHERE host = ?1 AND (stopping_at IS NULL OR stopping_at <= ?2)",
+                params![event.host, time],
+            )?;
+        }
+        ModuleLoaded::KIND => {
+            let data: ModuleLoaded = data(event)?;
+            run(
+                connection,
+                "INSERT INTO modules (hash, name, version, abi, bytes, first_loaded_at, last_loaded_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+                 ON CONFLICT (hash) DO UPDATE SET abi = excluded.abi, bytes = excluded.bytes,
+                 first_loaded_at = MIN(COALESCE(first_loaded_at, excluded.first_loaded_at), excluded.first_loaded_at),
+                 last_loaded_at = MAX(COALESCE(last_loaded_at, excluded.last_loaded_at), excluded.last_loaded_at)",
+                params![data.hash, data.name, data.version, data.abi, signed(data.bytes)?, time],
+            )?;
+        }
+        RoomOpened::KIND => opened(connection, event, &data(event)?, &time)?,
+        PlayerJoined::KIND => {
+            let data: PlayerJoined = data(event)?;
+            let room = room(connection, event)?;
+            run(
+                connection,
+                "INSERT INTO players (room, player, name, transport, joined_at) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (room, player) DO UPDATE SET transport = excluded.transport,
+                 joined_at = MIN(COALESCE(joined_at, excluded.joined_at), excluded.joined_at)",
+                params![room, data.player, data.name, data.transport, time],
+            )?;
+        }
+        PlayerLeft::KIND => {
+            let data: PlayerLeft = data(event)?;
+            let room = room(connection, event)?;
+            run(
+                connection,
+                "INSERT INTO players (room, player, name, left_at, left_reason) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (room, player) DO UPDATE SET left_at = excluded.left_at, left_reason = excluded.left_reason
+                 WHERE left_at IS NULL OR left_at <= excluded.left_at",
+                params![room, data.player, data.name, time, data.reason],
+            )?;
+        }
+        RoomStarted::KIND => {
+            let RoomStarted { frame: _ } = data(event)?;
+            let room = room(connection, event)?;
+            run(
+                connection,
+                "UPDATE rooms SET started_at = ?2 WHERE room = ?1",
+                params![room, time],
+            )?;
+        }
+        RoomFinished::KIND => finished(connection, event, &data(event)?, &time)?,
+        RoomAborted::KIND => {
+            let data: RoomAborted = data(event)?;
+            let room = room(connection, event)?;
+            run(
+                connection,
+                "UPDATE rooms SET outcome = 'aborted', reason = ?2, frames = ?3, ended_at = ?4 WHERE room = ?1",
+                params![room, data.reason, signed(data.frames)?, time],
+            )?;
+        }
+        RoomClosed::KIND => {
+            let RoomClosed {} = data(event)?;
+            let room = room(connection, event)?;
+            run(
+                connection,
+                "UPDATE rooms SET closed_at = ?2 WHERE room = ?1",
+                params![room, time],
+            )?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn opened(
+    connection: &Connection,
+    event: &CloudEvent,
+    data: &RoomOpened,
+    time: &str,
+) -> Result<(), DeriveError> {
+    few("players", data.players.len())?;
+    let room = room(connection, event)?;
+    run(
+        connection,
+        "UPDATE rooms SET module_hash = ?2, module_name = ?3, module_version = ?4, seed = ?5, options = ?6, opened_at = ?7
+         WHERE room = ?1",
+        params![
+            room,
+            data.module.hash,
+            data.module.name,
+            data.module.version,
+            data.seed.to_string(),
+            text(&data.options),
+            time
+        ],
+    )?;
+    run(
+        connection,
+        "INSERT INTO modules (hash, name, version) VALUES (?1, ?2, ?3) ON CONFLICT (hash) DO NOTHING",
+        params![data.module.hash, data.module.name, data.module.version],
+    )?;
+    for player in &data.players {
+        run(
+            connection,
+            "INSERT INTO players (room, player, name, data) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (room, player) DO UPDATE SET name = excluded.name, data = excluded.data",
+            params![room, player.player, player.name, text(&player.data)],
+        )?;
+    }
+    Ok(())
+}
+
+fn finished(
+    connection: &Connection,
+    event: &CloudEvent,
+    data: &RoomFinished,
+    time: &str,
+) -> Result<(), DeriveError> {
+    few("results", data.results.len())?;
+    let room = room(connection, event)?;
+    run(
+        connection,
+        "UPDATE rooms SET outcome = 'finished', frames = ?2, inputs = ?3, ended_at = ?4 WHERE room = ?1",
+        params![room, signed(data.frames)?, text(&data.inputs), time],
+    )?;
+    for result in &data.results {
+        run(
+            connection,
+            "INSERT INTO results (room, player, place, outcome, data) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (room, player) DO UPDATE SET
+             place = excluded.place, outcome = excluded.outcome, data = excluded.data",
+            params![
+                room,
+                result.player,
+                result.place,
+                result.outcome,
+                text(&result.data)
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// The room of the event, with a row for it. A room belongs to the host that was first to speak of it.
+fn room<'a>(connection: &Connection, event: &'a CloudEvent) -> Result<&'a str, DeriveError> {
+    let Some(room) = event.room.as_deref() else {
+        return Err(DeriveError::Event(format!(
+            "attribute `room` is missing from an event of kind {}",
+            event.kind
+        )));
+    };
+    run(
+        connection,
+        "INSERT INTO rooms (room, host) VALUES (?1, ?2) ON CONFLICT (room) DO NOTHING",
+        params![room, event.host],
+    )?;
+    let owner: String = connection
+        .prepare_cached("SELECT host FROM rooms WHERE room = ?1")?
+        .query_row([room], |row| row.get(0))?;
+    if owner == event.host {
+        Ok(room)
+    } else {
+        Err(DeriveError::Event(format!(
+            "room {room} belongs to host {owner}, not to {}",
+            event.host
+        )))
+    }
+}
+
+fn data<T: DeserializeOwned>(event: &CloudEvent) -> Result<T, DeriveError> {
+    T::deserialize(&event.data).map_err(|error| {
+        DeriveError::Event(format!("the data of kind {} is wrong: {error}", event.kind))
+    })
+}
+
+fn few(what: &str, count: usize) -> Result<(), DeriveError> {
+    if count <= ROWS_MAX {
+        return Ok(());
+    }
+    Err(DeriveError::Event(format!(
+        "the event has {count} {what}, more than the {ROWS_MAX} that are taken"
+    )))
+}
+
+fn signed(number: u64) -> Result<i64, DeriveError> {
+    i64::try_from(number)
+        .map_err(|_| DeriveError::Event(format!("{number} is larger than the database can keep")))
+}
+
+fn text(value: &Value) -> Option<String> {
+    (!value.is_null()).then(|| value.to_string())
+}
+
+fn run(
+    connection: &Connection,
+    sql: &str,
+    values: impl rusqlite::Params,
+) -> Result<usize, DeriveError> {
+    Ok(connection.prepare_cached(sql)?.execute(values)?)
+}

@@ -1,0 +1,251 @@
+//! The manager: the built-in recorder. It subscribes to the internal events of every host on a broker and keeps them
+//! in SQLite; [`Records`] reads them. It tells each host what is committed, so that the host can forget it. How events
+//! travel is the business of [`crate::events`].
+
+mod derive;
+mod recorder;
+pub mod records;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension};
+use serde::Serialize;
+
+use crate::events::link::{Link, LinkConfig, LinkEvent, LinkHandle};
+use crate::events::publisher::Receipt;
+use crate::events::{BrokerAccess, topics};
+use recorder::{Desk, Recorder};
+
+pub use records::{Records, RecordsError};
+
+/// QoS 1 messages that the manager publishes unacknowledged: it has none, its receipts are QoS 0.
+const WINDOW: u16 = 10;
+
+/// How long acknowledgements, the last receipts and the farewell may take.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+
+/// What [`Manager::start`] needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagerConfig {
+    /// The broker; it need not be there yet.
+    pub broker: BrokerAccess,
+    /// Where the records are kept.
+    pub data_dir: PathBuf,
+}
+
+/// Why the manager did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManagerError {
+    /// The records cannot be used.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// No thread or no random bytes.
+    #[error("the system refused: {0}")]
+    System(String),
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ManagerStats {
+    /// Messages that arrived.
+    pub received: u64,
+    /// Events that are new and committed.
+    pub stored: u64,
+    /// Events that were known.
+    pub duplicates: u64,
+    /// Messages, or events' data, that could not be used.
+    pub rejected: u64,
+    /// Messages that were one too many; their hosts send them again.
+    pub overflowed: u64,
+    /// Transactions.
+    pub batches: u64,
+    /// Whether the broker has taken the subscription on the present connection.
+    pub subscribed: bool,
+}
+
+/// A running manager. Dropping it cuts its connection without a farewell; what it acknowledged is committed.
+pub struct Manager {
+    desk: Arc<Desk>,
+    records: Records,
+    link: Option<Link>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager")
+            .field("records", &self.records.path())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Manager {
+    /// Opens the records and begins to connect. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ManagerError`].
+    pub async fn start(config: ManagerConfig) -> Result<Self, ManagerError> {
+        let directory = config.data_dir;
+        let (connection, path, id) = tokio::task::spawn_blocking(move || {
+            let (connection, path) = records::open(&directory)?;
+            let id = manager_id(&connection, &path)?;
+            Ok::<_, ManagerError>((connection, path, id))
+        })
+        .await
+        .map_err(|error| ManagerError::System(error.to_string()))??;
+
+        let desk = Arc::new(Desk::default());
+        let for_link = Arc::clone(&desk);
+        let link = Link::start(
+            LinkConfig {
+                // Stable, so that the broker keeps what comes while the manager is away.
+                client_id: format!("holeshot-manager-{id}"),
+                access: config.broker,
+                keep_session: true,
+                manual_acks: true,
+                window: WINDOW,
+                will: None,
+            },
+            |handle| reaction(for_link, handle),
+        );
+        let recorder = Recorder::new(Arc::clone(&desk), link.handle().clone(), connection);
+        let thread = std::thread::Builder::new()
+            .name("recorder".to_owned())
+            .spawn(move || recorder.run())
+            .map_err(|error| ManagerError::System(format!("no thread: {error}")))?;
+        Ok(Self {
+            desk,
+            records: Records::new(path),
+            link: Some(link),
+            thread: Some(thread),
+        })
+    }
+
+    /// A handle that reads the records. It works on after the manager has stopped.
+    pub fn records(&self) -> Records {
+        self.records.clone()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> ManagerStats {
+        let counters = &self.desk.counters;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        ManagerStats {
+            received: read(&counters.received),
+            stored: read(&counters.stored),
+            duplicates: read(&counters.duplicates),
+            rejected: read(&counters.rejected),
+            overflowed: read(&counters.overflowed),
+            batches: read(&counters.batches),
+            subscribed: counters.subscribed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Stores what has arrived, sends the last acknowledgements and receipts, and disconnects.
+    pub async fn shutdown(mut self) {
+        self.desk.stop();
+        if let Some(thread) = self.thread.take() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                tracing::error!("the recorder's thread panicked");
+            }
+        }
+        if let Some(link) = self.link.take() {
+            link.close(FAREWELL_MAX).await;
+        }
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        // First, so that the last batch is stored but, as after a crash, not acknowledged.
+        self.link = None;
+        self.desk.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the recorder's thread panicked");
+        }
+    }
+}
+
+fn reaction(desk: Arc<Desk>, handle: LinkHandle) -> impl FnMut(LinkEvent) + Send + 'static {
+    let mut resumed = false;
+    // Subscriptions that the broker has not answered.
+    let mut unanswered = 0_u32;
+    move |event| match event {
+        LinkEvent::Connected {
+            session_present, ..
+        } => {
+            resumed = session_present;
+            unanswered = 0;
+            for filter in [topics::EVERY_EVENT, topics::EVERY_OUTBOX] {
+                if handle.subscribe(filter).is_ok() {
+                    unanswered += 1;
+                }
+            }
+            desk.renewed();
+        }
+        LinkEvent::Disconnected => desk.counters.subscribed.store(false, Ordering::Relaxed),
+        LinkEvent::Subscribed { accepted } => {
+            unanswered = unanswered.saturating_sub(1);
+            if !accepted {
+                // The link has said so. Without the right to subscribe there is nothing to do here.
+                return;
+            }
+            if unanswered == 0 {
+                desk.counters.subscribed.store(true, Ordering::Relaxed);
+                if !resumed {
+                    let ready = serde_json::to_vec(&Receipt::Ready { ready: true });
+                    // If it gets lost, the hosts notice within a second that receipts are missing.
+                    let _ = handle.publish(
+                        None,
+                        &topics::stored(topics::ALL_HOSTS),
+                        ready.unwrap_or_default(),
+                        false,
+                        false,
+                    );
+                }
+            }
+        }
+        LinkEvent::Published => {}
+        LinkEvent::Message(message) => desk.put(message),
+    }
+}
+
+/// The id of these records, made once: the broker knows the manager's session by it.
+fn manager_id(connection: &Connection, path: &std::path::Path) -> Result<String, ManagerError> {
+    let sqlite = |error: rusqlite::Error| RecordsError::Sqlite {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let read = || {
+        connection
+            .query_row("SELECT value FROM meta WHERE key = 'manager'", [], |row| {
+                row.get::<_, String>(0)
+            })
+            .optional()
+            .map_err(sqlite)
+    };
+    if let Some(id) = read()? {
+        return Ok(id);
+    }
+    let mut bytes = [0_u8; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| ManagerError::System(format!("no random bytes: {error}")))?;
+    let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    connection
+        .execute(
+            "INSERT INTO meta (key, value) VALUES ('manager', ?1) ON CONFLICT (key) DO NOTHING",
+            [&id],
+        )
+        .map_err(sqlite)?;
+    Ok(read()?.unwrap_or(id))
+}
