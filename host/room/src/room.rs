@@ -790,7 +790,11 @@ impl Room {
         self.end(Phase::Aborted, out);
         let kind = fault.map(|fault| fault.kind.as_str());
         let json = payloads::text(&payloads::Aborted { frames, reason: reason.as_str(), fault: kind });
-        self.tell_public("aborted", self.frame(), &json, out);
+        let brought_about_by = match reason {
+            AbortReason::EveryoneLeft | AbortReason::TooLong | AbortReason::RulesFault => self.frame(),
+            AbortReason::NotEnoughPlayers | AbortReason::HostStopping | AbortReason::Requested => None,
+        };
+        self.tell_public("aborted", brought_about_by, &json, out);
         let fault =
             fault.map(|fault| payloads::FaultRecord { kind: fault.kind.as_str(), message: &fault.message, frame });
         self.tell_internal("room.aborted", self.ended_record(Some(reason.as_str()), fault, None), out);
