@@ -44,8 +44,7 @@ fn source(file: &CarFile) -> String {
     for (name, doc, value) in constants {
         let _ = writeln!(text, "/// {doc}\npub const {name}: f64 = {value:?};");
     }
-    let shifts =
-        [("MANUAL", shared.shift_manual), ("DCT", shared.shift_dct), ("AUTOMATIC", shared.shift_automatic)];
+    let shifts = [("MANUAL", shared.shift_manual), ("DCT", shared.shift_dct), ("AUTOMATIC", shared.shift_automatic)];
     for (name, Shift { time_s, torque_share }) in shifts {
         let _ = writeln!(
             text,

@@ -1,6 +1,17 @@
-//! The game host.
+//! The game host Holeshot: the I/O shell around the pure [room](holeshot_room) and [wire](holeshot_wire). Start reading at
+//! [`server::Server`], which puts a host together; the binary is [`run`].
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+mod cli;
+pub mod clock;
+pub mod config;
+pub mod doors;
 pub mod events;
+pub mod identity;
 pub mod manager;
+pub mod rooms;
 pub mod rules;
+pub mod server;
+pub mod shard;
+
+pub use cli::run;

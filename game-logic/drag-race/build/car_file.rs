@@ -23,11 +23,7 @@ pub struct CarFileError {
 
 impl fmt::Display for CarFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "cars.toml: {}: field `{}` is {}; accepted: {}",
-            self.car, self.field, self.value, self.accepted
-        )
+        write!(f, "cars.toml: {}: field `{}` is {}; accepted: {}", self.car, self.field, self.value, self.accepted)
     }
 }
 
@@ -204,10 +200,7 @@ fn read_shared(shared: &Place<'_>) -> Result<Shared, CarFileError> {
     let one = |name: &str, prefix: &'static str| -> Result<Shift, CarFileError> {
         let place = Place { car: shared.car, prefix, table: shift.table(name)? };
         place.only(&["time_s", "torque_share"])?;
-        Ok(Shift {
-            time_s: place.number("time_s", 0.005, 1.5)?,
-            torque_share: place.number("torque_share", 0.0, 1.0)?,
-        })
+        Ok(Shift { time_s: place.number("time_s", 0.005, 1.5)?, torque_share: place.number("torque_share", 0.0, 1.0)? })
     };
     Ok(Shared {
         driver_mass_kg: shared.number("driver_mass_kg", 40.0, 200.0)?,
@@ -266,7 +259,9 @@ fn read_car(car: &Place<'_>, shared: &Place<'_>) -> Result<CarEntry, CarFileErro
             converter.only(&["stall_rpm", "torque_ratio"])?;
             (converter.number("stall_rpm", 1200.0, 6000.0)?, converter.number("torque_ratio", 1.2, 3.5)?)
         }
-        (None, "automatic") => return Err(car.wrong("converter", None, "{ stall_rpm, torque_ratio } for an automatic")),
+        (None, "automatic") => {
+            return Err(car.wrong("converter", None, "{ stall_rpm, torque_ratio } for an automatic"));
+        }
         (None, _) => (0.0, 1.0),
         (found, _) => return Err(car.wrong("converter", found, "nothing: only an automatic has a converter")),
     };

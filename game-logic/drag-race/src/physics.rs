@@ -146,7 +146,8 @@ pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
     }
 
     // The force that goes with the wheel's new speed, so that what the wheel gives is what the body gets.
-    let force_n = between(-grip_n, tyre.force_n + tyre.stiffness_ns_m * (state.wheel_rad_s - wheel_before) * radius_m, grip_n);
+    let force_n =
+        between(-grip_n, tyre.force_n + tyre.stiffness_ns_m * (state.wheel_rad_s - wheel_before) * radius_m, grip_n);
     let (_, undriven_wheels) = wheels(car);
     let moving_kg = car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m);
     let wished_mps = state.speed_mps + (force_n - drag_n - rolling_n - bearing_n - brake_n) / moving_kg * dt_s;
@@ -154,8 +155,7 @@ pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
     let accel_mps2 = (speed_mps - state.speed_mps) / dt_s;
     state.distance_m += 0.5 * (state.speed_mps + speed_mps) * dt_s;
     state.speed_mps = speed_mps;
-    state.settled_accel_mps2 +=
-        (accel_mps2 - state.settled_accel_mps2) * (dt_s / (SUSPENSION_LAG_S + dt_s));
+    state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * (dt_s / (SUSPENSION_LAG_S + dt_s));
 }
 
 /// Starts a gear change if `wish` asks for another gear, none is under way and the engine would bear it.
@@ -211,9 +211,18 @@ impl DriveStep {
 
         if state.coupled {
             let wheel_torque_nm = engine_torque_nm * ratio * efficiency(car, engine_torque_nm);
-            return Self { wheel_torque_nm, engine_torque_nm, load_torque_nm: 0.0, capacity_nm, ratio, by_converter: false };
+            return Self {
+                wheel_torque_nm,
+                engine_torque_nm,
+                load_torque_nm: 0.0,
+                capacity_nm,
+                ratio,
+                by_converter: false,
+            };
         }
-        if let (Transmission::Automatic { stall_rpm, torque_ratio }, 1, false) = (car.transmission, state.gear, shifting) {
+        if let (Transmission::Automatic { stall_rpm, torque_ratio }, 1, false) =
+            (car.transmission, state.gear, shifting)
+        {
             let (load_torque_nm, turbine_nm) =
                 converter_torques(car, stall_rpm, torque_ratio, state.engine_rad_s, input_rad_s);
             let wheel_torque_nm = turbine_nm * ratio * efficiency(car, turbine_nm);
@@ -235,8 +244,8 @@ impl DriveStep {
         let engine_inertia = car.engine_inertia_kgm2;
 
         if state.coupled {
-            let turning = wheel_inertia
-                + engine_inertia * self.ratio * self.ratio * efficiency(car, self.engine_torque_nm);
+            let turning =
+                wheel_inertia + engine_inertia * self.ratio * self.ratio * efficiency(car, self.engine_torque_nm);
             let wheel_rad_s = if held {
                 0.0
             } else {
@@ -280,7 +289,13 @@ impl DriveStep {
 /// Torques that a converter takes from the engine and gives to the gearbox. The capacity law (torque by the square of
 /// the engine's speed) and the straight fall of the torque ratio to the coupling point are those of Gillespie, ch. 2
 /// and of SAE J643 charts.
-fn converter_torques(car: &Car, stall_rpm: f64, torque_ratio: f64, engine_rad_s: f64, turbine_rad_s: f64) -> (f64, f64) {
+fn converter_torques(
+    car: &Car,
+    stall_rpm: f64,
+    torque_ratio: f64,
+    engine_rad_s: f64,
+    turbine_rad_s: f64,
+) -> (f64, f64) {
     let stall_rad_s = stall_rpm * RAD_S_PER_RPM;
     let capacity = torque_at(car, stall_rpm) / (stall_rad_s * stall_rad_s);
     let speed_ratio = if engine_rad_s > 1.0 { smaller(turbine_rad_s / engine_rad_s, 1.3) } else { 1.3 };

@@ -27,8 +27,8 @@ use rmqtt::net::Builder;
 use rmqtt::retain::{DefaultRetainStorage, RetainStorage};
 use rmqtt::server::MqttServer;
 use rmqtt::types::{
-    AuthResult, ConnectInfo, FitterType, Id, ListenerConfig, PublishAclResult, Retain,
-    SubscribeAclResult, TopicFilter, TopicName,
+    AuthResult, ConnectInfo, FitterType, Id, ListenerConfig, PublishAclResult, Retain, SubscribeAclResult, TopicFilter,
+    TopicName,
 };
 
 use super::{BrokerAccess, topics};
@@ -111,8 +111,7 @@ impl Broker {
     /// [`BrokerError`], when the address is taken or the system refuses.
     pub fn start(listen: SocketAddr) -> Result<Self, BrokerError> {
         let mut bytes = [0_u8; PASSWORD_BYTES];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| BrokerError::System(format!("no random bytes: {error}")))?;
+        getrandom::fill(&mut bytes).map_err(|error| BrokerError::System(format!("no random bytes: {error}")))?;
         let password = bytes.iter().map(|b| format!("{b:02x}")).collect();
         Self::start_with(listen, password)
     }
@@ -136,9 +135,7 @@ impl Broker {
                 return Err(error);
             }
             Err(_) => {
-                return Err(BrokerError::System(
-                    "its thread ended at once; the log has the reason".to_owned(),
-                ));
+                return Err(BrokerError::System("its thread ended at once; the log has the reason".to_owned()));
             }
         };
         let reach = match address.ip() {
@@ -237,14 +234,8 @@ fn run(
     runtime.shutdown_timeout(STOP_WAIT);
 }
 
-async fn serve(
-    listen: SocketAddr,
-    password: String,
-) -> Result<(MqttServer, SocketAddr), BrokerError> {
-    let bind_error = |error: &dyn std::fmt::Display| BrokerError::Bind {
-        address: listen,
-        reason: error.to_string(),
-    };
+async fn serve(listen: SocketAddr, password: String) -> Result<(MqttServer, SocketAddr), BrokerError> {
+    let bind_error = |error: &dyn std::fmt::Display| BrokerError::Bind { address: listen, reason: error.to_string() };
     let context = ServerContext::new()
         // The check refuses clients while the machine is loaded. Records must go on then.
         .busy_check_enable(false)
@@ -256,19 +247,8 @@ async fn serve(
 
     let guard: Arc<str> = password.into();
     let register = context.extends.hook_mgr().register();
-    for hook in [
-        Type::ClientAuthenticate,
-        Type::ClientSubscribeCheckAcl,
-        Type::MessagePublishCheckAcl,
-    ] {
-        register
-            .add(
-                hook,
-                Box::new(Guard {
-                    password: Arc::clone(&guard),
-                }),
-            )
-            .await;
+    for hook in [Type::ClientAuthenticate, Type::ClientSubscribeCheckAcl, Type::MessagePublishCheckAcl] {
+        register.add(hook, Box::new(Guard { password: Arc::clone(&guard) })).await;
     }
     register.start().await;
 
@@ -284,14 +264,9 @@ async fn serve(
         .max_inflight(INFLIGHT_MAX)
         .max_mqueue_len(OWN_QUEUE_MAX_MESSAGES)
         .message_expiry_interval(MESSAGE_LIFETIME);
-    let listener = builder
-        .bind()
-        .and_then(rmqtt::net::Listener::tcp)
-        .map_err(|error| bind_error(&error))?;
+    let listener = builder.bind().and_then(rmqtt::net::Listener::tcp).map_err(|error| bind_error(&error))?;
     let address = listener.local_addr().map_err(|error| bind_error(&error))?;
-    let server = MqttServer::new(context)
-        .listener_by_id(listener, address.port())
-        .build();
+    let server = MqttServer::new(context).listener_by_id(listener, address.port()).build();
     Ok((server, address))
 }
 
@@ -315,9 +290,7 @@ impl Guard {
             }
             return AuthResult::Allow(false, None);
         }
-        let password = info
-            .password()
-            .map_or(&b""[..], |password| password.as_ref());
+        let password = info.password().map_or(&b""[..], |password| password.as_ref());
         if name == OWN_USER && same(password, self.password.as_bytes()) {
             AuthResult::Allow(true, None)
         } else {
@@ -332,9 +305,7 @@ impl Handler for Guard {
     // Sessions with our credentials are rmqtt's "superusers": the two ACL hooks are not asked about them.
     async fn hook(&self, parameter: &Parameter, so_far: Option<HookResult>) -> ReturnType {
         match parameter {
-            Parameter::ClientAuthenticate(info) => {
-                (false, Some(HookResult::AuthResult(self.connect(info))))
-            }
+            Parameter::ClientAuthenticate(info) => (false, Some(HookResult::AuthResult(self.connect(info)))),
             Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
                 if subscribe.topic_filter.starts_with(topics::TREE) {
                     return (true, so_far);
@@ -348,10 +319,7 @@ impl Handler for Guard {
                 tracing::warn!(client = %session.id.client_id, topic = %publish.topic,
                     "refused a publish by a foreign MQTT client: only this host and its manager may");
                 // Version 5 has a PUBACK that says no; before, only a cut connection says so.
-                let cut = session
-                    .connect_info()
-                    .await
-                    .map_or(true, |info| matches!(*info, ConnectInfo::V3(..)));
+                let cut = session.connect_info().await.map_or(true, |info| matches!(*info, ConnectInfo::V3(..)));
                 let reason = "only the host and its manager may publish here".into();
                 let refused = PublishAclResult::rejected(cut, Some(reason));
                 (false, Some(HookResult::PublishAclResult(refused)))
@@ -396,12 +364,7 @@ impl RetainStorage for MemoryRetain {
         false
     }
 
-    async fn set(
-        &self,
-        topic: &TopicName,
-        retain: Retain,
-        expiry: Option<Duration>,
-    ) -> rmqtt::Result<()> {
+    async fn set(&self, topic: &TopicName, retain: Retain, expiry: Option<Duration>) -> rmqtt::Result<()> {
         self.0.set_with_timeout(topic, retain, expiry).await
     }
 

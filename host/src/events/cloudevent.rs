@@ -124,44 +124,33 @@ impl CloudEvent {
     /// The first attribute that is missing or wrong.
     pub fn parse(payload: &[u8]) -> Result<Self, CloudEventError> {
         if payload.len() > EVENT_MAX_BYTES {
-            return Err(CloudEventError::TooLong {
-                bytes: payload.len(),
-            });
+            return Err(CloudEventError::TooLong { bytes: payload.len() });
         }
-        let mut map: Map<String, Value> = serde_json::from_slice(payload)
-            .map_err(|error| CloudEventError::NotAnObject(error.to_string()))?;
+        let mut map: Map<String, Value> =
+            serde_json::from_slice(payload).map_err(|error| CloudEventError::NotAnObject(error.to_string()))?;
 
         expect(&map, "specversion", "\"1.0\"", |s| s == "1.0")?;
-        expect(&map, "datacontenttype", "\"application/json\"", |s| {
-            s == "application/json"
-        })?;
+        expect(&map, "datacontenttype", "\"application/json\"", |s| s == "application/json")?;
         let origin = expect(&map, "origin", "1 to 128 of a-z 0-9 - _ .", is_origin)?.to_owned();
-        let sequence = expect(&map, "sequence", "16 digits, from 1", |s| {
-            parse_sequence(s).is_some()
-        })?;
+        let sequence = expect(&map, "sequence", "16 digits, from 1", |s| parse_sequence(s).is_some())?;
         let sequence = parse_sequence(sequence).unwrap_or_default();
         expect(&map, "id", "origin/sequence", |s| {
-            s.strip_prefix(origin.as_str())
-                .and_then(|rest| rest.strip_prefix('/'))
+            s.strip_prefix(origin.as_str()).and_then(|rest| rest.strip_prefix('/'))
                 == Some(sequence.to_string().as_str())
         })?;
         let host = expect(&map, "source", "/holeshot/ and a host id", |s| {
-            s.strip_prefix(SOURCE_PREFIX)
-                .is_some_and(super::topics::is_host_id)
+            s.strip_prefix(SOURCE_PREFIX).is_some_and(super::topics::is_host_id)
         })?
         .strip_prefix(SOURCE_PREFIX)
         .unwrap_or_default()
         .to_owned();
         let kind = expect(&map, "type", "holeshot. and a kind", |s| {
-            s.strip_prefix(TYPE_PREFIX)
-                .is_some_and(super::topics::is_kind)
+            s.strip_prefix(TYPE_PREFIX).is_some_and(super::topics::is_kind)
         })?
         .strip_prefix(TYPE_PREFIX)
         .unwrap_or_default()
         .to_owned();
-        let time = expect(&map, "time", "an RFC 3339 time in UTC", |s| {
-            humantime::parse_rfc3339(s).is_ok()
-        })?;
+        let time = expect(&map, "time", "an RFC 3339 time in UTC", |s| humantime::parse_rfc3339(s).is_ok())?;
         let time = humantime::parse_rfc3339(time).unwrap_or(SystemTime::UNIX_EPOCH);
         let room = optional(&map, "room", "a room id", super::topics::is_room)?;
         let module = optional(&map, "module", "a module's name", super::topics::is_module)?;
@@ -173,19 +162,8 @@ impl CloudEvent {
                 found: shorten(&format!("{subject:?}")),
             });
         }
-        let data = map
-            .remove("data")
-            .ok_or(CloudEventError::Missing { attribute: "data" })?;
-        Ok(Self {
-            origin,
-            sequence,
-            host,
-            kind,
-            room,
-            module,
-            time,
-            data,
-        })
+        let data = map.remove("data").ok_or(CloudEventError::Missing { attribute: "data" })?;
+        Ok(Self { origin, sequence, host, kind, room, module, time, data })
     }
 
     /// The identity (origin, sequence) of a payload that [`CloudEvent::parse`] refused, if so much can be read: with it
@@ -211,9 +189,7 @@ pub fn rfc3339(time: SystemTime) -> String {
 pub(crate) fn is_origin(origin: &str) -> bool {
     !origin.is_empty()
         && origin.len() <= 2 * super::topics::NAME_MAX_BYTES
-        && origin.bytes().all(|b| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.')
-        })
+        && origin.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 fn parse_sequence(text: &str) -> Option<u64> {
@@ -229,16 +205,10 @@ fn expect<'a>(
     expected: &'static str,
     right: impl FnOnce(&str) -> bool,
 ) -> Result<&'a str, CloudEventError> {
-    let value = map
-        .get(attribute)
-        .ok_or(CloudEventError::Missing { attribute })?;
+    let value = map.get(attribute).ok_or(CloudEventError::Missing { attribute })?;
     match value.as_str() {
         Some(text) if right(text) => Ok(text),
-        _ => Err(CloudEventError::Wrong {
-            attribute,
-            expected,
-            found: shorten(&value.to_string()),
-        }),
+        _ => Err(CloudEventError::Wrong { attribute, expected, found: shorten(&value.to_string()) }),
     }
 }
 
@@ -283,12 +253,7 @@ mod tests {
     fn what_is_encoded_is_read_back() {
         let event = sample();
         assert_eq!(CloudEvent::parse(&event.encode()), Ok(event));
-        let bare = CloudEvent {
-            room: None,
-            module: None,
-            data: Value::Null,
-            ..sample()
-        };
+        let bare = CloudEvent { room: None, module: None, data: Value::Null, ..sample() };
         assert_eq!(CloudEvent::parse(&bare.encode()), Ok(bare));
     }
 
@@ -309,17 +274,9 @@ mod tests {
     #[test]
     fn an_error_names_the_attribute() {
         let good: Value = serde_json::from_slice(&sample().encode()).unwrap();
-        for attribute in [
-            "specversion",
-            "id",
-            "source",
-            "type",
-            "time",
-            "datacontenttype",
-            "origin",
-            "sequence",
-            "data",
-        ] {
+        for attribute in
+            ["specversion", "id", "source", "type", "time", "datacontenttype", "origin", "sequence", "data"]
+        {
             let mut map = good.as_object().unwrap().clone();
             map.remove(attribute);
             let error = CloudEvent::parse(&serde_json::to_vec(&map).unwrap()).unwrap_err();
@@ -346,10 +303,7 @@ mod tests {
             let mut map = good.as_object().unwrap().clone();
             map.insert(attribute.to_owned(), value);
             let error = CloudEvent::parse(&serde_json::to_vec(&map).unwrap()).unwrap_err();
-            let CloudEventError::Wrong {
-                attribute: named, ..
-            } = &error
-            else {
+            let CloudEventError::Wrong { attribute: named, .. } = &error else {
                 panic!("{error}");
             };
             assert_eq!(*named, attribute, "{error}");
@@ -359,37 +313,18 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_json_object_are_refused() {
-        for bytes in [
-            &b""[..],
-            b"{",
-            b"[]",
-            b"null",
-            b"\xff\xfe",
-            b"{\"specversion\":\"1.0\"} x",
-        ] {
-            assert!(matches!(
-                CloudEvent::parse(bytes),
-                Err(CloudEventError::NotAnObject(_))
-            ));
+        for bytes in [&b""[..], b"{", b"[]", b"null", b"\xff\xfe", b"{\"specversion\":\"1.0\"} x"] {
+            assert!(matches!(CloudEvent::parse(bytes), Err(CloudEventError::NotAnObject(_))));
         }
         let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
         assert!(CloudEvent::parse(format!("{{\"data\":{deep}}}").as_bytes()).is_err());
-        assert!(matches!(
-            CloudEvent::parse(&vec![b' '; EVENT_MAX_BYTES + 1]),
-            Err(CloudEventError::TooLong { .. })
-        ));
+        assert!(matches!(CloudEvent::parse(&vec![b' '; EVENT_MAX_BYTES + 1]), Err(CloudEventError::TooLong { .. })));
     }
 
     #[test]
     fn times_outside_the_calendar_are_clamped() {
-        assert_eq!(
-            rfc3339(SystemTime::UNIX_EPOCH - Duration::from_secs(1)),
-            "1970-01-01T00:00:00.000000Z"
-        );
-        assert_eq!(
-            rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(YEAR_10000_S)),
-            "9999-12-31T23:59:59.000000Z"
-        );
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(YEAR_10000_S)), "9999-12-31T23:59:59.000000Z");
     }
 
     #[test]
@@ -398,10 +333,7 @@ mod tests {
         event.kind = "NOT A KIND".to_owned();
         let bytes = event.encode();
         assert!(CloudEvent::parse(&bytes).is_err());
-        assert_eq!(
-            CloudEvent::identity(&bytes),
-            Some(("pit.0190f3".to_owned(), 42))
-        );
+        assert_eq!(CloudEvent::identity(&bytes), Some(("pit.0190f3".to_owned(), 42)));
         assert_eq!(CloudEvent::identity(b"nonsense"), None);
     }
 }

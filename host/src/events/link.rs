@@ -6,9 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rumqttc::{
-    AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, SubscribeReasonCode,
-};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, SubscribeReasonCode};
 use tokio::sync::Notify;
 
 use super::BrokerAccess;
@@ -124,15 +122,9 @@ impl LinkHandle {
         if !gate.connected || epoch.is_some_and(|epoch| epoch != gate.epoch) {
             return Err(Refused::NotConnected);
         }
-        let qos = if acknowledged {
-            QoS::AtLeastOnce
-        } else {
-            QoS::AtMostOnce
-        };
+        let qos = if acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce };
         // Still under the lock: the driver cleans up under it, so no request slips in behind a lost connection.
-        self.client
-            .try_publish(topic, qos, retain, payload)
-            .map_err(|_| Refused::Full)
+        self.client.try_publish(topic, qos, retain, payload).map_err(|_| Refused::Full)
     }
 
     /// Subscribes with QoS 1.
@@ -141,9 +133,7 @@ impl LinkHandle {
         if !gate.connected {
             return Err(Refused::NotConnected);
         }
-        self.client
-            .try_subscribe(filter, QoS::AtLeastOnce)
-            .map_err(|_| Refused::Full)
+        self.client.try_subscribe(filter, QoS::AtLeastOnce).map_err(|_| Refused::Full)
     }
 
     /// Acknowledges a message. On another connection than the one that brought it the packet number means another
@@ -181,11 +171,7 @@ impl Link {
     where
         R: FnMut(LinkEvent) + Send + 'static,
     {
-        let mut options = MqttOptions::new(
-            config.client_id.clone(),
-            config.access.host.clone(),
-            config.access.port,
-        );
+        let mut options = MqttOptions::new(config.client_id.clone(), config.access.host.clone(), config.access.port);
         options
             .set_keep_alive(KEEP_ALIVE)
             .set_clean_session(!config.keep_session)
@@ -193,41 +179,22 @@ impl Link {
             .set_inflight(config.window.max(1))
             .set_max_packet_size(PACKET_MAX_BYTES, PACKET_MAX_BYTES);
         if let Some(username) = &config.access.username {
-            options.set_credentials(
-                username.clone(),
-                config.access.password.clone().unwrap_or_default(),
-            );
+            options.set_credentials(username.clone(), config.access.password.clone().unwrap_or_default());
         }
         if let Some(will) = config.will {
-            options.set_last_will(rumqttc::LastWill::new(
-                will.topic,
-                will.payload,
-                QoS::AtLeastOnce,
-                true,
-            ));
+            options.set_last_will(rumqttc::LastWill::new(will.topic, will.payload, QoS::AtLeastOnce, true));
         }
         let (client, mut events) = AsyncClient::new(options, REQUESTS_MAX);
         events.network_options.set_connection_timeout(CONNECT_MAX_S);
         events.network_options.set_tcp_nodelay(true);
         let handle = LinkHandle {
             client,
-            gate: Arc::new(Mutex::new(Gate {
-                epoch: 0,
-                connected: false,
-                closing: false,
-            })),
+            gate: Arc::new(Mutex::new(Gate { epoch: 0, connected: false, closing: false })),
             kick: Arc::new(Notify::new()),
         };
         let react = react(handle.clone());
-        let driver = Driver {
-            handle: handle.clone(),
-            name: config.client_id,
-            manual_acks: config.manual_acks,
-        };
-        Self {
-            handle,
-            task: Some(tokio::spawn(driver.run(events, react))),
-        }
+        let driver = Driver { handle: handle.clone(), name: config.client_id, manual_acks: config.manual_acks };
+        Self { handle, task: Some(tokio::spawn(driver.run(events, react))) }
     }
 
     pub(crate) fn handle(&self) -> &LinkHandle {
@@ -285,28 +252,17 @@ impl Driver {
                         gate.epoch
                     };
                     tracing::debug!(link = self.name, epoch, "connected to the broker");
-                    react(LinkEvent::Connected {
-                        epoch,
-                        session_present: answer.session_present,
-                    });
+                    react(LinkEvent::Connected { epoch, session_present: answer.session_present });
                 }
                 Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    let ack = (self.manual_acks && publish.qos == QoS::AtLeastOnce).then(|| Ack {
-                        epoch: self.handle.gate().epoch,
-                        packet: publish.pkid,
-                    });
-                    react(LinkEvent::Message(Message {
-                        topic: publish.topic,
-                        payload: publish.payload.to_vec(),
-                        ack,
-                    }));
+                    let ack = (self.manual_acks && publish.qos == QoS::AtLeastOnce)
+                        .then(|| Ack { epoch: self.handle.gate().epoch, packet: publish.pkid });
+                    react(LinkEvent::Message(Message { topic: publish.topic, payload: publish.payload.to_vec(), ack }));
                 }
                 Ok(Event::Incoming(Packet::PubAck(_))) => react(LinkEvent::Published),
                 Ok(Event::Incoming(Packet::SubAck(answer))) => {
-                    let accepted = answer
-                        .return_codes
-                        .iter()
-                        .all(|code| matches!(code, SubscribeReasonCode::Success(_)));
+                    let accepted =
+                        answer.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_)));
                     if !accepted {
                         tracing::error!(
                             link = self.name,
@@ -328,12 +284,7 @@ impl Driver {
                         failures = failures.saturating_add(1);
                         // Powers of two: a broker that is away for a day costs a dozen lines.
                         if failures.is_power_of_two() {
-                            tracing::warn!(
-                                link = self.name,
-                                failures,
-                                reason,
-                                "cannot reach the broker; trying again"
-                            );
+                            tracing::warn!(link = self.name, failures, reason, "cannot reach the broker; trying again");
                         }
                     }
                     if self.handle.gate().closing {

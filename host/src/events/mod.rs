@@ -116,15 +116,8 @@ impl BrokerAccess {
     ///
     /// # Errors
     /// [`EventsError::BrokerUrl`], with what is wrong.
-    pub fn from_url(
-        url: &str,
-        username: Option<String>,
-        password: Option<String>,
-    ) -> Result<Self, EventsError> {
-        let wrong = |reason: &'static str| EventsError::BrokerUrl {
-            url: url.to_owned(),
-            reason,
-        };
+    pub fn from_url(url: &str, username: Option<String>, password: Option<String>) -> Result<Self, EventsError> {
+        let wrong = |reason: &'static str| EventsError::BrokerUrl { url: url.to_owned(), reason };
         if url.starts_with("mqtts://") || url.starts_with("ssl://") {
             return Err(wrong(
                 "this build speaks MQTT without TLS only: use mqtt:// within a private network, or a TLS proxy next to the host",
@@ -136,9 +129,7 @@ impl BrokerAccess {
             .ok_or_else(|| wrong("it must begin with mqtt://"))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('@') {
-            return Err(wrong(
-                "give the user name and the password as settings of their own, not in the URL",
-            ));
+            return Err(wrong("give the user name and the password as settings of their own, not in the URL"));
         }
         if rest.contains(['/', '?', '#', ' ']) {
             return Err(wrong("nothing may follow the port"));
@@ -156,16 +147,9 @@ impl BrokerAccess {
         };
         let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
         if host.is_empty() || bare_v6 {
-            return Err(wrong(
-                "it names no host (an IPv6 address is written in brackets)",
-            ));
+            return Err(wrong("it names no host (an IPv6 address is written in brackets)"));
         }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-            username,
-            password,
-        })
+        Ok(Self { host: host.to_owned(), port, username, password })
     }
 }
 
@@ -249,9 +233,7 @@ pub enum EmitError {
         class: EventClass,
     },
     /// The outbox has reached its bound for this class.
-    #[error(
-        "the outbox is full, because no manager records: an event of class {class:?} was refused"
-    )]
+    #[error("the outbox is full, because no manager records: an event of class {class:?} was refused")]
     OutboxFull {
         /// Class of the event.
         class: EventClass,
@@ -283,11 +265,7 @@ impl EventSink {
         if !topics::is_kind(&event.kind) {
             return Err(EmitError::Kind(event.kind));
         }
-        if let Some(module) = event
-            .module
-            .as_deref()
-            .filter(|name| !topics::is_module(name))
-        {
+        if let Some(module) = event.module.as_deref().filter(|name| !topics::is_module(name)) {
             return Err(EmitError::Module(module.to_owned()));
         }
         if let Some(room) = event.room.as_deref().filter(|room| !topics::is_room(room)) {
@@ -409,35 +387,20 @@ impl Events {
                 let address = broker.address().to_string();
                 (Some(broker), access, address)
             }
-            BrokerConfig::External {
-                url,
-                username,
-                password,
-            } => {
+            BrokerConfig::External { url, username, password } => {
                 let access = BrokerAccess::from_url(&url, username, password)?;
                 let address = format!("{}:{}", access.host, access.port);
                 (None, access, address)
             }
         };
         let wake = Arc::new(Wake::default());
-        let (directory, host, for_outbox) =
-            (config.data_dir, config.host_id.clone(), Arc::clone(&wake));
+        let (directory, host, for_outbox) = (config.data_dir, config.host_id.clone(), Arc::clone(&wake));
         let outbox = blocking(move || Outbox::open(&directory, &host, for_outbox)).await??;
         let boot = uuid::Uuid::now_v7().to_string();
-        let publisher = Publisher::start(
-            &config.host_id,
-            boot.clone(),
-            &access,
-            outbox.reader()?,
-            outbox.sink(),
-            wake,
-        )?;
+        let publisher =
+            Publisher::start(&config.host_id, boot.clone(), &access, outbox.reader()?, outbox.sink(), wake)?;
         Ok(Self {
-            inner: Mutex::new(Inner {
-                publisher: Some(publisher),
-                last: PublisherCounters::default(),
-                broker,
-            }),
+            inner: Mutex::new(Inner { publisher: Some(publisher), last: PublisherCounters::default(), broker }),
             outbox: OutboxHolder(outbox),
             access,
             address,
@@ -451,9 +414,7 @@ impl Events {
 
     /// A handle that takes events.
     pub fn sink(&self) -> EventSink {
-        EventSink {
-            outbox: self.outbox.0.sink(),
-        }
+        EventSink { outbox: self.outbox.0.sink() }
     }
 
     /// Where the broker is: `address:port`, to show.
@@ -481,10 +442,7 @@ impl Events {
         let outbox = &self.outbox.0;
         let counters = outbox.counters();
         let inner = self.inner();
-        let publisher = inner
-            .publisher
-            .as_ref()
-            .map_or(inner.last, Publisher::counters);
+        let publisher = inner.publisher.as_ref().map_or(inner.last, Publisher::counters);
         EventsStats {
             queued: outbox.pending() + outbox.level().borrow().events,
             published: publisher.published,
@@ -518,15 +476,9 @@ impl Events {
             last.connected = false;
             self.inner().last = last;
         }
-        let flush = Flush {
-            stored: outbox.counters().stored,
-            left: outbox.pending() + outbox.level().borrow().events,
-        };
+        let flush = Flush { stored: outbox.counters().stored, left: outbox.pending() + outbox.level().borrow().events };
         if !in_time {
-            tracing::warn!(
-                left = flush.left,
-                "events without a receipt stay in the outbox"
-            );
+            tracing::warn!(left = flush.left, "events without a receipt stay in the outbox");
         }
         flush
     }
@@ -544,10 +496,6 @@ impl Events {
 }
 
 /// Runs something that waits for the disk or a thread, without holding up the runtime.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, EventsError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| EventsError::System(error.to_string()))
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EventsError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| EventsError::System(error.to_string()))
 }

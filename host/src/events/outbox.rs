@@ -125,11 +125,7 @@ pub enum EventClass {
 impl EventClass {
     /// The class of a kind.
     pub fn of(kind: &str) -> Self {
-        if kind.starts_with("rules.") {
-            Self::Rules
-        } else {
-            Self::Host
-        }
+        if kind.starts_with("rules.") { Self::Rules } else { Self::Host }
     }
 
     fn share(self, bound: u64) -> u64 {
@@ -160,9 +156,7 @@ impl Wake {
     /// Waits until there was a notification after `seen`, at most `wait`.
     pub(crate) fn wait_past(&self, seen: u64, wait: Duration) {
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let _unused = self
-            .changed
-            .wait_timeout_while(count, wait, |count| *count == seen);
+        let _unused = self.changed.wait_timeout_while(count, wait, |count| *count == seen);
     }
 }
 
@@ -238,11 +232,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Opens or creates the outbox in `directory`. `reader` is notified whenever there is more to publish.
-    pub(crate) fn open(
-        directory: &Path,
-        host: &str,
-        reader: Arc<Wake>,
-    ) -> Result<Self, OutboxError> {
+    pub(crate) fn open(directory: &Path, host: &str, reader: Arc<Wake>) -> Result<Self, OutboxError> {
         let file_error = |path: &Path, error: &dyn std::fmt::Display| OutboxError::File {
             path: path.to_owned(),
             reason: error.to_string(),
@@ -253,18 +243,13 @@ impl Outbox {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(OutboxError::InUse {
-                    path: directory.to_owned(),
-                });
+                return Err(OutboxError::InUse { path: directory.to_owned() });
             }
             Err(TryLockError::Error(error)) => return Err(file_error(&lock_path, &error)),
         }
 
         let path = directory.join(FILE);
-        let sqlite = |error: rusqlite::Error| OutboxError::Sqlite {
-            path: path.clone(),
-            reason: error.to_string(),
-        };
+        let sqlite = |error: rusqlite::Error| OutboxError::Sqlite { path: path.clone(), reason: error.to_string() };
         let connection = Connection::open(&path).map_err(sqlite)?;
         let found = prepare(&connection).map_err(sqlite)?;
         if found > SCHEMA_VERSION {
@@ -280,11 +265,7 @@ impl Outbox {
             )
             .map_err(sqlite)?;
         if events > 0 {
-            tracing::info!(
-                events,
-                bytes,
-                "events of an earlier start are still to be recorded"
-            );
+            tracing::info!(events, bytes, "events of an earlier start are still to be recorded");
         }
         let shared = Arc::new(Shared {
             host: host.to_owned(),
@@ -292,11 +273,7 @@ impl Outbox {
             path: path.clone(),
             inbox: Mutex::new(Inbox::default()),
             work: Condvar::new(),
-            level: watch::Sender::new(Level {
-                waiting: 0,
-                events,
-                bytes,
-            }),
+            level: watch::Sender::new(Level { waiting: 0, events, bytes }),
             last_position: AtomicI64::new(last.unwrap_or(0)),
             stored: AtomicU64::new(0),
             refused_rules: AtomicU64::new(0),
@@ -310,11 +287,7 @@ impl Outbox {
             .name("outbox".to_owned())
             .spawn(move || Writer::new(for_writer, connection).run())
             .map_err(|error| OutboxError::System(format!("no thread: {error}")))?;
-        Ok(Self {
-            shared,
-            writer: Mutex::new(Some(writer)),
-            _lock: lock,
-        })
+        Ok(Self { shared, writer: Mutex::new(Some(writer)), _lock: lock })
     }
 
     /// The origin of this start.
@@ -368,11 +341,7 @@ impl Outbox {
             inbox.receipts.insert(END.to_owned(), 0);
         }
         self.shared.work.notify_all();
-        let writer = self
-            .writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer
             && writer.join().is_err()
         {
@@ -416,10 +385,7 @@ impl OutboxSink {
             };
             let refused = counter.fetch_add(1, Ordering::Relaxed) + 1;
             let now = Instant::now();
-            if inbox
-                .refusal_logged
-                .is_none_or(|then| now.duration_since(then) >= REFUSAL_LOG_EVERY)
-            {
+            if inbox.refusal_logged.is_none_or(|then| now.duration_since(then) >= REFUSAL_LOG_EVERY) {
                 inbox.refusal_logged = Some(now);
                 drop(inbox);
                 tracing::error!(
@@ -435,11 +401,7 @@ impl OutboxSink {
                     }
                 );
             }
-            return Err(if outbox_full {
-                EmitError::OutboxFull { class }
-            } else {
-                EmitError::QueueFull { class }
-            });
+            return Err(if outbox_full { EmitError::OutboxFull { class } } else { EmitError::QueueFull { class } });
         }
         inbox.bytes = inbox.bytes.saturating_add(bytes);
         inbox.events.push_back((event, bytes));
@@ -487,10 +449,8 @@ impl OutboxReader {
             connection.busy_timeout(BUSY_MAX)?;
             Ok(connection)
         };
-        let connection = open().map_err(|error| OutboxError::Sqlite {
-            path: shared.path.clone(),
-            reason: error.to_string(),
-        })?;
+        let connection =
+            open().map_err(|error| OutboxError::Sqlite { path: shared.path.clone(), reason: error.to_string() })?;
         Ok(Self { connection, shared })
     }
 
@@ -512,11 +472,7 @@ impl OutboxReader {
             )?;
             statement
                 .query_map(params![position, max as i64], |row| {
-                    Ok(OutboxRow {
-                        position: row.get(0)?,
-                        topic: row.get(1)?,
-                        payload: row.get(2)?,
-                    })
+                    Ok(OutboxRow { position: row.get(0)?, topic: row.get(1)?, payload: row.get(2)? })
                 })?
                 .collect()
         };
@@ -527,12 +483,8 @@ impl OutboxReader {
     pub(crate) fn floors(&self) -> Result<Vec<(String, u64)>, String> {
         let read = |span: &Span| -> rusqlite::Result<Option<i64>> {
             self.connection
-                .prepare_cached(
-                    "SELECT MIN(position) FROM outbox WHERE position > ?1 AND position <= ?2",
-                )?
-                .query_row(params![span.start, span.end.unwrap_or(i64::MAX)], |row| {
-                    row.get(0)
-                })
+                .prepare_cached("SELECT MIN(position) FROM outbox WHERE position > ?1 AND position <= ?2")?
+                .query_row(params![span.start, span.end.unwrap_or(i64::MAX)], |row| row.get(0))
         };
         // Read before the rows: a row that is written in between only makes the floor too low.
         let last = self.last_position();
@@ -577,21 +529,14 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
 /// Begins a new origin after everything that is left, and forgets the origins of which nothing is left.
 fn begin(connection: &Connection, origin: &str) -> rusqlite::Result<Vec<Span>> {
     let transaction = connection.unchecked_transaction()?;
-    let last: i64 =
-        transaction.query_row("SELECT COALESCE(MAX(position), 0) FROM outbox", [], |row| {
-            row.get(0)
-        })?;
+    let last: i64 = transaction.query_row("SELECT COALESCE(MAX(position), 0) FROM outbox", [], |row| row.get(0))?;
     let mut known: Vec<(i64, String)> = transaction
         .prepare("SELECT start, origin FROM origins ORDER BY start")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     known.retain(|(start, _)| *start < last);
     known.push((last, origin.to_owned()));
-    let ends = known
-        .iter()
-        .skip(1)
-        .map(|(start, _)| Some(*start))
-        .chain([None]);
+    let ends = known.iter().skip(1).map(|(start, _)| Some(*start)).chain([None]);
     let mut spans = Vec::new();
     for ((start, origin), end) in known.iter().zip(ends) {
         let left = transaction
@@ -603,19 +548,12 @@ fn begin(connection: &Connection, origin: &str) -> rusqlite::Result<Vec<Span>> {
             .optional()?
             .is_some();
         if left || end.is_none() {
-            spans.push(Span {
-                origin: origin.clone(),
-                start: *start,
-                end,
-            });
+            spans.push(Span { origin: origin.clone(), start: *start, end });
         }
     }
     transaction.execute("DELETE FROM origins", [])?;
     for span in &spans {
-        transaction.execute(
-            "INSERT INTO origins (start, origin) VALUES (?1, ?2)",
-            params![span.start, span.origin],
-        )?;
+        transaction.execute("INSERT INTO origins (start, origin) VALUES (?1, ?2)", params![span.start, span.origin])?;
     }
     transaction.commit()?;
     Ok(spans)
@@ -630,11 +568,7 @@ struct Writer {
 impl Writer {
     fn new(shared: Arc<Shared>, connection: Connection) -> Self {
         let last_position = shared.last_position.load(Ordering::Acquire);
-        Self {
-            shared,
-            connection,
-            last_position,
-        }
+        Self { shared, connection, last_position }
     }
 
     fn run(mut self) {
@@ -653,11 +587,7 @@ impl Writer {
     fn take(&self) -> (Vec<InternalEvent>, BTreeMap<String, u64>, bool) {
         let mut inbox = self.shared.inbox();
         while inbox.events.is_empty() && inbox.receipts.is_empty() {
-            inbox = self
-                .shared
-                .work
-                .wait(inbox)
-                .unwrap_or_else(PoisonError::into_inner);
+            inbox = self.shared.work.wait(inbox).unwrap_or_else(PoisonError::into_inner);
         }
         let count = inbox.events.len().min(BATCH_MAX_EVENTS);
         let mut taken_bytes = 0_u64;
@@ -701,11 +631,7 @@ impl Writer {
                     data: event.data,
                 }
                 .encode();
-                OutboxRow {
-                    position,
-                    topic,
-                    payload,
-                }
+                OutboxRow { position, topic, payload }
             })
             .collect()
     }
@@ -717,19 +643,13 @@ impl Writer {
         loop {
             match self.transact(&batch, receipts) {
                 Ok(change) => {
-                    self.shared
-                        .last_position
-                        .store(self.last_position, Ordering::Release);
-                    self.shared
-                        .stored
-                        .fetch_add(change.gone_events, Ordering::Relaxed);
+                    self.shared.last_position.store(self.last_position, Ordering::Release);
+                    self.shared.stored.fetch_add(change.gone_events, Ordering::Relaxed);
                     let waiting = self.settle();
                     self.shared.level.send_modify(|level| {
                         level.waiting = waiting;
-                        level.events =
-                            (level.events + batch.len() as u64).saturating_sub(change.gone_events);
-                        level.bytes =
-                            (level.bytes + change.added_bytes).saturating_sub(change.gone_bytes);
+                        level.events = (level.events + batch.len() as u64).saturating_sub(change.gone_events);
+                        level.bytes = (level.bytes + change.added_bytes).saturating_sub(change.gone_bytes);
                     });
                     self.shared.reader.notify();
                     return;
@@ -740,13 +660,9 @@ impl Writer {
                     if self.shared.inbox().closed {
                         last_tries += 1;
                         if last_tries >= LAST_TRIES_MAX {
-                            self.shared
-                                .lost
-                                .fetch_add(batch.len() as u64, Ordering::Relaxed);
+                            self.shared.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
                             let waiting = self.settle();
-                            self.shared
-                                .level
-                                .send_modify(|level| level.waiting = waiting);
+                            self.shared.level.send_modify(|level| level.waiting = waiting);
                             tracing::error!(events = batch.len(), "gave up: these events are lost");
                             return;
                         }
@@ -765,17 +681,12 @@ impl Writer {
         inbox.events.len() as u64
     }
 
-    fn transact(
-        &mut self,
-        batch: &[OutboxRow],
-        receipts: &BTreeMap<String, u64>,
-    ) -> rusqlite::Result<Change> {
+    fn transact(&mut self, batch: &[OutboxRow], receipts: &BTreeMap<String, u64>) -> rusqlite::Result<Change> {
         let mut change = Change::default();
         let transaction = self.connection.transaction()?;
         {
-            let mut insert = transaction.prepare_cached(
-                "INSERT INTO outbox (position, topic, payload) VALUES (?1, ?2, ?3)",
-            )?;
+            let mut insert =
+                transaction.prepare_cached("INSERT INTO outbox (position, topic, payload) VALUES (?1, ?2, ?3)")?;
             for row in batch {
                 change.added_bytes += (row.topic.len() + row.payload.len()) as u64;
                 insert.execute(params![row.position, row.topic, row.payload])?;
@@ -796,9 +707,7 @@ impl Writer {
                     "SELECT COUNT(*), COALESCE(SUM(LENGTH(topic) + LENGTH(payload)), 0) FROM outbox
                      WHERE position > ?1 AND position <= ?2",
                 )?
-                .query_row(params![span.start, through], |row| {
-                    Ok((unsigned(row, 0)?, unsigned(row, 1)?))
-                })?;
+                .query_row(params![span.start, through], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))?;
             transaction
                 .prepare_cached("DELETE FROM outbox WHERE position > ?1 AND position <= ?2")?
                 .execute(params![span.start, through])?;

@@ -70,11 +70,7 @@ pub struct Status {
 #[serde(untagged)]
 pub(crate) enum Receipt {
     /// Everything of `origin` up to and with `stored` is committed. `gap`: later events arrived, but not the next.
-    Stored {
-        origin: String,
-        stored: u64,
-        gap: bool,
-    },
+    Stored { origin: String, stored: u64, gap: bool },
     /// The manager has a new session at the broker: what was published before did not reach it.
     Ready { ready: bool },
 }
@@ -197,9 +193,7 @@ impl Flow {
         match self.rewind {
             Rewind::Now => return self.rewind(now),
             Rewind::Gap => {
-                let rest = since_rewind.map_or(Duration::ZERO, |since| {
-                    GAP_REWIND_EVERY.saturating_sub(since)
-                });
+                let rest = since_rewind.map_or(Duration::ZERO, |since| GAP_REWIND_EVERY.saturating_sub(since));
                 if rest.is_zero() {
                     return self.rewind(now);
                 }
@@ -214,11 +208,7 @@ impl Flow {
         }
         if may_send && self.in_flight < WINDOW {
             let room = (WINDOW - self.in_flight).min(self.probe.unwrap_or(WINDOW));
-            return Step::Send {
-                epoch,
-                room,
-                cursor: self.cursor,
-            };
+            return Step::Send { epoch, room, cursor: self.cursor };
         }
         if !may_send && self.in_flight == 0 && left > 0 {
             if quiet >= self.stall {
@@ -287,10 +277,7 @@ impl Publisher {
                 keep_session: false,
                 manual_acks: false,
                 window: WINDOW,
-                will: Some(Will {
-                    topic: topics::status(host),
-                    payload: status(&boot, None),
-                }),
+                will: Some(Will { topic: topics::status(host), payload: status(&boot, None) }),
             },
             |handle| {
                 Control {
@@ -356,11 +343,7 @@ impl Publisher {
 
     pub(crate) fn counters(&self) -> PublisherCounters {
         let flow = lock(&self.flow);
-        PublisherCounters {
-            published: flow.published,
-            reconnects: flow.reconnects,
-            connected: flow.epoch.is_some(),
-        }
+        PublisherCounters { published: flow.published, reconnects: flow.reconnects, connected: flow.epoch.is_some() }
     }
 
     fn halt(&mut self) {
@@ -385,8 +368,7 @@ impl Publisher {
                 let mut unacked = self.control_unacked.subscribe();
                 // A DISCONNECT before the broker has the message could overtake nothing here, but a broker that died
                 // would then never be noticed.
-                let acknowledged =
-                    tokio::time::timeout(FAREWELL_MAX, unacked.wait_for(|&count| count == 0)).await;
+                let acknowledged = tokio::time::timeout(FAREWELL_MAX, unacked.wait_for(|&count| count == 0)).await;
                 if acknowledged.is_err() {
                     tracing::warn!("the broker did not acknowledge the status \"offline\"");
                 }
@@ -420,13 +402,7 @@ fn publish_status(
     boot: &str,
     since: Option<SystemTime>,
 ) -> Result<(), Refused> {
-    publish_acknowledged(
-        handle,
-        unacked,
-        &topics::status(host),
-        status(boot, since),
-        true,
-    )
+    publish_acknowledged(handle, unacked, &topics::status(host), status(boot, since), true)
 }
 
 fn publish_acknowledged(
@@ -464,9 +440,7 @@ impl Control {
             LinkEvent::Disconnected => {
                 self.unacked.send_replace(0);
             }
-            LinkEvent::Published => self
-                .unacked
-                .send_modify(|count| *count = count.saturating_sub(1)),
+            LinkEvent::Published => self.unacked.send_modify(|count| *count = count.saturating_sub(1)),
             LinkEvent::Subscribed { .. } => {
                 // Receipts may have been missed until now.
                 lock(&self.flow).want(Rewind::Gap);
@@ -482,15 +456,7 @@ impl Control {
             .handle
             .subscribe(&topics::stored(&self.host))
             .and_then(|()| self.handle.subscribe(&topics::stored(topics::ALL_HOSTS)))
-            .and_then(|()| {
-                publish_status(
-                    &self.handle,
-                    &self.unacked,
-                    &self.host,
-                    &self.boot,
-                    Some(self.since),
-                )
-            });
+            .and_then(|()| publish_status(&self.handle, &self.unacked, &self.host, &self.boot, Some(self.since)));
         if let Err(refused) = asked {
             // A new connection begins with an empty queue, so this is a connection that is lost already.
             tracing::debug!(?refused, "could not announce the host");
@@ -500,11 +466,7 @@ impl Control {
     fn receipt(&self, payload: &[u8]) {
         let now = Instant::now();
         match serde_json::from_slice(payload) {
-            Ok(Receipt::Stored {
-                origin,
-                stored,
-                gap,
-            }) => {
+            Ok(Receipt::Stored { origin, stored, gap }) => {
                 if stored > 0 {
                     self.sink.receipt(&origin, stored);
                 }
@@ -552,11 +514,7 @@ impl Sender {
                     buffer.clear();
                     self.say_floors();
                 }
-                Step::Send {
-                    epoch,
-                    room,
-                    cursor,
-                } => {
+                Step::Send { epoch, room, cursor } => {
                     if buffer.is_empty() {
                         match self.reader.after(cursor, READ_MAX_EVENTS) {
                             Ok(rows) if rows.is_empty() => {
@@ -596,10 +554,7 @@ impl Sender {
             let Some(row) = buffer.pop_front() else {
                 return;
             };
-            match self
-                .link
-                .publish(Some(epoch), &row.topic, row.payload, true, false)
-            {
+            match self.link.publish(Some(epoch), &row.topic, row.payload, true, false) {
                 Ok(()) => flow.sent(row.position),
                 Err(refused) => {
                     // The link's task is about to say that the connection is lost; everything is sent again then.
@@ -622,21 +577,10 @@ impl Sender {
                 return;
             }
         };
-        let note = Floors {
-            origins: floors
-                .into_iter()
-                .map(|(origin, floor)| Floor { origin, floor })
-                .collect(),
-        };
+        let note = Floors { origins: floors.into_iter().map(|(origin, floor)| Floor { origin, floor }).collect() };
         let payload = serde_json::to_vec(&note).unwrap_or_default();
         // Without a connection it is said again with the next rewind, which every connection brings.
-        let _ = publish_acknowledged(
-            &self.control,
-            &self.control_unacked,
-            &topics::outbox(&self.host),
-            payload,
-            false,
-        );
+        let _ = publish_acknowledged(&self.control, &self.control_unacked, &topics::outbox(&self.host), payload, false);
     }
 }
 
@@ -655,39 +599,18 @@ mod tests {
         assert_eq!(flow.step(t, 500, 500), Step::Wait(IDLE_MAX));
         flow.connected(1, t);
         assert_eq!(flow.step(t, 500, 500), Step::Rewind);
-        let Step::Send {
-            epoch: 1,
-            room,
-            cursor: 0,
-        } = flow.step(t, 500, 500)
-        else {
-            panic!()
-        };
+        let Step::Send { epoch: 1, room, cursor: 0 } = flow.step(t, 500, 500) else { panic!() };
         assert_eq!(room, WINDOW);
         for position in 1..=i64::from(WINDOW) {
             flow.sent(position);
         }
         assert!(matches!(flow.step(t, 500, 500), Step::Wait(_)));
         flow.acknowledged(t);
-        assert_eq!(
-            flow.step(t, 500, 500),
-            Step::Send {
-                epoch: 1,
-                room: 1,
-                cursor: 100
-            }
-        );
+        assert_eq!(flow.step(t, 500, 500), Step::Send { epoch: 1, room: 1, cursor: 100 });
         flow.disconnected();
         flow.connected(2, t);
         assert_eq!(flow.step(t, 500, 500), Step::Rewind);
-        assert_eq!(
-            flow.step(t, 500, 500),
-            Step::Send {
-                epoch: 2,
-                room: 100,
-                cursor: 0
-            }
-        );
+        assert_eq!(flow.step(t, 500, 500), Step::Send { epoch: 2, room: 100, cursor: 0 });
         assert_eq!(flow.reconnects, 1);
     }
 
@@ -710,10 +633,7 @@ mod tests {
         assert!(matches!(flow.step(at(t, 2999), 300, 300), Step::Wait(_)));
         assert_eq!(flow.step(at(t, 3000), 300, 300), Step::Rewind);
         flow.progressed(at(t, 3001));
-        assert!(matches!(
-            flow.step(at(t, 3001), 300, 300),
-            Step::Send { .. }
-        ));
+        assert!(matches!(flow.step(at(t, 3001), 300, 300), Step::Send { .. }));
         assert_eq!(flow.stall, STALL_MIN);
     }
 

@@ -29,9 +29,7 @@ pub const EVERY_OUTBOX: &str = "holeshot/v1/+/outbox";
 fn is_level(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= NAME_MAX_BYTES
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
 }
 
 /// Whether `name` may be a host id: 1 to 64 of `a-z 0-9 - _`, and not `all`.
@@ -53,9 +51,7 @@ pub fn is_kind(kind: &str) -> bool {
 pub fn is_room(room: &str) -> bool {
     !room.is_empty()
         && room.len() <= ROOM_MAX_BYTES
-        && room
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
+        && room.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
 }
 
 /// The retained presence of a host.
@@ -75,19 +71,12 @@ pub fn outbox(host: &str) -> String {
 
 /// The topic of an event. `module` is the rules module's name; without one the event is the host's own.
 pub fn event(host: &str, module: Option<&str>, kind: &str) -> String {
-    format!(
-        "{ROOT}/{host}/events/{}/{kind}",
-        module.unwrap_or(HOST_LEVEL)
-    )
+    format!("{ROOT}/{host}/events/{}/{kind}", module.unwrap_or(HOST_LEVEL))
 }
 
 /// The host level of a topic below [`ROOT`], if the topic has one.
 pub fn host_of(topic: &str) -> Option<&str> {
-    let host = topic
-        .strip_prefix(ROOT)?
-        .strip_prefix('/')?
-        .split('/')
-        .next()?;
+    let host = topic.strip_prefix(ROOT)?.strip_prefix('/')?.split('/').next()?;
     is_host_id(host).then_some(host)
 }
 
@@ -97,21 +86,11 @@ mod tests {
 
     #[test]
     fn names_that_would_change_a_topic_are_refused() {
-        for bad in [
-            "", "a/b", "a+", "#", "A", "a b", "ä", "$sys", "a.b", "all", "a\0b",
-        ] {
+        for bad in ["", "a/b", "a+", "#", "A", "a b", "ä", "$sys", "a.b", "all", "a\0b"] {
             assert!(!is_host_id(bad), "{bad:?}");
         }
         assert!(is_host_id("pit-lane_1"));
-        for bad in [
-            "",
-            ".",
-            "a.",
-            ".a",
-            "a..b",
-            "room/finished",
-            "Room.Finished",
-        ] {
+        for bad in ["", ".", "a.", ".a", "a..b", "room/finished", "Room.Finished"] {
             assert!(!is_kind(bad), "{bad:?}");
         }
         assert!(is_kind("room.finished"));
@@ -126,9 +105,6 @@ mod tests {
         assert_eq!(host_of(&topic), Some("pit"));
         assert_eq!(host_of("holeshot/v1//status"), None);
         assert_eq!(host_of("holeshot/v2/pit/status"), None);
-        assert_eq!(
-            event("pit", None, "host.started"),
-            "holeshot/v1/pit/events/host/host.started"
-        );
+        assert_eq!(event("pit", None, "host.started"), "holeshot/v1/pit/events/host/host.started");
     }
 }

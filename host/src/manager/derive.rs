@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::events::CloudEvent;
 use crate::events::cloudevent::rfc3339;
 use crate::events::payload::{
-    HostStarted, HostStopping, ModuleLoaded, Payload, PlayerJoined, PlayerLeft, RoomAborted,
-    RoomClosed, RoomFinished, RoomOpened, RoomStarted,
+    HostStarted, HostStopping, ModuleLoaded, Payload, PlayerJoined, PlayerLeft, RoomAborted, RoomClosed, RoomFinished,
+    RoomOpened, RoomStarted,
 };
 
 /// Players and results of one event that are taken: no room is that large.
@@ -106,11 +106,7 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
         RoomStarted::KIND => {
             let RoomStarted { frame: _ } = data(event)?;
             let room = room(connection, event)?;
-            run(
-                connection,
-                "UPDATE rooms SET started_at = ?2 WHERE room = ?1",
-                params![room, time],
-            )?;
+            run(connection, "UPDATE rooms SET started_at = ?2 WHERE room = ?1", params![room, time])?;
         }
         RoomFinished::KIND => finished(connection, event, &data(event)?, &time)?,
         RoomAborted::KIND => {
@@ -125,23 +121,14 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
         RoomClosed::KIND => {
             let RoomClosed {} = data(event)?;
             let room = room(connection, event)?;
-            run(
-                connection,
-                "UPDATE rooms SET closed_at = ?2 WHERE room = ?1",
-                params![room, time],
-            )?;
+            run(connection, "UPDATE rooms SET closed_at = ?2 WHERE room = ?1", params![room, time])?;
         }
         _ => {}
     }
     Ok(())
 }
 
-fn opened(
-    connection: &Connection,
-    event: &CloudEvent,
-    data: &RoomOpened,
-    time: &str,
-) -> Result<(), DeriveError> {
+fn opened(connection: &Connection, event: &CloudEvent, data: &RoomOpened, time: &str) -> Result<(), DeriveError> {
     few("players", data.players.len())?;
     let room = room(connection, event)?;
     run(
@@ -174,12 +161,7 @@ fn opened(
     Ok(())
 }
 
-fn finished(
-    connection: &Connection,
-    event: &CloudEvent,
-    data: &RoomFinished,
-    time: &str,
-) -> Result<(), DeriveError> {
+fn finished(connection: &Connection, event: &CloudEvent, data: &RoomFinished, time: &str) -> Result<(), DeriveError> {
     few("results", data.results.len())?;
     let room = room(connection, event)?;
     run(
@@ -193,13 +175,7 @@ fn finished(
             "INSERT INTO results (room, player, place, outcome, data) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (room, player) DO UPDATE SET
              place = excluded.place, outcome = excluded.outcome, data = excluded.data",
-            params![
-                room,
-                result.player,
-                result.place,
-                result.outcome,
-                text(&result.data)
-            ],
+            params![room, result.player, result.place, result.outcome, text(&result.data)],
         )?;
     }
     Ok(())
@@ -208,57 +184,42 @@ fn finished(
 /// The room of the event, with a row for it. A room belongs to the host that was first to speak of it.
 fn room<'a>(connection: &Connection, event: &'a CloudEvent) -> Result<&'a str, DeriveError> {
     let Some(room) = event.room.as_deref() else {
-        return Err(DeriveError::Event(format!(
-            "attribute `room` is missing from an event of kind {}",
-            event.kind
-        )));
+        return Err(DeriveError::Event(format!("attribute `room` is missing from an event of kind {}", event.kind)));
     };
     run(
         connection,
         "INSERT INTO rooms (room, host) VALUES (?1, ?2) ON CONFLICT (room) DO NOTHING",
         params![room, event.host],
     )?;
-    let owner: String = connection
-        .prepare_cached("SELECT host FROM rooms WHERE room = ?1")?
-        .query_row([room], |row| row.get(0))?;
+    let owner: String =
+        connection.prepare_cached("SELECT host FROM rooms WHERE room = ?1")?.query_row([room], |row| row.get(0))?;
     if owner == event.host {
         Ok(room)
     } else {
-        Err(DeriveError::Event(format!(
-            "room {room} belongs to host {owner}, not to {}",
-            event.host
-        )))
+        Err(DeriveError::Event(format!("room {room} belongs to host {owner}, not to {}", event.host)))
     }
 }
 
 fn data<T: DeserializeOwned>(event: &CloudEvent) -> Result<T, DeriveError> {
-    T::deserialize(&event.data).map_err(|error| {
-        DeriveError::Event(format!("the data of kind {} is wrong: {error}", event.kind))
-    })
+    T::deserialize(&event.data)
+        .map_err(|error| DeriveError::Event(format!("the data of kind {} is wrong: {error}", event.kind)))
 }
 
 fn few(what: &str, count: usize) -> Result<(), DeriveError> {
     if count <= ROWS_MAX {
         return Ok(());
     }
-    Err(DeriveError::Event(format!(
-        "the event has {count} {what}, more than the {ROWS_MAX} that are taken"
-    )))
+    Err(DeriveError::Event(format!("the event has {count} {what}, more than the {ROWS_MAX} that are taken")))
 }
 
 fn signed(number: u64) -> Result<i64, DeriveError> {
-    i64::try_from(number)
-        .map_err(|_| DeriveError::Event(format!("{number} is larger than the database can keep")))
+    i64::try_from(number).map_err(|_| DeriveError::Event(format!("{number} is larger than the database can keep")))
 }
 
 fn text(value: &Value) -> Option<String> {
     (!value.is_null()).then(|| value.to_string())
 }
 
-fn run(
-    connection: &Connection,
-    sql: &str,
-    values: impl rusqlite::Params,
-) -> Result<usize, DeriveError> {
+fn run(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<usize, DeriveError> {
     Ok(connection.prepare_cached(sql)?.execute(values)?)
 }

@@ -80,9 +80,7 @@ pub struct Manager {
 
 impl std::fmt::Debug for Manager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Manager")
-            .field("records", &self.records.path())
-            .finish_non_exhaustive()
+        f.debug_struct("Manager").field("records", &self.records.path()).finish_non_exhaustive()
     }
 }
 
@@ -120,12 +118,7 @@ impl Manager {
             .name("recorder".to_owned())
             .spawn(move || recorder.run())
             .map_err(|error| ManagerError::System(format!("no thread: {error}")))?;
-        Ok(Self {
-            desk,
-            records: Records::new(path),
-            link: Some(link),
-            thread: Some(thread),
-        })
+        Ok(Self { desk, records: Records::new(path), link: Some(link), thread: Some(thread) })
     }
 
     /// A handle that reads the records. It works on after the manager has stopped.
@@ -181,9 +174,7 @@ fn reaction(desk: Arc<Desk>, handle: LinkHandle) -> impl FnMut(LinkEvent) + Send
     // Subscriptions that the broker has not answered.
     let mut unanswered = 0_u32;
     move |event| match event {
-        LinkEvent::Connected {
-            session_present, ..
-        } => {
+        LinkEvent::Connected { session_present, .. } => {
             resumed = session_present;
             unanswered = 0;
             for filter in [topics::EVERY_EVENT, topics::EVERY_OUTBOX] {
@@ -222,15 +213,10 @@ fn reaction(desk: Arc<Desk>, handle: LinkHandle) -> impl FnMut(LinkEvent) + Send
 
 /// The id of these records, made once: the broker knows the manager's session by it.
 fn manager_id(connection: &Connection, path: &std::path::Path) -> Result<String, ManagerError> {
-    let sqlite = |error: rusqlite::Error| RecordsError::Sqlite {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
+    let sqlite = |error: rusqlite::Error| RecordsError::Sqlite { path: path.to_owned(), reason: error.to_string() };
     let read = || {
         connection
-            .query_row("SELECT value FROM meta WHERE key = 'manager'", [], |row| {
-                row.get::<_, String>(0)
-            })
+            .query_row("SELECT value FROM meta WHERE key = 'manager'", [], |row| row.get::<_, String>(0))
             .optional()
             .map_err(sqlite)
     };
@@ -238,14 +224,10 @@ fn manager_id(connection: &Connection, path: &std::path::Path) -> Result<String,
         return Ok(id);
     }
     let mut bytes = [0_u8; 8];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| ManagerError::System(format!("no random bytes: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| ManagerError::System(format!("no random bytes: {error}")))?;
     let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     connection
-        .execute(
-            "INSERT INTO meta (key, value) VALUES ('manager', ?1) ON CONFLICT (key) DO NOTHING",
-            [&id],
-        )
+        .execute("INSERT INTO meta (key, value) VALUES ('manager', ?1) ON CONFLICT (key) DO NOTHING", [&id])
         .map_err(sqlite)?;
     Ok(read()?.unwrap_or(id))
 }

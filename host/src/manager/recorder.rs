@@ -136,11 +136,7 @@ impl Progress {
     }
 
     fn absorb(&mut self) {
-        while self
-            .stored
-            .checked_add(1)
-            .is_some_and(|next| self.beyond.remove(&next))
-        {
+        while self.stored.checked_add(1).is_some_and(|next| self.beyond.remove(&next)) {
             self.stored += 1;
         }
     }
@@ -157,13 +153,7 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new(desk: Arc<Desk>, link: LinkHandle, connection: Connection) -> Self {
-        Self {
-            desk,
-            link,
-            connection,
-            origins: BTreeMap::new(),
-            rejection_logged: None,
-        }
+        Self { desk, link, connection, origins: BTreeMap::new(), rejection_logged: None }
     }
 
     pub(super) fn run(mut self) {
@@ -201,19 +191,10 @@ impl Recorder {
             match self.next_receipt() {
                 Some(wait) if wait.is_zero() => return (Vec::new(), false),
                 Some(wait) => {
-                    inbox = self
-                        .desk
-                        .work
-                        .wait_timeout(inbox, wait)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
+                    inbox = self.desk.work.wait_timeout(inbox, wait).unwrap_or_else(PoisonError::into_inner).0;
                 }
                 None => {
-                    inbox = self
-                        .desk
-                        .work
-                        .wait(inbox)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    inbox = self.desk.work.wait(inbox).unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }
@@ -229,9 +210,7 @@ impl Recorder {
             .values()
             .filter(|progress| progress.due)
             .map(|progress| {
-                progress.told.map_or(Duration::ZERO, |told| {
-                    RECEIPT_EVERY.saturating_sub(now.duration_since(told))
-                })
+                progress.told.map_or(Duration::ZERO, |told| RECEIPT_EVERY.saturating_sub(now.duration_since(told)))
             })
             .min()
     }
@@ -239,24 +218,15 @@ impl Recorder {
     fn send_receipts(&mut self, all: bool) {
         let now = Instant::now();
         for (origin, progress) in &mut self.origins {
-            let soon = progress
-                .told
-                .is_some_and(|told| now.duration_since(told) < RECEIPT_EVERY);
+            let soon = progress.told.is_some_and(|told| now.duration_since(told) < RECEIPT_EVERY);
             if !progress.due || (soon && !all) {
                 continue;
             }
-            let receipt = Receipt::Stored {
-                origin: origin.clone(),
-                stored: progress.stored,
-                gap: !progress.beyond.is_empty(),
-            };
+            let receipt =
+                Receipt::Stored { origin: origin.clone(), stored: progress.stored, gap: !progress.beyond.is_empty() };
             let payload = serde_json::to_vec(&receipt).unwrap_or_default();
             // Not taken means not connected: the next connection makes it due again.
-            if self
-                .link
-                .publish(None, &topics::stored(&progress.host), payload, false, false)
-                .is_ok()
-            {
+            if self.link.publish(None, &topics::stored(&progress.host), payload, false, false).is_ok() {
                 progress.due = false;
                 progress.told = Some(now);
             } else {
@@ -264,8 +234,7 @@ impl Recorder {
             }
         }
         if self.origins.len() > ORIGINS_MAX {
-            self.origins
-                .retain(|_, progress| progress.due || !progress.beyond.is_empty());
+            self.origins.retain(|_, progress| progress.due || !progress.beyond.is_empty());
         }
     }
 
@@ -278,12 +247,8 @@ impl Recorder {
                 Ok(tally) => {
                     let counters = &self.desk.counters;
                     counters.stored.fetch_add(tally.stored, Ordering::Relaxed);
-                    counters
-                        .duplicates
-                        .fetch_add(tally.duplicates, Ordering::Relaxed);
-                    counters
-                        .rejected
-                        .fetch_add(tally.rejected, Ordering::Relaxed);
+                    counters.duplicates.fetch_add(tally.duplicates, Ordering::Relaxed);
+                    counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
                     counters.batches.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
@@ -294,9 +259,7 @@ impl Recorder {
                     if self.desk.inbox().stop {
                         last_tries += 1;
                         if last_tries >= LAST_TRIES_MAX {
-                            tracing::error!(
-                                "gave up; the hosts keep these events and send them again"
-                            );
+                            tracing::error!("gave up; the hosts keep these events and send them again");
                             return;
                         }
                     }
@@ -350,18 +313,13 @@ impl Recorder {
         }
         if tally.rejected > 0 {
             transaction
-                .prepare_cached(
-                    "DELETE FROM rejected WHERE id <= (SELECT MAX(id) FROM rejected) - ?1",
-                )?
+                .prepare_cached("DELETE FROM rejected WHERE id <= (SELECT MAX(id) FROM rejected) - ?1")?
                 .execute([REJECTED_MAX_ROWS])?;
         }
         transaction.commit()?;
         if let Some(reason) = &tally.reason {
             let now = Instant::now();
-            if self
-                .rejection_logged
-                .is_none_or(|then| now.duration_since(then) >= REJECTION_LOG_EVERY)
-            {
+            if self.rejection_logged.is_none_or(|then| now.duration_since(then) >= REJECTION_LOG_EVERY) {
                 self.rejection_logged = Some(now);
                 tracing::warn!(
                     reason,
@@ -417,25 +375,15 @@ fn progress<'a>(
             .prepare_cached(
                 "SELECT sequence FROM events WHERE origin = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
             )?
-            .query_map(params![id, stored, BEYOND_MAX as i64], |row| {
-                row.get::<_, i64>(0)
-            })?
+            .query_map(params![id, stored, BEYOND_MAX as i64], |row| row.get::<_, i64>(0))?
             .map(|sequence| sequence.map(|sequence| u64::try_from(sequence).unwrap_or(0)))
             .collect::<rusqlite::Result<_>>()?;
-        let mut progress = Progress {
-            id,
-            host: owner,
-            stored: u64::try_from(stored).unwrap_or(0),
-            beyond,
-            due: false,
-            told: None,
-        };
+        let mut progress =
+            Progress { id, host: owner, stored: u64::try_from(stored).unwrap_or(0), beyond, due: false, told: None };
         progress.absorb();
         origins.insert(origin.to_owned(), progress);
     }
-    Ok(origins
-        .get_mut(origin)
-        .filter(|progress| progress.host == host))
+    Ok(origins.get_mut(origin).filter(|progress| progress.host == host))
 }
 
 fn take_event(
@@ -448,10 +396,9 @@ fn take_event(
         Ok(event) => event,
         Err(error) => {
             // Its host must not send it for ever.
-            if let (Some(host), Some((origin, sequence))) = (
-                topics::host_of(&message.topic),
-                CloudEvent::identity(&message.payload),
-            ) && let Some(progress) = progress(connection, origins, &origin, host)?
+            if let (Some(host), Some((origin, sequence))) =
+                (topics::host_of(&message.topic), CloudEvent::identity(&message.payload))
+                && let Some(progress) = progress(connection, origins, &origin, host)?
             {
                 progress.note(sequence);
                 touched.insert(origin);
@@ -466,10 +413,7 @@ fn take_event(
         )));
     }
     let Some(progress) = progress(connection, origins, &event.origin, &event.host)? else {
-        return Ok(Outcome::Rejected(format!(
-            "origin {} belongs to another host",
-            event.origin
-        )));
+        return Ok(Outcome::Rejected(format!("origin {} belongs to another host", event.origin)));
     };
     let json = match std::str::from_utf8(&message.payload) {
         Ok(json) => json,
@@ -518,9 +462,7 @@ fn take_floors(
         Err(error) => return Ok(Outcome::Rejected(error.to_string())),
     };
     for floor in floors.origins {
-        if !crate::events::cloudevent::is_origin(&floor.origin)
-            || i64::try_from(floor.floor).is_err()
-        {
+        if !crate::events::cloudevent::is_origin(&floor.origin) || i64::try_from(floor.floor).is_err() {
             return Ok(Outcome::Rejected("an origin or a floor is none".to_owned()));
         }
         // An origin of which nothing was ever written needs no row.
@@ -528,10 +470,7 @@ fn take_floors(
             continue;
         }
         let Some(progress) = progress(connection, origins, &floor.origin, host)? else {
-            return Ok(Outcome::Rejected(format!(
-                "origin {} belongs to another host",
-                floor.origin
-            )));
+            return Ok(Outcome::Rejected(format!("origin {} belongs to another host", floor.origin)));
         };
         progress.raise(floor.floor);
         touched.insert(floor.origin);
@@ -540,20 +479,10 @@ fn take_floors(
 }
 
 fn reject(connection: &Connection, message: &Message, reason: &str) -> rusqlite::Result<()> {
-    let kept = message
-        .payload
-        .get(..REJECTED_MAX_BYTES)
-        .unwrap_or(&message.payload);
+    let kept = message.payload.get(..REJECTED_MAX_BYTES).unwrap_or(&message.payload);
     connection
-        .prepare_cached(
-            "INSERT INTO rejected (received_at, topic, reason, payload) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![
-            rfc3339(SystemTime::now()),
-            message.topic,
-            reason,
-            kept
-        ])?;
+        .prepare_cached("INSERT INTO rejected (received_at, topic, reason, payload) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![rfc3339(SystemTime::now()), message.topic, reason, kept])?;
     Ok(())
 }
 

@@ -161,27 +161,19 @@ pub enum RecordsError {
 
 /// Opens the file for writing, and brings its layout up to date.
 pub(crate) fn open(directory: &Path) -> Result<(Connection, PathBuf), RecordsError> {
-    std::fs::create_dir_all(directory).map_err(|error| RecordsError::File {
-        path: directory.to_owned(),
-        reason: error.to_string(),
-    })?;
+    std::fs::create_dir_all(directory)
+        .map_err(|error| RecordsError::File { path: directory.to_owned(), reason: error.to_string() })?;
     let path = directory.join(FILE);
-    let sqlite = |error: rusqlite::Error| RecordsError::Sqlite {
-        path: path.clone(),
-        reason: error.to_string(),
-    };
+    let sqlite = |error: rusqlite::Error| RecordsError::Sqlite { path: path.clone(), reason: error.to_string() };
     let mut connection = Connection::open(&path).map_err(sqlite)?;
     // First: switching to WAL needs the lock that another connection may hold.
     connection.busy_timeout(BUSY_MAX).map_err(sqlite)?;
     let number = |connection: &Connection, pragma: &str| -> Result<i64, RecordsError> {
-        connection
-            .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
-            .map_err(sqlite)
+        connection.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).map_err(sqlite)
     };
     let found = number(&connection, "user_version")?;
-    let tables: i64 = connection
-        .query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(sqlite)?;
+    let tables: i64 =
+        connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sqlite)?;
     if tables > 0 && number(&connection, "application_id")? != APPLICATION_ID {
         return Err(RecordsError::Foreign { path });
     }
@@ -190,22 +182,19 @@ pub(crate) fn open(directory: &Path) -> Result<(Connection, PathBuf), RecordsErr
         return Err(RecordsError::Newer { path, found, known });
     }
     let set_up = |connection: &mut Connection| -> rusqlite::Result<()> {
-        let _mode: String =
-            connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        let _mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         connection.execute_batch(&format!(
             "PRAGMA synchronous = NORMAL;
              PRAGMA journal_size_limit = {WAL_KEPT_BYTES};"
         ))?;
-        let transaction =
-            connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         // Read again: another manager may have been faster.
         let from: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         for migration in MIGRATIONS.iter().skip(usize::try_from(from).unwrap_or(0)) {
             transaction.execute_batch(migration)?;
         }
-        transaction.execute_batch(&format!(
-            "PRAGMA user_version = {known}; PRAGMA application_id = {APPLICATION_ID};"
-        ))?;
+        transaction
+            .execute_batch(&format!("PRAGMA user_version = {known}; PRAGMA application_id = {APPLICATION_ID};"))?;
         transaction.commit()
     };
     set_up(&mut connection).map_err(sqlite)?;
@@ -427,12 +416,7 @@ struct Inner {
 impl Records {
     /// A handle to a file that [`open`] has prepared.
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                path,
-                idle: Mutex::new(Vec::new()),
-            }),
-        }
+        Self { inner: Arc::new(Inner { path, idle: Mutex::new(Vec::new()) }) }
     }
 
     /// The file.
@@ -500,9 +484,7 @@ impl Records {
                 })?
                 .collect::<rusqlite::Result<_>>()?;
             record.results = connection
-                .prepare_cached(
-                    "SELECT * FROM results WHERE room = ?1 ORDER BY place IS NULL, place, player",
-                )?
+                .prepare_cached("SELECT * FROM results WHERE room = ?1 ORDER BY place IS NULL, place, player")?
                 .query_map([room], |row| {
                     Ok(ResultRecord {
                         player: row.get("player")?,
@@ -513,9 +495,7 @@ impl Records {
                 })?
                 .collect::<rusqlite::Result<_>>()?;
             record.events = connection
-                .prepare_cached(&format!(
-                    "SELECT {EVENT_COLUMNS} WHERE e.room = ?1 ORDER BY e.id LIMIT ?2"
-                ))?
+                .prepare_cached(&format!("SELECT {EVENT_COLUMNS} WHERE e.room = ?1 ORDER BY e.id LIMIT ?2"))?
                 .query_map(params![room, ROOM_EVENTS_MAX as i64], event)?
                 .collect::<rusqlite::Result<_>>()?;
             Ok(Some(record))
@@ -529,9 +509,7 @@ impl Records {
     pub fn events(&self, after: i64, limit_max: usize) -> Result<Vec<EventRecord>, RecordsError> {
         self.read(|connection| {
             connection
-                .prepare_cached(&format!(
-                    "SELECT {EVENT_COLUMNS} WHERE e.id > ?1 ORDER BY e.id LIMIT ?2"
-                ))?
+                .prepare_cached(&format!("SELECT {EVENT_COLUMNS} WHERE e.id > ?1 ORDER BY e.id LIMIT ?2"))?
                 .query_map(params![after, limit(Some(limit_max))], event)?
                 .collect()
         })
@@ -566,9 +544,7 @@ impl Records {
     pub fn modules(&self) -> Result<Vec<ModuleRecord>, RecordsError> {
         self.read(|connection| {
             connection
-                .prepare_cached(
-                    "SELECT * FROM modules ORDER BY last_loaded_at DESC, hash LIMIT ?1",
-                )?
+                .prepare_cached("SELECT * FROM modules ORDER BY last_loaded_at DESC, hash LIMIT ?1")?
                 .query_map([limit(Some(PAGE_MAX))], |row| {
                     Ok(ModuleRecord {
                         hash: row.get("hash")?,
@@ -606,16 +582,8 @@ impl Records {
         })
     }
 
-    fn read<T>(
-        &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, RecordsError> {
-        let idle = || {
-            self.inner
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, RecordsError> {
+        let idle = || self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let run = || -> rusqlite::Result<T> {
             let kept = idle().pop();
             let connection = match kept {
@@ -636,15 +604,11 @@ impl Records {
             }
             Ok(result)
         };
-        run().map_err(|error| RecordsError::Sqlite {
-            path: self.inner.path.clone(),
-            reason: error.to_string(),
-        })
+        run().map_err(|error| RecordsError::Sqlite { path: self.inner.path.clone(), reason: error.to_string() })
     }
 }
 
-const ROOM_COLUMNS: &str =
-    "r.room, r.host, r.module_hash, r.module_name, r.module_version, r.opened_at, r.started_at,
+const ROOM_COLUMNS: &str = "r.room, r.host, r.module_hash, r.module_name, r.module_version, r.opened_at, r.started_at,
     r.ended_at, r.closed_at, r.outcome, r.reason, r.frames,
     (SELECT COUNT(*) FROM players AS p WHERE p.room = r.room) AS players";
 

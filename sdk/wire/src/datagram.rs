@@ -76,9 +76,7 @@ impl Header {
         if !(DATAGRAM_BYTES_MIN..=DATAGRAM_BYTES_MAX).contains(&bytes) {
             return Err(OpenError::Size { bytes });
         }
-        let (header, _) = datagram
-            .split_first_chunk::<HEADER_BYTES>()
-            .ok_or(OpenError::Size { bytes })?;
+        let (header, _) = datagram.split_first_chunk::<HEADER_BYTES>().ok_or(OpenError::Size { bytes })?;
         Self::decode(header)
     }
 
@@ -87,30 +85,13 @@ impl Header {
         if version != DATAGRAM_VERSION {
             return Err(OpenError::Version { got: version });
         }
-        Ok(Self {
-            session: u32::from_le_bytes([s0, s1, s2, s3]),
-            sequence: u64::from_le_bytes(q),
-        })
+        Ok(Self { session: u32::from_le_bytes([s0, s1, s2, s3]), sequence: u64::from_le_bytes(q) })
     }
 
     fn encode(self) -> [u8; HEADER_BYTES] {
         let [s0, s1, s2, s3] = self.session.to_le_bytes();
         let [q0, q1, q2, q3, q4, q5, q6, q7] = self.sequence.to_le_bytes();
-        [
-            DATAGRAM_VERSION,
-            s0,
-            s1,
-            s2,
-            s3,
-            q0,
-            q1,
-            q2,
-            q3,
-            q4,
-            q5,
-            q6,
-            q7,
-        ]
+        [DATAGRAM_VERSION, s0, s1, s2, s3, q0, q1, q2, q3, q4, q5, q6, q7]
     }
 }
 
@@ -135,9 +116,7 @@ pub enum SealError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// Smaller or larger than any datagram of this protocol.
-    #[error(
-        "a datagram has {DATAGRAM_BYTES_MIN} to {DATAGRAM_BYTES_MAX} bytes; this one has {bytes}"
-    )]
+    #[error("a datagram has {DATAGRAM_BYTES_MIN} to {DATAGRAM_BYTES_MAX} bytes; this one has {bytes}")]
     Size {
         /// The size of the datagram, in bytes.
         bytes: usize,
@@ -169,9 +148,7 @@ pub enum OpenError {
         sequence: u64,
     },
     /// The tag does not fit: other key, or altered bytes.
-    #[error(
-        "the seal of sequence {sequence} is broken: it was made with another key, or altered on the way"
-    )]
+    #[error("the seal of sequence {sequence} is broken: it was made with another key, or altered on the way")]
     Forged {
         /// The sequence in the header.
         sequence: u64,
@@ -189,11 +166,7 @@ pub struct Sealer {
 
 impl Sealer {
     pub(crate) fn new(session: u32, key: &[u8; KEY_BYTES]) -> Self {
-        Self {
-            session,
-            next_sequence: 0,
-            cipher: ChaCha20Poly1305::new(key.into()),
-        }
+        Self { session, next_sequence: 0, cipher: ChaCha20Poly1305::new(key.into()) }
     }
 
     /// The session that it seals for.
@@ -213,10 +186,7 @@ impl Sealer {
     pub fn seal(&mut self, payload: &impl Encode, out: &mut Vec<u8>) -> Result<u64, SealError> {
         out.clear();
         out.extend_from_slice(&[0; HEADER_BYTES]);
-        let sealed = payload
-            .encode(out)
-            .map_err(SealError::from)
-            .and_then(|()| self.seal_in_place(out));
+        let sealed = payload.encode(out).map_err(SealError::from).and_then(|()| self.seal_in_place(out));
         if sealed.is_err() {
             out.clear();
         }
@@ -228,9 +198,7 @@ impl Sealer {
         out.clear();
         // Checked before the copy, so that `out` does not grow for what cannot be sent.
         if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(SealError::Size {
-                bytes: payload.len(),
-            });
+            return Err(SealError::Size { bytes: payload.len() });
         }
         out.extend_from_slice(&[0; HEADER_BYTES]);
         out.extend_from_slice(payload);
@@ -251,18 +219,9 @@ impl Sealer {
         if !(1..=PAYLOAD_BYTES_MAX).contains(&bytes) {
             return Err(refused);
         }
-        let (header, payload) = out
-            .split_first_chunk_mut::<HEADER_BYTES>()
-            .ok_or(refused.clone())?;
-        *header = Header {
-            session: self.session,
-            sequence,
-        }
-        .encode();
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&nonce(sequence), header, payload.into())
-            .map_err(|_| refused)?;
+        let (header, payload) = out.split_first_chunk_mut::<HEADER_BYTES>().ok_or(refused.clone())?;
+        *header = Header { session: self.session, sequence }.encode();
+        let tag = self.cipher.encrypt_inout_detached(&nonce(sequence), header, payload.into()).map_err(|_| refused)?;
         self.next_sequence = sequence + 1;
         out.extend_from_slice(&tag);
         Ok(sequence)
@@ -298,11 +257,7 @@ pub struct Opener {
 
 impl Opener {
     pub(crate) fn new(session: u32, key: &[u8; KEY_BYTES]) -> Self {
-        Self {
-            session,
-            window: Window::new(),
-            cipher: ChaCha20Poly1305::new(key.into()),
-        }
+        Self { session, window: Window::new(), cipher: ChaCha20Poly1305::new(key.into()) }
     }
 
     /// The session that it opens for.
@@ -316,48 +271,27 @@ impl Opener {
     /// be used.
     pub fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<Opened<'a>, OpenError> {
         let Header { session, sequence } = Header::peek(datagram)?;
-        let size = OpenError::Size {
-            bytes: datagram.len(),
-        };
+        let size = OpenError::Size { bytes: datagram.len() };
         if session != self.session {
-            return Err(OpenError::Session {
-                expected: self.session,
-                got: session,
-            });
+            return Err(OpenError::Session { expected: self.session, got: session });
         }
-        let newest = self
-            .window
-            .check(sequence)
-            .map_err(|refusal| match refusal {
-                Refusal::Duplicate => OpenError::Duplicate { sequence },
-                Refusal::TooOld => OpenError::TooOld { sequence },
-            })?;
-        let (header, rest) = datagram
-            .split_first_chunk_mut::<HEADER_BYTES>()
-            .ok_or(size.clone())?;
+        let newest = self.window.check(sequence).map_err(|refusal| match refusal {
+            Refusal::Duplicate => OpenError::Duplicate { sequence },
+            Refusal::TooOld => OpenError::TooOld { sequence },
+        })?;
+        let (header, rest) = datagram.split_first_chunk_mut::<HEADER_BYTES>().ok_or(size.clone())?;
         let (payload, tag) = rest.split_last_chunk_mut::<TAG_BYTES>().ok_or(size)?;
         self.cipher
-            .decrypt_inout_detached(
-                &nonce(sequence),
-                header,
-                (&mut *payload).into(),
-                &Tag::from(*tag),
-            )
+            .decrypt_inout_detached(&nonce(sequence), header, (&mut *payload).into(), &Tag::from(*tag))
             .map_err(|_| OpenError::Forged { sequence })?;
         self.window.mark(sequence);
-        Ok(Opened {
-            sequence,
-            newest,
-            payload,
-        })
+        Ok(Opened { sequence, newest, payload })
     }
 }
 
 impl fmt::Debug for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opener")
-            .field("session", &self.session)
-            .finish_non_exhaustive()
+        f.debug_struct("Opener").field("session", &self.session).finish_non_exhaustive()
     }
 }
 
@@ -435,10 +369,7 @@ mod tests {
         assert_eq!(opener.open(&mut datagram).unwrap().sequence, u64::MAX - 1);
         let mut out = Vec::new();
         for _ in 0..3 {
-            assert_eq!(
-                sealer.seal_bytes(b"more", &mut out),
-                Err(SealError::Exhausted)
-            );
+            assert_eq!(sealer.seal_bytes(b"more", &mut out), Err(SealError::Exhausted));
             assert!(out.is_empty());
         }
     }
@@ -455,12 +386,7 @@ mod tests {
         }
         for (index, datagram) in datagrams.iter().enumerate() {
             let refused = opener.open(&mut datagram.clone()).map(drop);
-            assert_eq!(
-                refused,
-                Err(OpenError::Duplicate {
-                    sequence: index as u64
-                })
-            );
+            assert_eq!(refused, Err(OpenError::Duplicate { sequence: index as u64 }));
         }
         sealer.next_sequence = REPLAY_WINDOW_SEQUENCES + 5;
         opener.open(&mut sealed(&mut sealer, b"far")).unwrap();
@@ -489,10 +415,7 @@ mod tests {
         let (mut sealer, mut opener) = pair(1);
         let mut forged = sealed(&mut sealer, b"x");
         forged[5..13].fill(0xFF);
-        assert_eq!(
-            opener.open(&mut forged),
-            Err(OpenError::Forged { sequence: u64::MAX })
-        );
+        assert_eq!(opener.open(&mut forged), Err(OpenError::Forged { sequence: u64::MAX }));
         assert!(opener.open(&mut sealed(&mut sealer, b"y")).is_ok());
     }
 
@@ -501,62 +424,27 @@ mod tests {
         let (mut sealer, mut opener) = pair(1);
         let good = sealed(&mut sealer, b"x");
         let mut other_key = Opener::new(1, &[43; KEY_BYTES]);
-        assert_eq!(
-            other_key.open(&mut good.clone()),
-            Err(OpenError::Forged { sequence: 0 })
-        );
+        assert_eq!(other_key.open(&mut good.clone()), Err(OpenError::Forged { sequence: 0 }));
         let mut other_session = Opener::new(2, &KEY);
-        assert_eq!(
-            other_session.open(&mut good.clone()),
-            Err(OpenError::Session {
-                expected: 2,
-                got: 1
-            })
-        );
+        assert_eq!(other_session.open(&mut good.clone()), Err(OpenError::Session { expected: 2, got: 1 }));
         let mut version = good.clone();
         version[0] = 2;
-        assert_eq!(
-            opener.open(&mut version),
-            Err(OpenError::Version { got: 2 })
-        );
+        assert_eq!(opener.open(&mut version), Err(OpenError::Version { got: 2 }));
         for bytes in [0, 1, 13, 29, DATAGRAM_BYTES_MAX + 1] {
-            assert_eq!(
-                opener.open(&mut vec![1; bytes]),
-                Err(OpenError::Size { bytes })
-            );
+            assert_eq!(opener.open(&mut vec![1; bytes]), Err(OpenError::Size { bytes }));
         }
-        assert_eq!(
-            Header::peek(&good),
-            Ok(Header {
-                session: 1,
-                sequence: 0
-            })
-        );
+        assert_eq!(Header::peek(&good), Ok(Header { session: 1, sequence: 0 }));
     }
 
     #[test]
     fn a_payload_that_cannot_be_encoded_is_not_sealed() {
         let (mut sealer, _) = pair(1);
         let mut out = Vec::new();
-        let snapshot = crate::Snapshot {
-            frame: 1,
-            part: 2,
-            parts: 1,
-            margin_ms: None,
-            newest_input_frame: None,
-            bytes: &[],
-        };
-        assert!(
-            sealer
-                .seal(&ToClient::Snapshot(snapshot), &mut out)
-                .is_err()
-        );
+        let snapshot =
+            crate::Snapshot { frame: 1, part: 2, parts: 1, margin_ms: None, newest_input_frame: None, bytes: &[] };
+        assert!(sealer.seal(&ToClient::Snapshot(snapshot), &mut out).is_err());
         // A whole snapshot in one part is for the WebSocket; a datagram has no room for it.
-        let snapshot = crate::Snapshot {
-            part: 0,
-            bytes: &[0; 2_000],
-            ..snapshot
-        };
+        let snapshot = crate::Snapshot { part: 0, bytes: &[0; 2_000], ..snapshot };
         let refused = sealer.seal(&ToClient::Snapshot(snapshot), &mut out);
         assert_eq!(refused, Err(SealError::Size { bytes: 2_013 }));
         assert_eq!((out.len(), sealer.sealed_count()), (0, 0));

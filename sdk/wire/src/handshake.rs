@@ -49,9 +49,7 @@ pub enum HandshakeError {
     )]
     Mismatch,
     /// The text is not 64 characters of URL-safe base64 without padding.
-    #[error(
-        "a handshake message is 64 characters of URL-safe base64 without padding; got {chars} characters"
-    )]
+    #[error("a handshake message is 64 characters of URL-safe base64 without padding; got {chars} characters")]
     Encoding {
         /// How long the text was, in characters.
         chars: usize,
@@ -73,9 +71,7 @@ impl HandshakeMessage {
 
     /// Reads that text. Errors: [`HandshakeError::Encoding`].
     pub fn from_base64(text: &str) -> Result<Self, HandshakeError> {
-        let refused = HandshakeError::Encoding {
-            chars: text.chars().count(),
-        };
+        let refused = HandshakeError::Encoding { chars: text.chars().count() };
         // The length first: nothing is decoded, or given memory, that cannot be a message.
         if text.len() != HANDSHAKE_MESSAGE_BYTES / 3 * 4 {
             return Err(refused);
@@ -107,10 +103,8 @@ impl HostKeypair {
             .resolve_dh(&DHChoice::Curve25519)
             .ok_or_else(|| HandshakeError::Setup("no X25519 in this build".into()))?;
         dh.set(&private);
-        let public = dh
-            .pubkey()
-            .try_into()
-            .map_err(|_| HandshakeError::Setup("an X25519 public key is not 32 bytes".into()))?;
+        let public =
+            dh.pubkey().try_into().map_err(|_| HandshakeError::Setup("an X25519 public key is not 32 bytes".into()))?;
         Ok(Self { private, public })
     }
 
@@ -127,9 +121,7 @@ impl HostKeypair {
 
 impl fmt::Debug for HostKeypair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostKeypair")
-            .field("public", &URL_SAFE_NO_PAD.encode(self.public))
-            .finish_non_exhaustive()
+        f.debug_struct("HostKeypair").field("public", &URL_SAFE_NO_PAD.encode(self.public)).finish_non_exhaustive()
     }
 }
 
@@ -143,18 +135,12 @@ pub struct SessionKeys {
 impl SessionKeys {
     /// The client's side: seals to the host, opens what the host sealed. `session` is `welcome.session`.
     pub fn into_client(self, session: u32) -> (Sealer, Opener) {
-        (
-            Sealer::new(session, &self.client_to_host),
-            Opener::new(session, &self.host_to_client),
-        )
+        (Sealer::new(session, &self.client_to_host), Opener::new(session, &self.host_to_client))
     }
 
     /// The host's side: seals to the client, opens what the client sealed.
     pub fn into_host(self, session: u32) -> (Sealer, Opener) {
-        (
-            Sealer::new(session, &self.host_to_client),
-            Opener::new(session, &self.client_to_host),
-        )
+        (Sealer::new(session, &self.host_to_client), Opener::new(session, &self.client_to_host))
     }
 }
 
@@ -244,17 +230,12 @@ fn write(state: &mut snow::HandshakeState) -> Result<HandshakeMessage, Handshake
     let mut message = [0; HANDSHAKE_MESSAGE_BYTES];
     let written = state.write_message(&[], &mut message).map_err(setup)?;
     if written != HANDSHAKE_MESSAGE_BYTES {
-        return Err(HandshakeError::Setup(format!(
-            "a handshake message of {written} bytes"
-        )));
+        return Err(HandshakeError::Setup(format!("a handshake message of {written} bytes")));
     }
     Ok(HandshakeMessage(message))
 }
 
-fn read(
-    state: &mut snow::HandshakeState,
-    message: &HandshakeMessage,
-) -> Result<(), HandshakeError> {
+fn read(state: &mut snow::HandshakeState, message: &HandshakeMessage) -> Result<(), HandshakeError> {
     // The payload is empty, but snow wants room for the whole message.
     let mut payload = [0; HANDSHAKE_MESSAGE_BYTES];
     match state.read_message(&message.0, &mut payload) {
@@ -265,10 +246,7 @@ fn read(
 
 fn split(mut state: snow::HandshakeState) -> SessionKeys {
     let (client_to_host, host_to_client) = state.dangerously_get_raw_split();
-    SessionKeys {
-        client_to_host,
-        host_to_client,
-    }
+    SessionKeys { client_to_host, host_to_client }
 }
 
 /// snow asks its resolver for a source of randomness; this one has the 32 bytes that the caller gave, and no more.
@@ -278,9 +256,7 @@ struct GivenRandom {
 
 impl CryptoResolver for GivenRandom {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(Once {
-            random: Some(self.random),
-        }))
+        Some(Box::new(Once { random: Some(self.random) }))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
@@ -355,12 +331,7 @@ mod tests {
 
     #[test]
     fn a_handshake_cannot_be_moved_to_another_ticket() {
-        for ticket in [
-            "",
-            "ticket.for.room-2",
-            "ticket.for.room-1\0",
-            "ticket.for.room-",
-        ] {
+        for ticket in ["", "ticket.for.room-2", "ticket.for.room-1\0", "ticket.for.room-"] {
             let (_, message_1) = client(&host().public(), TICKET);
             let refused = accept(&host(), ticket, &message_1, [9; KEY_BYTES]).unwrap_err();
             assert_eq!(refused, HandshakeError::Mismatch, "{ticket:?}");
@@ -393,10 +364,7 @@ mod tests {
         // Nor can it answer with a message that it made for somebody else.
         let (_, other_1) = client(&impostor.public(), TICKET);
         let (_, other_2) = accept(&impostor, TICKET, &other_1, [9; KEY_BYTES]).unwrap();
-        assert_eq!(
-            at_impostor.finish(&other_2).unwrap_err(),
-            HandshakeError::Mismatch
-        );
+        assert_eq!(at_impostor.finish(&other_2).unwrap_err(), HandshakeError::Mismatch);
     }
 
     #[test]
@@ -405,15 +373,11 @@ mod tests {
             // The top bit of an X25519 key is not used (RFC 7748), but Noise hashes the key as it was sent.
             for bit in [0, 7] {
                 let (state, mut message_1) = client(&host().public(), TICKET);
-                let (_, mut message_2) =
-                    accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).unwrap();
+                let (_, mut message_2) = accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).unwrap();
                 message_1.0[byte] ^= 1 << bit;
                 message_2.0[byte] ^= 1 << bit;
                 let at = format!("bit {bit} of byte {byte}");
-                assert!(
-                    accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).is_err(),
-                    "{at}"
-                );
+                assert!(accept(&host(), TICKET, &message_1, [9; KEY_BYTES]).is_err(), "{at}");
                 assert!(state.finish(&message_2).is_err(), "{at}");
             }
         }

@@ -59,10 +59,7 @@
 //!   translators on the way keep the path open and the host keeps the session.
 //! - The keys protect datagrams only. Use `wss://` (TLS in front of the host) where the network in between is
 //!   not trusted: the ticket and the messages travel over the WebSocket as it is.
-#![cfg_attr(
-    not(test),
-    warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod datagram;
 pub mod handshake;
@@ -73,12 +70,8 @@ pub mod snapshot;
 mod window;
 
 pub use datagram::{Header, OpenError, Opened, Opener, SealError, Sealer};
-pub use handshake::{
-    ClientHandshake, HandshakeError, HandshakeMessage, HostKeypair, SessionKeys, accept,
-};
-pub use message::{
-    ByeCode, ClientMessage, HostMessage, MessageError, Phase, PlayerName, RefusalCode, RulesInfo,
-};
+pub use handshake::{ClientHandshake, HandshakeError, HandshakeMessage, HostKeypair, SessionKeys, accept};
+pub use message::{ByeCode, ClientMessage, HostMessage, MessageError, Phase, PlayerName, RefusalCode, RulesInfo};
 pub use path::{Challenge, Heard, Path, Route};
 pub use payload::{Inputs, PayloadError, Snapshot, ToClient, ToHost};
 pub use snapshot::{Joined, Reassembler, WholeSnapshot, snapshot_parts};

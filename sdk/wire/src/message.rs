@@ -406,10 +406,7 @@ words! {
 impl RefusalCode {
     /// Whether the same ticket may work later.
     pub fn may_retry(self) -> bool {
-        matches!(
-            self,
-            Self::HelloTimeout | Self::TooManySessions | Self::TooManyAttempts | Self::Internal
-        )
+        matches!(self, Self::HelloTimeout | Self::TooManySessions | Self::TooManyAttempts | Self::Internal)
     }
 }
 
@@ -463,9 +460,7 @@ impl ClientMessage {
     ///
     /// Errors: [`MessageError::Field`] if a field is outside its limits.
     pub fn encode(&self) -> Result<String, MessageError> {
-        encode(self, CLIENT_MESSAGE_BYTES_MAX, |text| {
-            Self::decode(text).map(drop)
-        })
+        encode(self, CLIENT_MESSAGE_BYTES_MAX, |text| Self::decode(text).map(drop))
     }
 
     /// Reads a message from a client. Errors: all of [`MessageError`].
@@ -493,9 +488,7 @@ impl ClientMessage {
                 Ok(Self::Action { id, data })
             }
             "leave" => Ok(Self::Leave),
-            "ping" => Ok(Self::Ping {
-                t: Fields::of("ping", &object).integer("t", 0, INTEGER_MAX)?,
-            }),
+            "ping" => Ok(Self::Ping { t: Fields::of("ping", &object).integer("t", 0, INTEGER_MAX)? }),
             other => Err(unknown(other, Self::TYPES)),
         }
     }
@@ -511,29 +504,16 @@ impl HostMessage {
         let check = |text: &str| Self::decode(text).map(drop);
         match self {
             Self::Refused { code, reason } if reason.len() > REASON_BYTES_MAX => {
-                let cut = Self::Refused {
-                    code: *code,
-                    reason: cut(reason, REASON_BYTES_MAX),
-                };
+                let cut = Self::Refused { code: *code, reason: cut(reason, REASON_BYTES_MAX) };
                 encode(&cut, HOST_MESSAGE_BYTES_MAX, check)
             }
             Self::Bye { code, reason } if reason.len() > REASON_BYTES_MAX => {
-                let cut = Self::Bye {
-                    code: *code,
-                    reason: cut(reason, REASON_BYTES_MAX),
-                };
+                let cut = Self::Bye { code: *code, reason: cut(reason, REASON_BYTES_MAX) };
                 encode(&cut, HOST_MESSAGE_BYTES_MAX, check)
             }
-            Self::ActionResult {
-                id,
-                accepted,
-                reason: Some(reason),
-            } if reason.len() > REASON_BYTES_MAX => {
-                let cut = Self::ActionResult {
-                    id: *id,
-                    accepted: *accepted,
-                    reason: Some(cut(reason, REASON_BYTES_MAX)),
-                };
+            Self::ActionResult { id, accepted, reason: Some(reason) } if reason.len() > REASON_BYTES_MAX => {
+                let cut =
+                    Self::ActionResult { id: *id, accepted: *accepted, reason: Some(cut(reason, REASON_BYTES_MAX)) };
                 encode(&cut, HOST_MESSAGE_BYTES_MAX, check)
             }
             _ => encode(self, HOST_MESSAGE_BYTES_MAX, check),
@@ -553,9 +533,7 @@ impl HostMessage {
                     player: fields.integer("player", 0, u64::from(u16::MAX))? as u16,
                     players: fields.players()?,
                     udp_port: fields
-                        .optional("udp_port", |f| {
-                            f.integer("udp_port", 1, u64::from(u16::MAX))
-                        })?
+                        .optional("udp_port", |f| f.integer("udp_port", 1, u64::from(u16::MAX)))?
                         .map(|port| port as u16),
                     noise: fields.noise()?,
                     tick_hz: fields.integer("tick_hz", 1, u64::from(TICK_HZ_MAX))? as u16,
@@ -581,11 +559,8 @@ impl HostMessage {
                 Ok(Self::Event {
                     seq: fields.integer("seq", 1, INTEGER_MAX)?,
                     name: fields.text("name", 1, NAME_BYTES_MAX)?,
-                    frame: fields
-                        .optional("frame", |f| f.integer("frame", 0, FRAME_MAX))?
-                        .map(|frame| frame as u32),
-                    time_ms: fields
-                        .optional("time_ms", |f| f.integer("time_ms", 0, INTEGER_MAX))?,
+                    frame: fields.optional("frame", |f| f.integer("frame", 0, FRAME_MAX))?.map(|frame| frame as u32),
+                    time_ms: fields.optional("time_ms", |f| f.integer("time_ms", 0, INTEGER_MAX))?,
                     data: fields.any("data")?,
                 })
             }
@@ -597,9 +572,7 @@ impl HostMessage {
                     reason: fields.optional("reason", |f| f.text("reason", 0, REASON_BYTES_MAX))?,
                 })
             }
-            "pong" => Ok(Self::Pong {
-                t: Fields::of("pong", &object).integer("t", 0, INTEGER_MAX)?,
-            }),
+            "pong" => Ok(Self::Pong { t: Fields::of("pong", &object).integer("t", 0, INTEGER_MAX)? }),
             "bye" => {
                 let fields = Fields::of("bye", &object);
                 let code = fields.text("code", 1, NAME_BYTES_MAX)?;
@@ -619,14 +592,9 @@ fn encode(
     max: usize,
     check: impl Fn(&str) -> Result<(), MessageError>,
 ) -> Result<String, MessageError> {
-    let text = serde_json::to_string(message).map_err(|error| MessageError::NotJson {
-        reason: error.to_string(),
-    })?;
+    let text = serde_json::to_string(message).map_err(|error| MessageError::NotJson { reason: error.to_string() })?;
     if text.len() > max {
-        return Err(MessageError::TooLong {
-            bytes: text.len(),
-            max,
-        });
+        return Err(MessageError::TooLong { bytes: text.len(), max });
     }
     check(&text)?;
     Ok(text)
@@ -634,43 +602,26 @@ fn encode(
 
 fn parse(text: &str, max: usize) -> Result<Map<String, Value>, MessageError> {
     if text.len() > max {
-        return Err(MessageError::TooLong {
-            bytes: text.len(),
-            max,
-        });
+        return Err(MessageError::TooLong { bytes: text.len(), max });
     }
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(other) => Err(MessageError::NotAnObject {
-            got: kind_of(&other),
-        }),
-        Err(error) => Err(MessageError::NotJson {
-            reason: error.to_string(),
-        }),
+        Ok(other) => Err(MessageError::NotAnObject { got: kind_of(&other) }),
+        Err(error) => Err(MessageError::NotJson { reason: error.to_string() }),
     }
 }
 
 fn type_of(object: &Map<String, Value>) -> Result<&str, MessageError> {
     let problem = match object.get("type") {
         Some(Value::String(name)) => return Ok(name),
-        Some(other) => Problem::Type {
-            expected: "text",
-            got: kind_of(other),
-        },
+        Some(other) => Problem::Type { expected: "text", got: kind_of(other) },
         None => Problem::Missing,
     };
-    Err(MessageError::Field {
-        message: "message",
-        field: "type".into(),
-        problem,
-    })
+    Err(MessageError::Field { message: "message", field: "type".into(), problem })
 }
 
 fn unknown(got: &str, known: &'static str) -> MessageError {
-    MessageError::UnknownType {
-        got: cut(got, NAME_BYTES_MAX),
-        known,
-    }
+    MessageError::UnknownType { got: cut(got, NAME_BYTES_MAX), known }
 }
 
 /// The longest start of `text` with at most `max` bytes that does not end inside a character.
@@ -700,55 +651,24 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn of(message: &'static str, object: &'a Map<String, Value>) -> Self {
-        Self {
-            message,
-            prefix: String::new(),
-            object,
-        }
+        Self { message, prefix: String::new(), object }
     }
 
     fn error(&self, field: &str, problem: Problem) -> MessageError {
         let field = format!("{}{field}", self.prefix);
-        MessageError::Field {
-            message: self.message,
-            field,
-            problem,
-        }
+        MessageError::Field { message: self.message, field, problem }
     }
 
     fn wrong(&self, field: &str, expected: &'static str, got: &Value) -> MessageError {
-        self.error(
-            field,
-            Problem::Type {
-                expected,
-                got: kind_of(got),
-            },
-        )
+        self.error(field, Problem::Type { expected, got: kind_of(got) })
     }
 
-    fn length(
-        &self,
-        field: &str,
-        got: usize,
-        min: usize,
-        max: usize,
-        unit: &'static str,
-    ) -> MessageError {
-        self.error(
-            field,
-            Problem::Length {
-                got,
-                min,
-                max,
-                unit,
-            },
-        )
+    fn length(&self, field: &str, got: usize, min: usize, max: usize, unit: &'static str) -> MessageError {
+        self.error(field, Problem::Length { got, min, max, unit })
     }
 
     fn get(&self, field: &str) -> Result<&'a Value, MessageError> {
-        self.object
-            .get(field)
-            .ok_or_else(|| self.error(field, Problem::Missing))
+        self.object.get(field).ok_or_else(|| self.error(field, Problem::Missing))
     }
 
     fn optional<T>(
@@ -779,9 +699,7 @@ impl<'a> Fields<'a> {
 
     fn boolean(&self, field: &str) -> Result<bool, MessageError> {
         let value = self.get(field)?;
-        value
-            .as_bool()
-            .ok_or_else(|| self.wrong(field, "true or false", value))
+        value.as_bool().ok_or_else(|| self.wrong(field, "true or false", value))
     }
 
     fn text(&self, field: &str, min: usize, max: usize) -> Result<String, MessageError> {
@@ -807,10 +725,7 @@ impl<'a> Fields<'a> {
 
     fn hash(&self, field: &str) -> Result<String, MessageError> {
         let text = self.text(field, HASH_BYTES, HASH_BYTES)?;
-        if !text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        {
+        if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             let expected = "64 lower-case hexadecimal digits";
             return Err(self.error(field, Problem::Value { expected }));
         }
@@ -824,8 +739,7 @@ impl<'a> Fields<'a> {
                 return Err(f.wrong("noise", "text", value));
             };
             let expected = "64 characters of URL-safe base64 without padding";
-            HandshakeMessage::from_base64(text)
-                .map_err(|_| f.error("noise", Problem::Value { expected }))
+            HandshakeMessage::from_base64(text).map_err(|_| f.error("noise", Problem::Value { expected }))
         })
     }
 
@@ -835,11 +749,7 @@ impl<'a> Fields<'a> {
             return Err(self.wrong(field, "an object", value));
         };
         let prefix = format!("{}{field}.", self.prefix);
-        Ok(Fields {
-            message: self.message,
-            prefix,
-            object,
-        })
+        Ok(Fields { message: self.message, prefix, object })
     }
 
     fn players(&self) -> Result<Vec<PlayerName>, MessageError> {
@@ -857,11 +767,7 @@ impl<'a> Fields<'a> {
                     return Err(self.wrong(&format!("players[{index}]"), "an object", value));
                 };
                 let prefix = format!("players[{index}].");
-                let fields = Fields {
-                    message: self.message,
-                    prefix,
-                    object,
-                };
+                let fields = Fields { message: self.message, prefix, object };
                 Ok(PlayerName {
                     player: fields.integer("player", 0, u64::from(u16::MAX))? as u16,
                     name: fields.text("name", 0, NAME_BYTES_MAX)?,
@@ -888,23 +794,13 @@ mod tests {
             room: "race-1".into(),
             player: 1,
             players: vec![
-                PlayerName {
-                    player: 0,
-                    name: "Ada \"the\" First".into(),
-                },
-                PlayerName {
-                    player: 1,
-                    name: "Zoë".into(),
-                },
+                PlayerName { player: 0, name: "Ada \"the\" First".into() },
+                PlayerName { player: 1, name: "Zoë".into() },
             ],
             udp_port: Some(4_000),
             noise: Some(noise()),
             tick_hz: 50,
-            rules: RulesInfo {
-                name: "drag-race".into(),
-                version: "0.1.0".into(),
-                hash: "0123456789abcdef".repeat(4),
-            },
+            rules: RulesInfo { name: "drag-race".into(), version: "0.1.0".into(), hash: "0123456789abcdef".repeat(4) },
             phase: Phase::Gathering,
             resumed: false,
         }
@@ -918,17 +814,9 @@ mod tests {
                 noise: Some(noise()),
                 after: Some(0),
             },
-            ClientMessage::Hello {
-                protocol: 9,
-                ticket: "t".into(),
-                noise: None,
-                after: None,
-            },
+            ClientMessage::Hello { protocol: 9, ticket: "t".into(), noise: None, after: None },
             ClientMessage::Ready,
-            ClientMessage::Action {
-                id: INTEGER_MAX,
-                data: json!({"car": "x", "n": [1, -2.5, null]}),
-            },
+            ClientMessage::Action { id: INTEGER_MAX, data: json!({"car": "x", "n": [1, -2.5, null]}) },
             ClientMessage::Leave,
             ClientMessage::Ping { t: 5 },
         ]
@@ -944,36 +832,16 @@ mod tests {
                 time_ms: Some(1_800_000_000_000),
                 data: json!({"seconds": 3}),
             },
-            HostMessage::Event {
-                seq: 2,
-                name: "e".into(),
-                frame: None,
-                time_ms: None,
-                data: Value::Null,
-            },
-            HostMessage::ActionResult {
-                id: 0,
-                accepted: true,
-                reason: None,
-            },
-            HostMessage::ActionResult {
-                id: 1,
-                accepted: false,
-                reason: Some("no such car".into()),
-            },
+            HostMessage::Event { seq: 2, name: "e".into(), frame: None, time_ms: None, data: Value::Null },
+            HostMessage::ActionResult { id: 0, accepted: true, reason: None },
+            HostMessage::ActionResult { id: 1, accepted: false, reason: Some("no such car".into()) },
             HostMessage::Pong { t: 5 },
         ];
         for &code in RefusalCode::ALL {
-            all.push(HostMessage::Refused {
-                code,
-                reason: "because".into(),
-            });
+            all.push(HostMessage::Refused { code, reason: "because".into() });
         }
         for &code in ByeCode::ALL {
-            all.push(HostMessage::Bye {
-                code,
-                reason: String::new(),
-            });
+            all.push(HostMessage::Bye { code, reason: String::new() });
         }
         all
     }
@@ -995,50 +863,25 @@ mod tests {
 
     #[test]
     fn the_json_is_the_one_specified() {
-        let hello = ClientMessage::Hello {
-            protocol: 1,
-            ticket: "abc".into(),
-            noise: None,
-            after: Some(7),
-        };
-        assert_eq!(
-            hello.encode().unwrap(),
-            r#"{"type":"hello","protocol":1,"ticket":"abc","after":7}"#
-        );
-        assert_eq!(
-            ClientMessage::Ready.encode().unwrap(),
-            r#"{"type":"ready"}"#
-        );
-        let bye = HostMessage::Bye {
-            code: ByeCode::HostClosing,
-            reason: "good night".into(),
-        };
-        assert_eq!(
-            bye.encode().unwrap(),
-            r#"{"type":"bye","code":"host_closing","reason":"good night"}"#
-        );
+        let hello = ClientMessage::Hello { protocol: 1, ticket: "abc".into(), noise: None, after: Some(7) };
+        assert_eq!(hello.encode().unwrap(), r#"{"type":"hello","protocol":1,"ticket":"abc","after":7}"#);
+        assert_eq!(ClientMessage::Ready.encode().unwrap(), r#"{"type":"ready"}"#);
+        let bye = HostMessage::Bye { code: ByeCode::HostClosing, reason: "good night".into() };
+        assert_eq!(bye.encode().unwrap(), r#"{"type":"bye","code":"host_closing","reason":"good night"}"#);
         insta::assert_snapshot!(welcome().encode().unwrap(), @r#"{"type":"welcome","session":4294967295,"room":"race-1","player":1,"players":[{"player":0,"name":"Ada \"the\" First"},{"player":1,"name":"Zoë"}],"udp_port":4000,"noise":"-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7","tick_hz":50,"rules":{"name":"drag-race","version":"0.1.0","hash":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},"phase":"gathering","resumed":false}"#);
     }
 
     #[test]
     fn unknown_fields_are_ignored_and_null_is_absent() {
         let text = r#"{"new":{"a":[1]},"ticket":"t","protocol":1,"noise":null,"type":"hello"}"#;
-        let hello = ClientMessage::Hello {
-            protocol: 1,
-            ticket: "t".into(),
-            noise: None,
-            after: None,
-        };
+        let hello = ClientMessage::Hello { protocol: 1, ticket: "t".into(), noise: None, after: None };
         assert_eq!(ClientMessage::decode(text), Ok(hello));
     }
 
     #[test]
     fn unknown_codes_are_read_as_other() {
         let text = r#"{"type":"bye","code":"eclipse","reason":"r"}"#;
-        let bye = HostMessage::Bye {
-            code: ByeCode::Other,
-            reason: "r".into(),
-        };
+        let bye = HostMessage::Bye { code: ByeCode::Other, reason: "r".into() };
         assert_eq!(HostMessage::decode(text), Ok(bye));
     }
 
@@ -1049,29 +892,14 @@ mod tests {
 
     #[test]
     fn errors_name_the_field() {
-        let many = format!(
-            r#"{{"type":"action","id":1,"data":"{}"}}"#,
-            "x".repeat(1_023)
-        );
+        let many = format!(r#"{{"type":"action","id":1,"data":"{}"}}"#, "x".repeat(1_023));
         let cases = [
-            (
-                "",
-                "the message is not JSON: EOF while parsing a value at line 1 column 0",
-            ),
+            ("", "the message is not JSON: EOF while parsing a value at line 1 column 0"),
             ("[]", "a message is a JSON object; this is a list"),
             ("{}", "`type` of `message` is missing"),
-            (
-                r#"{"type":3}"#,
-                "`type` of `message` must be text, not a number",
-            ),
-            (
-                r#"{"type":"hallo"}"#,
-                "unknown message type `hallo`; known are hello, ready, action, leave, ping",
-            ),
-            (
-                r#"{"type":"hello","ticket":"t"}"#,
-                "`protocol` of `hello` is missing",
-            ),
+            (r#"{"type":3}"#, "`type` of `message` must be text, not a number"),
+            (r#"{"type":"hallo"}"#, "unknown message type `hallo`; known are hello, ready, action, leave, ping"),
+            (r#"{"type":"hello","ticket":"t"}"#, "`protocol` of `hello` is missing"),
             (
                 r#"{"type":"hello","protocol":"1","ticket":"t"}"#,
                 "`protocol` of `hello` must be a whole number, not text",
@@ -1080,10 +908,7 @@ mod tests {
                 r#"{"type":"hello","protocol":1.5,"ticket":"t"}"#,
                 "`protocol` of `hello` must be a whole number from 0 to 4294967295",
             ),
-            (
-                r#"{"type":"hello","protocol":1,"ticket":""}"#,
-                "`ticket` of `hello` must have 1 to 2048 bytes; it has 0",
-            ),
+            (r#"{"type":"hello","protocol":1,"ticket":""}"#, "`ticket` of `hello` must have 1 to 2048 bytes; it has 0"),
             (
                 r#"{"type":"hello","protocol":1,"ticket":"t","noise":"AAAA"}"#,
                 "`noise` of `hello` must be 64 characters of URL-safe base64 without padding",
@@ -1092,18 +917,12 @@ mod tests {
                 r#"{"type":"hello","protocol":1,"ticket":"t","after":-1}"#,
                 "`after` of `hello` must be a whole number from 0 to 9007199254740991",
             ),
-            (
-                r#"{"type":"action","id":1}"#,
-                "`data` of `action` is missing",
-            ),
+            (r#"{"type":"action","id":1}"#, "`data` of `action` is missing"),
             (
                 r#"{"type":"ping","t":9007199254740992}"#,
                 "`t` of `ping` must be a whole number from 0 to 9007199254740991",
             ),
-            (
-                many.as_str(),
-                "`data` of `action` must have 0 to 1024 bytes; it has 1025",
-            ),
+            (many.as_str(), "`data` of `action` must have 0 to 1024 bytes; it has 1025"),
         ];
         for (text, expected) in cases {
             assert_eq!(complaint(text), expected, "{text}");
@@ -1111,45 +930,25 @@ mod tests {
         let mut bad = serde_json::to_value(welcome()).unwrap();
         bad["players"][1]["name"] = json!(5);
         let error = HostMessage::decode(&bad.to_string()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`players[1].name` of `welcome` must be text, not a number"
-        );
+        assert_eq!(error.to_string(), "`players[1].name` of `welcome` must be text, not a number");
         let mut bad = serde_json::to_value(welcome()).unwrap();
         bad["rules"]["hash"] = json!("Z".repeat(64));
         let error = HostMessage::decode(&bad.to_string()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`rules.hash` of `welcome` must be 64 lower-case hexadecimal digits"
-        );
+        assert_eq!(error.to_string(), "`rules.hash` of `welcome` must be 64 lower-case hexadecimal digits");
     }
 
     /// Each field of each message, taken away or replaced by something of another type, is named in the error, or the
     /// field is one that may be absent.
     #[test]
     fn every_field_is_checked() {
-        let wrong = [
-            json!([[]]),
-            json!(-1),
-            json!(1.5),
-            json!("\u{0}".repeat(3_000)),
-            json!(true),
-        ];
+        let wrong = [json!([[]]), json!(-1), json!(1.5), json!("\u{0}".repeat(3_000)), json!(true)];
         let mut refused = 0;
-        let client = client_messages()
-            .into_iter()
-            .map(|m| serde_json::to_value(m).unwrap());
-        let host = host_messages()
-            .into_iter()
-            .map(|m| serde_json::to_value(m).unwrap());
+        let client = client_messages().into_iter().map(|m| serde_json::to_value(m).unwrap());
+        let host = host_messages().into_iter().map(|m| serde_json::to_value(m).unwrap());
         for (of_host, message) in client.map(|m| (false, m)).chain(host.map(|m| (true, m))) {
             let read = |value: &Value| {
                 let text = value.to_string();
-                if of_host {
-                    HostMessage::decode(&text).map(drop)
-                } else {
-                    ClientMessage::decode(&text).map(drop)
-                }
+                if of_host { HostMessage::decode(&text).map(drop) } else { ClientMessage::decode(&text).map(drop) }
             };
             let keys: Vec<String> = message.as_object().unwrap().keys().cloned().collect();
             for key in keys.iter().filter(|key| *key != "type" && *key != "data") {
@@ -1162,9 +961,7 @@ mod tests {
                     assert!(error.contains(&format!("`{key}`")), "{error}");
                 }
                 for value in &wrong {
-                    if value == &message[key]
-                        || (key == "accepted" || key == "resumed") && value == &json!(true)
-                    {
+                    if value == &message[key] || (key == "accepted" || key == "resumed") && value == &json!(true) {
                         continue;
                     }
                     let mut bad = message.clone();
@@ -1186,97 +983,42 @@ mod tests {
     #[test]
     fn sizes_are_bounded_before_anything_is_parsed() {
         let long = " ".repeat(CLIENT_MESSAGE_BYTES_MAX + 1);
-        assert!(matches!(
-            ClientMessage::decode(&long),
-            Err(MessageError::TooLong { .. })
-        ));
+        assert!(matches!(ClientMessage::decode(&long), Err(MessageError::TooLong { .. })));
         let long = " ".repeat(HOST_MESSAGE_BYTES_MAX + 1);
-        assert!(matches!(
-            HostMessage::decode(&long),
-            Err(MessageError::TooLong { .. })
-        ));
+        assert!(matches!(HostMessage::decode(&long), Err(MessageError::TooLong { .. })));
         // Nesting is bounded too.
         let deep = format!("{}{}", "[".repeat(4_000), "]".repeat(4_000));
-        assert!(matches!(
-            ClientMessage::decode(&deep),
-            Err(MessageError::NotJson { .. })
-        ));
+        assert!(matches!(ClientMessage::decode(&deep), Err(MessageError::NotJson { .. })));
     }
 
     #[test]
     fn the_largest_welcome_fits() {
-        let HostMessage::Welcome {
-            session,
-            player,
-            udp_port,
-            noise,
-            tick_hz,
-            rules,
-            phase,
-            resumed,
-            ..
-        } = welcome()
+        let HostMessage::Welcome { session, player, udp_port, noise, tick_hz, rules, phase, resumed, .. } = welcome()
         else {
             panic!()
         };
         let players = (0..PLAYERS_COUNT_MAX)
-            .map(|player| PlayerName {
-                player: player as u16,
-                name: "\u{1}".repeat(NAME_BYTES_MAX),
-            })
+            .map(|player| PlayerName { player: player as u16, name: "\u{1}".repeat(NAME_BYTES_MAX) })
             .collect();
         let room = "\u{1}".repeat(NAME_BYTES_MAX);
-        let message = HostMessage::Welcome {
-            session,
-            room,
-            player,
-            players,
-            udp_port,
-            noise,
-            tick_hz,
-            rules,
-            phase,
-            resumed,
-        };
+        let message =
+            HostMessage::Welcome { session, room, player, players, udp_port, noise, tick_hz, rules, phase, resumed };
         message.encode().unwrap();
     }
 
     #[test]
     fn what_the_other_side_would_refuse_is_not_written() {
-        let hello = ClientMessage::Hello {
-            protocol: 1,
-            ticket: "t".repeat(TICKET_BYTES_MAX + 1),
-            noise: None,
-            after: None,
-        };
+        let hello =
+            ClientMessage::Hello { protocol: 1, ticket: "t".repeat(TICKET_BYTES_MAX + 1), noise: None, after: None };
         assert!(matches!(hello.encode(), Err(MessageError::Field { .. })));
-        let event = |data| HostMessage::Event {
-            seq: 1,
-            name: "e".into(),
-            frame: None,
-            time_ms: None,
-            data,
-        };
-        assert!(matches!(
-            event(json!("x".repeat(HOST_MESSAGE_BYTES_MAX))).encode(),
-            Err(MessageError::TooLong { .. })
-        ));
+        let event = |data| HostMessage::Event { seq: 1, name: "e".into(), frame: None, time_ms: None, data };
+        assert!(matches!(event(json!("x".repeat(HOST_MESSAGE_BYTES_MAX))).encode(), Err(MessageError::TooLong { .. })));
         let deep = (0..200).fold(Value::Null, |inner, _| json!([inner]));
-        assert!(matches!(
-            event(deep).encode(),
-            Err(MessageError::NotJson { .. })
-        ));
+        assert!(matches!(event(deep).encode(), Err(MessageError::NotJson { .. })));
         // Reasons are cut, between characters.
         let reason = "é".repeat(400);
-        let text = HostMessage::Bye {
-            code: ByeCode::Internal,
-            reason,
-        }
-        .encode()
-        .unwrap();
-        let Ok(HostMessage::Bye { reason, .. }) = HostMessage::decode(&text) else {
-            panic!()
-        };
+        let text = HostMessage::Bye { code: ByeCode::Internal, reason }.encode().unwrap();
+        let Ok(HostMessage::Bye { reason, .. }) = HostMessage::decode(&text) else { panic!() };
         assert_eq!(reason, "é".repeat(256));
     }
 

@@ -97,20 +97,12 @@ struct Candidate<A> {
 impl<A: Copy + Eq> Path<A> {
     /// The path of a session with keys: nowhere until a challenge is answered.
     pub fn udp() -> Self {
-        Self {
-            websocket: false,
-            in_use: None,
-            recheck: None,
-            candidate: None,
-        }
+        Self { websocket: false, in_use: None, recheck: None, candidate: None }
     }
 
     /// The path of a session without keys: the WebSocket, for good.
     pub fn websocket() -> Self {
-        Self {
-            websocket: true,
-            ..Self::udp()
-        }
+        Self { websocket: true, ..Self::udp() }
     }
 
     /// Takes note of a valid datagram. `random` must give 8 fresh random bytes; it is called only for a new challenge.
@@ -138,10 +130,7 @@ impl<A: Copy + Eq> Path<A> {
             Asks::Nothing => None,
             Asks::Challenge if heard.newest => {
                 let bytes = *self.recheck.get_or_insert_with(random);
-                Some(Challenge {
-                    to: heard.from,
-                    bytes,
-                })
+                Some(Challenge { to: heard.from, bytes })
             }
             Asks::Challenge => None,
             Asks::Confirmation(bytes) => {
@@ -171,11 +160,8 @@ impl<A: Copy + Eq> Path<A> {
                 }
             }
             _ if heard.newest => {
-                self.candidate = Some(Candidate {
-                    address: heard.from,
-                    challenge: random(),
-                    budget_bytes: heard.bytes,
-                });
+                self.candidate =
+                    Some(Candidate { address: heard.from, challenge: random(), budget_bytes: heard.bytes });
             }
             _ => return None,
         }
@@ -183,13 +169,8 @@ impl<A: Copy + Eq> Path<A> {
         if !heard.newest {
             return None;
         }
-        candidate.budget_bytes = candidate
-            .budget_bytes
-            .checked_sub(CHALLENGE_DATAGRAM_BYTES)?;
-        Some(Challenge {
-            to: candidate.address,
-            bytes: candidate.challenge,
-        })
+        candidate.budget_bytes = candidate.budget_bytes.checked_sub(CHALLENGE_DATAGRAM_BYTES)?;
+        Some(Challenge { to: candidate.address, bytes: candidate.challenge })
     }
 
     /// Takes note of a binary message from the client: payloads go over the WebSocket from now on.
@@ -214,12 +195,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn heard(from: u8, newest: bool, asks: Asks) -> Heard<u8> {
-        Heard {
-            from,
-            bytes: CHALLENGE_DATAGRAM_BYTES,
-            newest,
-            asks,
-        }
+        Heard { from, bytes: CHALLENGE_DATAGRAM_BYTES, newest, asks }
     }
 
     fn fixed(bytes: u8) -> impl FnOnce() -> [u8; 8] {
@@ -234,13 +210,7 @@ mod tests {
     fn at_address_1() -> Path<u8> {
         let mut path = Path::udp();
         let challenge = path.on_datagram(heard(1, true, Asks::Challenge), fixed(11));
-        assert_eq!(
-            challenge,
-            Some(Challenge {
-                to: 1,
-                bytes: [11; 8]
-            })
-        );
+        assert_eq!(challenge, Some(Challenge { to: 1, bytes: [11; 8] }));
         assert_eq!(path.route(), Route::Nowhere);
         path.on_datagram(heard(1, true, Asks::Confirmation([11; 8])), never);
         assert_eq!(path.route(), Route::Udp(1));
@@ -257,15 +227,10 @@ mod tests {
     #[test]
     fn a_new_address_waits_while_the_old_one_is_served() {
         let mut path = at_address_1();
-        let challenge = path
-            .on_datagram(heard(2, true, Asks::Nothing), fixed(22))
-            .unwrap();
+        let challenge = path.on_datagram(heard(2, true, Asks::Nothing), fixed(22)).unwrap();
         assert_eq!((challenge.to, path.route()), (2, Route::Udp(1)));
         // The challenge comes again with the next datagram, and is the same.
-        assert_eq!(
-            path.on_datagram(heard(2, true, Asks::Nothing), never),
-            Some(challenge)
-        );
+        assert_eq!(path.on_datagram(heard(2, true, Asks::Nothing), never), Some(challenge));
         // The answer from elsewhere, or another answer, does not move it.
         path.on_datagram(heard(1, false, Asks::Confirmation([22; 8])), never);
         path.on_datagram(heard(2, true, Asks::Confirmation([23; 8])), never);
@@ -277,10 +242,7 @@ mod tests {
     #[test]
     fn only_the_newest_datagram_proposes_an_address() {
         let mut path = at_address_1();
-        assert_eq!(
-            path.on_datagram(heard(2, false, Asks::Challenge), never),
-            None
-        );
+        assert_eq!(path.on_datagram(heard(2, false, Asks::Challenge), never), None);
         // A candidate is over when the address in use is heard again.
         path.on_datagram(heard(2, true, Asks::Nothing), fixed(22));
         path.on_datagram(heard(1, true, Asks::Nothing), never);
@@ -297,9 +259,7 @@ mod tests {
         path.on_datagram(heard(1, true, Asks::Nothing), never);
         path.on_datagram(heard(1, true, Asks::Confirmation([11; 8])), never);
         assert_eq!(path.route(), Route::WebSocket);
-        let challenge = path
-            .on_datagram(heard(1, true, Asks::Challenge), fixed(33))
-            .unwrap();
+        let challenge = path.on_datagram(heard(1, true, Asks::Challenge), fixed(33)).unwrap();
         path.on_datagram(heard(1, true, Asks::Confirmation(challenge.bytes)), never);
         assert_eq!(path.route(), Route::Udp(1));
     }

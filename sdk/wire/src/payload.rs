@@ -145,12 +145,7 @@ impl<'a> ToHost<'a> {
             PROBE => match u64::from_le_bytes(reader.array("zeros")?) {
                 0 => Self::Probe,
                 got => {
-                    return Err(PayloadError::Range {
-                        field: "zeros",
-                        got,
-                        min: 0,
-                        max: 0,
-                    });
+                    return Err(PayloadError::Range { field: "zeros", got, min: 0, max: 0 });
                 }
             },
             RESPONSE => Self::Response(reader.array("challenge")?),
@@ -250,13 +245,7 @@ impl<'a> Inputs<'a> {
             count += 1;
         }
         out.clear();
-        Inputs {
-            newest_frame,
-            snapshot_frame,
-            count,
-            entries: &entries,
-        }
-        .encode(out)?;
+        Inputs { newest_frame, snapshot_frame, count, entries: &entries }.encode(out)?;
         Ok(usize::from(count))
     }
 
@@ -281,10 +270,7 @@ impl<'a> Inputs<'a> {
         let newest_frame = self.newest_frame;
         (0..u32::from(self.count)).map_while(move |back| {
             let len = reader.u8("len").ok()?;
-            Some((
-                newest_frame.checked_sub(back)?,
-                reader.bytes("input", usize::from(len)).ok()?,
-            ))
+            Some((newest_frame.checked_sub(back)?, reader.bytes("input", usize::from(len)).ok()?))
         })
     }
 
@@ -310,19 +296,9 @@ impl<'a> Inputs<'a> {
     }
 
     fn check_header(&self) -> Result<(), PayloadError> {
-        in_range(
-            "newest_frame",
-            u64::from(self.newest_frame),
-            0,
-            u64::from(NO_FRAME) - 1,
-        )?;
+        in_range("newest_frame", u64::from(self.newest_frame), 0, u64::from(NO_FRAME) - 1)?;
         let frames = u64::from(self.newest_frame) + 1;
-        in_range(
-            "count",
-            u64::from(self.count),
-            1,
-            frames.min(INPUTS_COUNT_MAX as u64),
-        )
+        in_range("count", u64::from(self.count), 1, frames.min(INPUTS_COUNT_MAX as u64))
     }
 }
 
@@ -388,12 +364,7 @@ impl<'a> Snapshot<'a> {
             let before = usize::from(last) * SNAPSHOT_PART_BYTES;
             (1, SNAPSHOT_PART_BYTES.min(SNAPSHOT_BYTES_MAX - before))
         };
-        in_range(
-            "bytes of the part",
-            self.bytes.len() as u64,
-            min as u64,
-            max as u64,
-        )
+        in_range("bytes of the part", self.bytes.len() as u64, min as u64, max as u64)
     }
 }
 
@@ -401,9 +372,7 @@ impl Encode for Snapshot<'_> {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), PayloadError> {
         self.check()?;
         // The lowest value means "none", so a margin that low is written as the next one.
-        let margin_ms = self
-            .margin_ms
-            .map_or(NO_MARGIN, |margin| margin.max(NO_MARGIN + 1));
+        let margin_ms = self.margin_ms.map_or(NO_MARGIN, |margin| margin.max(NO_MARGIN + 1));
         out.push(SNAPSHOT);
         out.extend_from_slice(&self.frame.to_le_bytes());
         out.push(self.part);
@@ -421,16 +390,7 @@ fn tagged(out: &mut Vec<u8>, kind: u8, bytes: [u8; 8]) {
 }
 
 fn in_range(field: &'static str, got: u64, min: u64, max: u64) -> Result<(), PayloadError> {
-    if (min..=max).contains(&got) {
-        Ok(())
-    } else {
-        Err(PayloadError::Range {
-            field,
-            got,
-            min,
-            max,
-        })
-    }
+    if (min..=max).contains(&got) { Ok(()) } else { Err(PayloadError::Range { field, got, min, max }) }
 }
 
 /// Takes fields off the front of a payload.
@@ -441,19 +401,13 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn bytes(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], PayloadError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or(PayloadError::Truncated { field })?;
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or(PayloadError::Truncated { field })?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], PayloadError> {
-        let (taken, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(PayloadError::Truncated { field })?;
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(PayloadError::Truncated { field })?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -498,12 +452,8 @@ mod tests {
     fn no_payload_of_a_client_is_smaller_than_a_challenge() {
         let mut inputs = Vec::new();
         Inputs::write(0, None, [&[][..]], &mut inputs).unwrap();
-        for payload in [
-            inputs,
-            written(&ToHost::Probe),
-            written(&ToHost::Response([1; 8])),
-            written(&ToHost::Ping(1)),
-        ] {
+        for payload in [inputs, written(&ToHost::Probe), written(&ToHost::Response([1; 8])), written(&ToHost::Ping(1))]
+        {
             assert!(payload.len() >= written(&ToClient::Challenge([0; 8])).len());
             for shorter in 0..payload.len() {
                 assert!(ToHost::decode(&payload[..shorter]).is_err());
@@ -517,10 +467,7 @@ mod tests {
         Inputs::write(0x0102_0304, Some(5), [&[9, 8][..], &[], &[7]], &mut out).unwrap();
         assert_eq!(out, [1, 4, 3, 2, 1, 5, 0, 0, 0, 3, 2, 9, 8, 0, 1, 7]);
         assert_eq!(written(&ToHost::Probe), [2, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(
-            written(&ToHost::Response([1, 2, 3, 4, 5, 6, 7, 8])),
-            [3, 1, 2, 3, 4, 5, 6, 7, 8]
-        );
+        assert_eq!(written(&ToHost::Response([1, 2, 3, 4, 5, 6, 7, 8])), [3, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(written(&ToHost::Ping(0x0807)), [4, 7, 8, 0, 0, 0, 0, 0, 0]);
         let snapshot = Snapshot {
             frame: 0x0102_0304,
@@ -532,48 +479,21 @@ mod tests {
         };
         assert_eq!(
             written(&ToClient::Snapshot(snapshot)),
-            [
-                0x81, 4, 3, 2, 1, 0, 1, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 42
-            ]
+            [0x81, 4, 3, 2, 1, 0, 1, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 42]
         );
-        assert_eq!(
-            written(&ToClient::Challenge([1, 2, 3, 4, 5, 6, 7, 8])),
-            [0x82, 1, 2, 3, 4, 5, 6, 7, 8]
-        );
+        assert_eq!(written(&ToClient::Challenge([1, 2, 3, 4, 5, 6, 7, 8])), [0x82, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(written(&ToClient::Pong(1)), [0x84, 1, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn what_does_not_fit_the_specification_is_refused() {
-        let range = |field, got, min, max| {
-            Err(PayloadError::Range {
-                field,
-                got,
-                min,
-                max,
-            })
-        };
-        assert_eq!(
-            ToHost::decode(&[]),
-            Err(PayloadError::Truncated { field: "kind" })
-        );
-        assert_eq!(
-            ToHost::decode(&[0x81]),
-            Err(PayloadError::Kind { got: 0x81 })
-        );
-        assert_eq!(
-            ToClient::decode(&[1]).err(),
-            Some(PayloadError::Kind { got: 1 })
-        );
-        assert_eq!(
-            ToHost::decode(&[2, 1, 0, 0, 0, 0, 0, 0, 0]),
-            range("zeros", 1, 0, 0)
-        );
+        let range = |field, got, min, max| Err(PayloadError::Range { field, got, min, max });
+        assert_eq!(ToHost::decode(&[]), Err(PayloadError::Truncated { field: "kind" }));
+        assert_eq!(ToHost::decode(&[0x81]), Err(PayloadError::Kind { got: 0x81 }));
+        assert_eq!(ToClient::decode(&[1]).err(), Some(PayloadError::Kind { got: 1 }));
+        assert_eq!(ToHost::decode(&[2, 1, 0, 0, 0, 0, 0, 0, 0]), range("zeros", 1, 0, 0));
         let ping = [4, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-        assert_eq!(
-            ToHost::decode(&ping),
-            Err(PayloadError::LeftOver { bytes: 1 })
-        );
+        assert_eq!(ToHost::decode(&ping), Err(PayloadError::LeftOver { bytes: 1 }));
         let inputs = |newest: u8, count: u8| [1, newest, 0, 0, 0, 0, 0, 0, 0, count, 0, 0, 0];
         assert_eq!(ToHost::decode(&inputs(9, 0)), range("count", 0, 1, 10));
         assert_eq!(ToHost::decode(&inputs(99, 17)), range("count", 17, 1, 16));
@@ -581,10 +501,7 @@ mod tests {
         assert!(ToHost::decode(&inputs(2, 3)).is_ok());
         let no_frame = [1, 255, 255, 255, 255, 0, 0, 0, 0, 1, 0];
         let last = u64::from(u32::MAX);
-        assert_eq!(
-            ToHost::decode(&no_frame),
-            range("newest_frame", last, 0, last - 1)
-        );
+        assert_eq!(ToHost::decode(&no_frame), range("newest_frame", last, 0, last - 1));
         let mut long = vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 241];
         long.extend([0; 241]);
         assert_eq!(ToHost::decode(&long), range("len", 241, 0, 240));
@@ -593,31 +510,15 @@ mod tests {
             payload.resize(13 + bytes, 0);
             ToClient::decode(&payload).err()
         };
-        let refused = |field, got, min, max| {
-            Some(PayloadError::Range {
-                field,
-                got,
-                min,
-                max,
-            })
-        };
+        let refused = |field, got, min, max| Some(PayloadError::Range { field, got, min, max });
         assert_eq!(part(0, 0, 0), refused("parts", 0, 1, 8));
         assert_eq!(part(0, 9, 0), refused("parts", 9, 1, 8));
         assert_eq!(part(2, 2, 1), refused("part", 2, 0, 1));
-        assert_eq!(
-            part(0, 2, 1_157),
-            refused("bytes of the part", 1_157, 1_158, 1_158)
-        );
+        assert_eq!(part(0, 2, 1_157), refused("bytes of the part", 1_157, 1_158, 1_158));
         assert_eq!(part(1, 2, 0), refused("bytes of the part", 0, 1, 1_158));
         assert_eq!(part(7, 8, 87), refused("bytes of the part", 87, 1, 86));
-        assert_eq!(
-            part(0, 1, 8_193),
-            refused("bytes of the part", 8_193, 0, 8_192)
-        );
-        assert_eq!(
-            (part(0, 1, 8_192), part(7, 8, 86), part(0, 1, 0)),
-            (None, None, None)
-        );
+        assert_eq!(part(0, 1, 8_193), refused("bytes of the part", 8_193, 0, 8_192));
+        assert_eq!((part(0, 1, 8_192), part(7, 8, 86), part(0, 1, 0)), (None, None, None));
     }
 
     #[test]
@@ -631,9 +532,7 @@ mod tests {
             bytes: &[],
         };
         let bytes = written(&ToClient::Snapshot(snapshot));
-        let Ok(ToClient::Snapshot(read)) = ToClient::decode(&bytes) else {
-            panic!()
-        };
+        let Ok(ToClient::Snapshot(read)) = ToClient::decode(&bytes) else { panic!() };
         assert_eq!(read.margin_ms, Some(i16::MIN + 1));
     }
 
@@ -646,10 +545,7 @@ mod tests {
         assert_eq!(Inputs::write(100, None, sixteen, &mut out), Ok(4));
         assert!(out.len() <= PAYLOAD_BYTES_MAX);
         assert_eq!(Inputs::write(2, None, sixteen, &mut out), Ok(3));
-        assert_eq!(
-            Inputs::write(100, None, [&[1u8; 8][..]; 40], &mut out),
-            Ok(16)
-        );
+        assert_eq!(Inputs::write(100, None, [&[1u8; 8][..]; 40], &mut out), Ok(16));
         assert!(Inputs::write(100, None, [], &mut out).is_err());
         assert!(Inputs::write(100, None, [&[0u8; 241][..]], &mut out).is_err());
         assert!(Inputs::write(u32::MAX, None, [&[][..]], &mut out).is_err());

@@ -16,9 +16,7 @@ use crate::payload::{PayloadError, SNAPSHOT_BYTES_MAX, SNAPSHOT_PART_BYTES, Snap
 /// The parts in which a snapshot travels over UDP: `(part, parts, bytes)` for each.
 ///
 /// Errors: [`PayloadError::Range`] if the snapshot is larger than [`SNAPSHOT_BYTES_MAX`].
-pub fn snapshot_parts(
-    snapshot: &[u8],
-) -> Result<impl Iterator<Item = (u8, u8, &[u8])>, PayloadError> {
+pub fn snapshot_parts(snapshot: &[u8]) -> Result<impl Iterator<Item = (u8, u8, &[u8])>, PayloadError> {
     if snapshot.len() > SNAPSHOT_BYTES_MAX {
         return Err(PayloadError::Range {
             field: "bytes of the snapshot",
@@ -32,9 +30,7 @@ pub fn snapshot_parts(
     // `chunks` of nothing is no chunk, but an empty snapshot is one empty part.
     let empty: Option<&[u8]> = snapshot.is_empty().then_some(&[]);
     let chunks = snapshot.chunks(SNAPSHOT_PART_BYTES).chain(empty);
-    Ok((0..parts)
-        .zip(chunks)
-        .map(move |(part, bytes)| (part, parts, bytes)))
+    Ok((0..parts).zip(chunks).map(move |(part, bytes)| (part, parts, bytes)))
 }
 
 /// A snapshot with all its parts.
@@ -87,13 +83,7 @@ impl Default for Reassembler {
 impl Reassembler {
     /// One that has heard of nothing.
     pub fn new() -> Self {
-        Self {
-            buffer: vec![0; SNAPSHOT_BYTES_MAX],
-            frame: None,
-            parts: 0,
-            have: 0,
-            last_part_bytes: 0,
-        }
+        Self { buffer: vec![0; SNAPSHOT_BYTES_MAX], frame: None, parts: 0, have: 0, last_part_bytes: 0 }
     }
 
     /// Takes one part. `part` must come from [`crate::ToClient::decode`], which checks its sizes; a part with sizes
@@ -148,21 +138,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn snapshot(frame: u32, part: u8, parts: u8, bytes: &[u8]) -> Snapshot<'_> {
-        Snapshot {
-            frame,
-            part,
-            parts,
-            margin_ms: Some(3),
-            newest_input_frame: Some(9),
-            bytes,
-        }
+        Snapshot { frame, part, parts, margin_ms: Some(3), newest_input_frame: Some(9), bytes }
     }
 
     /// The state that a room has at `frame` in these tests.
     fn state(frame: u32, bytes: usize) -> Vec<u8> {
-        (0..bytes)
-            .map(|index| (index as u32 ^ frame.wrapping_mul(31)) as u8)
-            .collect()
+        (0..bytes).map(|index| (index as u32 ^ frame.wrapping_mul(31)) as u8).collect()
     }
 
     #[test]
@@ -170,22 +151,13 @@ mod tests {
         let parts: Vec<_> = snapshot_parts(&[]).unwrap().collect();
         assert_eq!(parts, [(0, 1, &[][..])]);
         let mut joiner = Reassembler::new();
-        let Joined::Whole(whole) = joiner.push(&snapshot(4, 0, 1, &[])) else {
-            panic!()
-        };
+        let Joined::Whole(whole) = joiner.push(&snapshot(4, 0, 1, &[])) else { panic!() };
         assert_eq!((whole.frame, whole.bytes), (4, &[][..]));
     }
 
     #[test]
     fn sizes_around_the_edges_are_cut_as_specified() {
-        for (bytes, parts) in [
-            (1, 1),
-            (1_158, 1),
-            (1_159, 2),
-            (2_316, 2),
-            (2_317, 3),
-            (8_192, 8),
-        ] {
+        for (bytes, parts) in [(1, 1), (1_158, 1), (1_159, 2), (2_316, 2), (2_317, 3), (8_192, 8)] {
             let state = state(1, bytes);
             let cut: Vec<_> = snapshot_parts(&state).unwrap().collect();
             assert_eq!(cut.len(), parts, "{bytes}");
@@ -200,29 +172,21 @@ mod tests {
     fn a_whole_snapshot_in_one_part_is_taken() {
         let state = state(1, SNAPSHOT_BYTES_MAX);
         let mut joiner = Reassembler::new();
-        let Joined::Whole(whole) = joiner.push(&snapshot(1, 0, 1, &state)) else {
-            panic!()
-        };
+        let Joined::Whole(whole) = joiner.push(&snapshot(1, 0, 1, &state)) else { panic!() };
         assert_eq!(whole.bytes, state);
     }
 
     #[test]
     fn older_frames_and_repeated_parts_are_stale() {
         let mut joiner = Reassembler::new();
-        assert!(matches!(
-            joiner.push(&snapshot(5, 0, 1, b"five")),
-            Joined::Whole(_)
-        ));
+        assert!(matches!(joiner.push(&snapshot(5, 0, 1, b"five")), Joined::Whole(_)));
         assert_eq!(joiner.push(&snapshot(5, 0, 1, b"five")), Joined::Stale);
         assert_eq!(joiner.push(&snapshot(4, 0, 1, b"four")), Joined::Stale);
         let full = [0; SNAPSHOT_PART_BYTES];
         assert_eq!(joiner.push(&snapshot(6, 0, 2, &full)), Joined::Partial);
         assert_eq!(joiner.push(&snapshot(6, 0, 2, &full)), Joined::Stale);
         assert_eq!(joiner.push(&snapshot(6, 2, 3, b"x")), Joined::Contradiction);
-        assert!(matches!(
-            joiner.push(&snapshot(7, 0, 1, b"seven")),
-            Joined::Whole(_)
-        ));
+        assert!(matches!(joiner.push(&snapshot(7, 0, 1, b"seven")), Joined::Whole(_)));
         assert_eq!(joiner.push(&snapshot(6, 1, 2, b"late")), Joined::Stale);
     }
 
@@ -230,17 +194,10 @@ mod tests {
     fn parts_that_were_never_decoded_do_no_harm() {
         let mut joiner = Reassembler::new();
         let huge = vec![0; 9_000];
-        for (part, parts, bytes) in [
-            (255, 255, &huge[..1]),
-            (8, 9, &[]),
-            (0, 0, &[]),
-            (0, 1, &huge),
-            (7, 8, &huge[..1_158]),
-        ] {
-            assert_eq!(
-                joiner.push(&snapshot(1, part, parts, bytes)),
-                Joined::Contradiction
-            );
+        for (part, parts, bytes) in
+            [(255, 255, &huge[..1]), (8, 9, &[]), (0, 0, &[]), (0, 1, &huge), (7, 8, &huge[..1_158])]
+        {
+            assert_eq!(joiner.push(&snapshot(1, part, parts, bytes)), Joined::Contradiction);
         }
     }
 

@@ -28,10 +28,7 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn new() -> Self {
-        Self {
-            top: None,
-            bits: [0; WORDS],
-        }
+        Self { top: None, bits: [0; WORDS] }
     }
 
     /// Whether `seq` may still be opened. Changes nothing. `Ok(true)`: it is higher than all before it.

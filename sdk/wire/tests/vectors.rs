@@ -4,8 +4,7 @@
 use std::fmt::Write;
 
 use holeshot_wire::{
-    ClientHandshake, ClientMessage, HostKeypair, Inputs, Sealer, Snapshot, ToClient, ToHost,
-    accept, payload::Encode,
+    ClientHandshake, ClientMessage, HostKeypair, Inputs, Sealer, Snapshot, ToClient, ToHost, accept, payload::Encode,
 };
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/VECTORS.md");
@@ -13,9 +12,7 @@ const TICKET: &str = "a.ticket";
 const SESSION: u32 = 0x0102_0304;
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// The bytes `first`, `first + 1`, and so on.
@@ -32,17 +29,12 @@ fn sealed(out: &mut String, sealer: &mut Sealer, name: &str, payload: &impl Enco
     payload.encode(&mut plain).unwrap();
     let sequence = sealer.seal(payload, &mut datagram).unwrap();
     row(out, &format!("{name}: payload"), &plain);
-    row(
-        out,
-        &format!("{name}: datagram, sequence {sequence}"),
-        &datagram,
-    );
+    row(out, &format!("{name}: datagram, sequence {sequence}"), &datagram);
 }
 
 fn vectors() -> String {
     let host = HostKeypair::from_private(counting(0x00)).unwrap();
-    let (client, message_1) =
-        ClientHandshake::start(&host.public(), TICKET, counting(0x20)).unwrap();
+    let (client, message_1) = ClientHandshake::start(&host.public(), TICKET, counting(0x20)).unwrap();
     let (host_keys, message_2) = accept(&host, TICKET, &message_1, counting(0x40)).unwrap();
     let client_keys = client.finish(&message_2).unwrap();
     let (mut client_sealer, mut client_opener) = client_keys.into_client(SESSION);
@@ -59,79 +51,29 @@ fn vectors() -> String {
     row(&mut out, "host's public key", &host.public());
     row(&mut out, "client's ephemeral private key", &counting(0x20));
     row(&mut out, "host's ephemeral private key", &counting(0x40));
-    row(
-        &mut out,
-        "prologue",
-        format!("holeshot/1\n{TICKET}").as_bytes(),
-    );
+    row(&mut out, "prologue", format!("holeshot/1\n{TICKET}").as_bytes());
     row(&mut out, "message 1", &message_1.0);
     writeln!(out, "| message 1, in JSON | `{}` |", message_1.to_base64()).unwrap();
     row(&mut out, "message 2", &message_2.0);
     writeln!(out, "| message 2, in JSON | `{}` |", message_2.to_base64()).unwrap();
-    let hello = ClientMessage::Hello {
-        protocol: 1,
-        ticket: TICKET.into(),
-        noise: Some(message_1),
-        after: None,
-    };
+    let hello = ClientMessage::Hello { protocol: 1, ticket: TICKET.into(), noise: Some(message_1), after: None };
     writeln!(out, "\n```json\n{}\n```", hello.encode().unwrap()).unwrap();
 
-    writeln!(
-        out,
-        "\n## Datagrams\n\nWith the keys of this handshake, session {SESSION}.\n"
-    )
-    .unwrap();
+    writeln!(out, "\n## Datagrams\n\nWith the keys of this handshake, session {SESSION}.\n").unwrap();
     out.push_str("| what | bytes |\n| --- | --- |\n");
     sealed(&mut out, &mut client_sealer, "Probe", &ToHost::Probe);
-    sealed(
-        &mut out,
-        &mut client_sealer,
-        "Response",
-        &ToHost::Response([1, 2, 3, 4, 5, 6, 7, 8]),
-    );
+    sealed(&mut out, &mut client_sealer, "Response", &ToHost::Response([1, 2, 3, 4, 5, 6, 7, 8]));
     let mut inputs = Vec::new();
-    Inputs::write(
-        300,
-        Some(297),
-        [&[0xA0, 0xA1][..], &[0xB0], &[]],
-        &mut inputs,
-    )
-    .unwrap();
+    Inputs::write(300, Some(297), [&[0xA0, 0xA1][..], &[0xB0], &[]], &mut inputs).unwrap();
     let inputs = ToHost::decode(&inputs).unwrap();
-    sealed(
-        &mut out,
-        &mut client_sealer,
-        "Inputs for frames 300, 299, 298",
-        &inputs,
-    );
-    sealed(
-        &mut out,
-        &mut client_sealer,
-        "Ping",
-        &ToHost::Ping(0x1122_3344_5566_7788),
-    );
+    sealed(&mut out, &mut client_sealer, "Inputs for frames 300, 299, 298", &inputs);
+    sealed(&mut out, &mut client_sealer, "Ping", &ToHost::Ping(0x1122_3344_5566_7788));
     let challenge = ToClient::Challenge([1, 2, 3, 4, 5, 6, 7, 8]);
     sealed(&mut out, &mut host_sealer, "Challenge", &challenge);
-    let snapshot = Snapshot {
-        frame: 299,
-        part: 0,
-        parts: 1,
-        margin_ms: Some(-7),
-        newest_input_frame: Some(300),
-        bytes: b"state",
-    };
-    sealed(
-        &mut out,
-        &mut host_sealer,
-        "Snapshot",
-        &ToClient::Snapshot(snapshot),
-    );
-    sealed(
-        &mut out,
-        &mut host_sealer,
-        "Pong",
-        &ToClient::Pong(0x1122_3344_5566_7788),
-    );
+    let snapshot =
+        Snapshot { frame: 299, part: 0, parts: 1, margin_ms: Some(-7), newest_input_frame: Some(300), bytes: b"state" };
+    sealed(&mut out, &mut host_sealer, "Snapshot", &ToClient::Snapshot(snapshot));
+    sealed(&mut out, &mut host_sealer, "Pong", &ToClient::Pong(0x1122_3344_5566_7788));
 
     // What stands in the file opens on the other side.
     let (mut datagram, mut opened) = (Vec::new(), 0);
@@ -150,8 +92,5 @@ fn the_file_holds_the_vectors_of_this_code() {
         std::fs::write(FILE, &made).unwrap();
     }
     let kept = std::fs::read_to_string(FILE).unwrap_or_default();
-    assert_eq!(
-        kept, made,
-        "if this change of the protocol is meant, write VECTORS.md anew"
-    );
+    assert_eq!(kept, made, "if this change of the protocol is meant, write VECTORS.md anew");
 }

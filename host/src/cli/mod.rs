@@ -1,0 +1,96 @@
+//! The command line: what can be asked for, and how it is answered. People get text, programs get `--json`.
+//!
+//! Exit codes: 0 done, 1 failed (the reason is on standard error), 2 the command line or the settings are wrong.
+
+mod serve;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::ConfigError;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "holeshot",
+    version,
+    about = "A game host in one binary: networking, a 20 ms clock, events and records. The rules are a WebAssembly module",
+    after_help = "Without a command, `serve` runs. `holeshot race` shows a race in this terminal.",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct OutputArgs {
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    /// What to log: a level (error, warn, info, debug, trace) or filters like `holeshot::shard=debug,warn`
+    #[arg(long, global = true, env = "HOLESHOT_LOG", value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a host until ctrl-C
+    Serve(serve::ServeArgs),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let command = cli.command.unwrap_or(Command::Serve(cli.serve));
+    let quiet = !matches!(command, Command::Serve(_));
+    if let Err(error) = log_to_stderr(&cli.output, quiet) {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the system gives no threads or timers: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let json = cli.output.json;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Serve(args) => serve::serve(args, json).await,
+        }
+    });
+    // What is still blocked (a resolver, a disk) must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn log_to_stderr(output: &OutputArgs, quiet: bool) -> anyhow::Result<()> {
+    // Other people's crates say at INFO what concerns nobody here.
+    let default = if quiet { "error" } else { "warn,holeshot=info" };
+    let filter = output.log.as_deref().unwrap_or(default);
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| anyhow::anyhow!("--log {filter:?} is no filter: {error}. Try `--log debug`"))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if output.json {
+        logs.json().init();
+    } else {
+        logs.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! `holeshot serve`: a host until somebody stops it.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+
+use crate::config::Settings;
+use crate::server::{FLUSH_WAIT_S, Server};
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct ServeArgs {
+    /// Settings file (TOML); its keys are the flags' names with `_`. Flags and environment are stronger
+    #[arg(long, env = "HOLESHOT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
+    let file = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+    let config = args.settings.over(file).resolve()?;
+    // Listened for from the start: a signal that comes while the host starts must stop it too.
+    let stop = stop_signal()?;
+    let server = Server::start(config).await?;
+    announce(&server, json);
+    let signal = stop.await;
+    if !json {
+        eprintln!(
+            "{signal}: ending the rooms and recording what happened, up to {FLUSH_WAIT_S} s. Once more to stop at once."
+        );
+    }
+    let again = stop_signal()?;
+    let flush = tokio::select! {
+        flush = server.stop() => flush?,
+        signal = again => anyhow::bail!("{signal} came a second time; events that are not recorded yet will be at the next start"),
+    };
+    if json {
+        println!("{}", json!({ "stopped": true, "events_stored": flush.stored, "events_left": flush.left }));
+    } else if flush.left > 0 {
+        eprintln!("stopped; {} events are not recorded yet and will be at the next start", flush.left);
+    } else {
+        eprintln!("stopped; all {} events are recorded", flush.stored);
+    }
+    Ok(())
+}
+
+fn announce(server: &Server, json: bool) {
+    let addresses = server.addresses();
+    if json {
+        println!("{}", json!({ "host": server.host_id(), "url": server.url(), "listen": addresses }));
+        return;
+    }
+    println!("Holeshot {} runs as {}", env!("CARGO_PKG_VERSION"), server.host_id());
+    println!("  HTTP and WebSocket  {}  (API: {}/openapi.json)", addresses.http, server.url());
+    println!("  datagrams (UDP)     {}", addresses.udp);
+    println!("  events (MQTT)       {}  (topics: holeshot/v1/#)", addresses.mqtt);
+    println!("  records (SQLite)    {}", addresses.records.display());
+    println!("Two drivers for a first race: holeshot bots --url {}", server.url());
+    println!("Stop with ctrl-C.");
+}
+
+/// Waits for the signal that stops a process: ctrl-C, or SIGTERM where there is such a thing. Gives its name.
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .context("cannot listen for the signal that stops a host")?;
+    #[cfg(unix)]
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+        .context("cannot listen for ctrl-C")?;
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = interrupt.recv() => "ctrl-C",
+            _ = terminate.recv() => "SIGTERM",
+        }
+        #[cfg(not(unix))]
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "ctrl-C",
+            // Nobody can stop this host in order; it then runs until it is killed.
+            Err(_) => std::future::pending().await,
+        }
+    })
+}

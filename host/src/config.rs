@@ -1,0 +1,239 @@
+//! Settings: from flags, environment variables and a TOML file, in that order of strength, over defaults. Parsed and checked
+//! here; everything behind takes the result as it is.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// What a person may set. Flag `--http-listen`, variable `HOLESHOT_HTTP_LISTEN` and key `http_listen` of the file are the same setting.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address for HTTP and WebSocket [default: 127.0.0.1:7700]; port 0 lets the system pick one
+    #[arg(long, env = "HOLESHOT_HTTP_LISTEN", value_name = "ADDRESS")]
+    pub http_listen: Option<SocketAddr>,
+    /// Address for the players' datagrams (UDP) [default: the HTTP address, port 7700]
+    #[arg(long, env = "HOLESHOT_UDP_LISTEN", value_name = "ADDRESS")]
+    pub udp_listen: Option<SocketAddr>,
+    /// Address of the embedded MQTT broker [default: 127.0.0.1:1883]
+    #[arg(long, env = "HOLESHOT_MQTT_LISTEN", value_name = "ADDRESS")]
+    pub mqtt_listen: Option<SocketAddr>,
+    /// Folder for the records, the outbox, the identity and compiled modules [default: holeshot-data]
+    #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// Rules modules to load besides the drag race; a room names one by its manifest's name
+    #[arg(long = "module", env = "HOLESHOT_MODULES", value_name = "FILE", value_delimiter = ',')]
+    #[serde(default)]
+    pub modules: Vec<PathBuf>,
+    /// Threads that step rooms, 1 to the number of cores [default: 1]
+    #[arg(long, env = "HOLESHOT_SHARDS", value_name = "N")]
+    pub shards: Option<usize>,
+    /// Most rooms at a time, 1 to 30000 [default: 4000]
+    #[arg(long, env = "HOLESHOT_ROOMS_MAX", value_name = "N")]
+    pub rooms_max: Option<u32>,
+    /// How long players have to connect, in seconds [default: 60]
+    #[arg(long, env = "HOLESHOT_GATHER_WAIT_S", value_name = "SECONDS")]
+    pub gather_wait_s: Option<u32>,
+    /// How long players have to say that they are ready, in seconds [default: 60]
+    #[arg(long, env = "HOLESHOT_READY_WAIT_S", value_name = "SECONDS")]
+    pub ready_wait_s: Option<u32>,
+    /// How long a player who lost the connection keeps its place, in seconds [default: 10]
+    #[arg(long, env = "HOLESHOT_RECONNECT_GRACE_S", value_name = "SECONDS")]
+    pub reconnect_grace_s: Option<u32>,
+    /// How long a room stays after its end, for players to read the outcome, in seconds [default: 10]
+    #[arg(long, env = "HOLESHOT_LINGER_S", value_name = "SECONDS")]
+    pub linger_s: Option<u32>,
+    /// How long a ticket opens sessions, in seconds [default: 3600]
+    #[arg(long, env = "HOLESHOT_TICKET_LIFETIME_S", value_name = "SECONDS")]
+    pub ticket_lifetime_s: Option<u32>,
+}
+
+/// Settings with every default filled in and every range checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Address for HTTP and WebSocket.
+    pub http_listen: SocketAddr,
+    /// Address for datagrams.
+    pub udp_listen: SocketAddr,
+    /// Address of the embedded broker.
+    pub mqtt_listen: SocketAddr,
+    /// Folder for all that stays.
+    pub data_dir: PathBuf,
+    /// Modules besides the default one.
+    pub modules: Vec<PathBuf>,
+    /// Threads that step rooms.
+    pub shards: usize,
+    /// Most rooms at a time.
+    pub rooms_max: u32,
+    /// Limit of the wait for players to connect, in seconds.
+    pub gather_wait_s: u32,
+    /// Limit of the wait for players to be ready, in seconds.
+    pub ready_wait_s: u32,
+    /// How long a lost player keeps its place, in seconds.
+    pub reconnect_grace_s: u32,
+    /// How long an ended room stays, in seconds.
+    pub linger_s: u32,
+    /// How long a ticket opens sessions, in seconds.
+    pub ticket_lifetime_s: u32,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the settings file {path}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
+    /// The file is not TOML with known keys.
+    #[error("the settings file {path} is not valid:\n{reason}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, column, and what is wrong there.
+        reason: String,
+    },
+    /// A value is out of its range.
+    #[error("setting `{setting}` is {value}; accepted: {accepted}")]
+    OutOfRange {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: u64,
+        /// What is accepted.
+        accepted: String,
+    },
+}
+
+/// Default port for HTTP and WebSocket, and for datagrams: TCP and UDP ports do not collide.
+pub const PORT: u16 = 7700;
+/// Default port of the embedded broker: MQTT's own.
+pub const MQTT_PORT: u16 = 1883;
+/// The rooms that any setting may ask for: each takes two memory mappings of 65,530 that Linux grants a process by default.
+pub const ROOMS_MAX: u32 = 30_000;
+/// A day: a longer wait is a mistake in the units.
+const WAIT_S_MAX: u32 = 86_400;
+
+impl Settings {
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`] or [`ConfigError::Invalid`] with line and key.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.into(), reason: error.to_string() })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Invalid { path: path.into(), reason: error.to_string() })
+    }
+
+    /// These settings, with `weaker` where they say nothing.
+    #[must_use]
+    pub fn over(self, weaker: Self) -> Self {
+        Self {
+            http_listen: self.http_listen.or(weaker.http_listen),
+            udp_listen: self.udp_listen.or(weaker.udp_listen),
+            mqtt_listen: self.mqtt_listen.or(weaker.mqtt_listen),
+            data_dir: self.data_dir.or(weaker.data_dir),
+            modules: if self.modules.is_empty() { weaker.modules } else { self.modules },
+            shards: self.shards.or(weaker.shards),
+            rooms_max: self.rooms_max.or(weaker.rooms_max),
+            gather_wait_s: self.gather_wait_s.or(weaker.gather_wait_s),
+            ready_wait_s: self.ready_wait_s.or(weaker.ready_wait_s),
+            reconnect_grace_s: self.reconnect_grace_s.or(weaker.reconnect_grace_s),
+            linger_s: self.linger_s.or(weaker.linger_s),
+            ticket_lifetime_s: self.ticket_lifetime_s.or(weaker.ticket_lifetime_s),
+        }
+    }
+
+    /// Fills in the defaults and checks every range.
+    ///
+    /// # Errors
+    /// The first setting out of its range.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let http_listen = self.http_listen.unwrap_or_else(|| loopback(PORT));
+        let udp_port = if http_listen.port() == 0 { 0 } else { PORT };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let config = Config {
+            http_listen,
+            udp_listen: self.udp_listen.unwrap_or_else(|| SocketAddr::new(http_listen.ip(), udp_port)),
+            mqtt_listen: self.mqtt_listen.unwrap_or_else(|| loopback(MQTT_PORT)),
+            data_dir: self.data_dir.unwrap_or_else(|| "holeshot-data".into()),
+            modules: self.modules,
+            shards: self.shards.unwrap_or(1),
+            rooms_max: self.rooms_max.unwrap_or(4_000),
+            gather_wait_s: self.gather_wait_s.unwrap_or(60),
+            ready_wait_s: self.ready_wait_s.unwrap_or(60),
+            reconnect_grace_s: self.reconnect_grace_s.unwrap_or(10),
+            linger_s: self.linger_s.unwrap_or(10),
+            ticket_lifetime_s: self.ticket_lifetime_s.unwrap_or(3_600),
+        };
+        check("shards", config.shards as u64, 1, cores as u64)?;
+        check("rooms_max", config.rooms_max.into(), 1, ROOMS_MAX.into())?;
+        for (setting, value, least) in [
+            ("gather_wait_s", config.gather_wait_s, 1),
+            ("ready_wait_s", config.ready_wait_s, 1),
+            ("reconnect_grace_s", config.reconnect_grace_s, 0),
+            ("linger_s", config.linger_s, 0),
+            ("ticket_lifetime_s", config.ticket_lifetime_s, 1),
+        ] {
+            check(setting, value.into(), least, WAIT_S_MAX.into())?;
+        }
+        Ok(config)
+    }
+}
+
+fn check(setting: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange { setting, value, accepted: format!("{least} to {most}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stronger_source_wins_and_defaults_fill_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("holeshot.toml");
+        std::fs::write(&path, "rooms_max = 7\nlinger_s = 3\nhttp_listen = \"0.0.0.0:80\"").unwrap();
+        let flags = Settings { rooms_max: Some(9), ..Settings::default() };
+        let config = flags.over(Settings::read(&path).unwrap()).resolve().unwrap();
+        assert_eq!((config.rooms_max, config.linger_s, config.ready_wait_s), (9, 3, 60));
+        assert_eq!(config.udp_listen, "0.0.0.0:7700".parse().unwrap());
+        let free = Settings { http_listen: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };
+        assert_eq!(free.resolve().unwrap().udp_listen.port(), 0);
+    }
+
+    #[test]
+    fn a_bad_file_is_refused_with_key_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("holeshot.toml");
+        for (text, words) in [
+            ("rooms = 7", ["rooms", "unknown field"]),
+            ("\nrooms_max = \"many\"", ["line 2", "u32"]),
+            ("http_listen = \"here\"", ["http_listen", "socket address"]),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = Settings::read(&path).unwrap_err().to_string();
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        }
+        assert!(Settings::read(&dir.path().join("none")).unwrap_err().to_string().contains("none"));
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named() {
+        let out = |settings: Settings| settings.resolve().unwrap_err().to_string();
+        assert!(
+            out(Settings { shards: Some(0), ..Settings::default() })
+                .starts_with("setting `shards` is 0; accepted: 1 to")
+        );
+        assert!(out(Settings { rooms_max: Some(30_001), ..Settings::default() }).contains("1 to 30000"));
+        assert!(out(Settings { linger_s: Some(86_401), ..Settings::default() }).contains("linger_s"));
+    }
+}

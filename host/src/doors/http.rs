@@ -1,0 +1,298 @@
+//! The HTTP interface: rooms, tickets, records, health. JSON in and out; its description is served at `/openapi.json`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::tickets::Tickets;
+use crate::clock::unix_ms;
+use crate::manager::records::{PAGE_MAX, Records, RecordsError, RoomState, RoomsPage};
+use crate::rooms::{CreateError, CreateRoom, Rooms};
+
+/// Longest request body in bytes: the options and the data of 64 players at their largest, twice over for JSON's escapes.
+pub const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What the interface needs of the rest of the host.
+#[derive(Debug)]
+pub struct Doors {
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// The records.
+    pub records: Records,
+    /// Signs and checks tickets.
+    pub tickets: Tickets,
+    /// How long a ticket opens sessions, in seconds.
+    pub ticket_lifetime_s: u32,
+    /// The host's public key of the handshake.
+    pub host_key: [u8; 32],
+    /// The host's key pair of the handshake.
+    pub keypair: holeshot_wire::HostKeypair,
+    /// Where datagrams are taken.
+    pub udp_address: SocketAddr,
+    /// False before everything runs and from the first moment of a stop.
+    pub ready: AtomicBool,
+    /// WebSockets open at the moment.
+    pub sockets: super::websocket::SocketCount,
+}
+
+/// The host's description of its HTTP interface (OpenAPI 3.1).
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+/// The routes.
+pub fn router(doors: Arc<Doors>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
+        .route("/readyz", get(readyz))
+        .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
+        .route("/api/rooms", get(list_rooms).post(create_room))
+        .route("/api/rooms/{room}", get(one_room))
+        .route("/api/rooms/{room}/join", post(join_room))
+        .route("/api/modules", get(list_modules))
+        .route("/api/hosts", get(list_hosts))
+        .route("/api/events", get(list_events))
+        .route("/ws", get(super::websocket::upgrade))
+        .fallback(async || {
+            ApiError::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "there is nothing here; GET /openapi.json lists what there is",
+            )
+        })
+        .method_not_allowed_fallback(async || {
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this path takes another method; GET /openapi.json lists them",
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(doors)
+}
+
+/// An answer that says what was wrong: `{"error": {"code": "…", "message": "…"}}`.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = json!({ "error": { "code": self.code, "message": self.message } });
+        (self.status, Json(body)).into_response()
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), "bad_request", rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(rejection.status(), "bad_request", rejection.body_text())
+    }
+}
+
+impl From<RecordsError> for ApiError {
+    fn from(error: RecordsError) -> Self {
+        tracing::error!(%error, "the records cannot be read");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "records_unavailable", error.to_string())
+    }
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> Self {
+        let (status, code) = match &error {
+            CreateError::UnknownModule { .. } => (StatusCode::NOT_FOUND, "unknown_module"),
+            CreateError::BadRequest { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "bad_request"),
+            CreateError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused_by_rules"),
+            CreateError::ModuleFault { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "module_fault"),
+            CreateError::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            CreateError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+            CreateError::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+type Shared = State<Arc<Doors>>;
+
+async fn readyz(State(doors): Shared) -> Response {
+    if doors.ready.load(Ordering::Acquire) {
+        Json(json!({ "status": "ready" })).into_response()
+    } else {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the host is starting or stopping").into_response()
+    }
+}
+
+async fn create_room(
+    State(doors): Shared,
+    body: Result<Json<CreateRoom>, JsonRejection>,
+) -> Result<Response, ApiError> {
+    let Json(request) = body?;
+    let created = doors.rooms.create(request).await?;
+    let location = format!("/api/rooms/{}", created.room);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(created)).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Join {
+    player: String,
+}
+
+/// A ticket and where to take it.
+#[derive(Debug, Serialize)]
+struct Joined {
+    room: String,
+    player: u16,
+    ticket: String,
+    expires_ms: u64,
+    ws_url: String,
+    udp_port: u16,
+    host_key: String,
+}
+
+async fn join_room(
+    State(doors): Shared,
+    Path(room): Path<String>,
+    headers: HeaderMap,
+    body: Result<Json<Join>, JsonRejection>,
+) -> Result<Json<Joined>, ApiError> {
+    let Json(Join { player: name }) = body?;
+    let live = doors.rooms.live(&room).ok_or_else(|| no_such_room(&room))?;
+    let player = live.players.iter().position(|player| player.name == name).ok_or_else(|| {
+        let names: Vec<_> = live.players.iter().map(|player| player.name.as_str()).collect();
+        let message = format!("room {room} has no player {name:?}; its players: {}", names.join(", "));
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_player", message)
+    })?;
+    let player = u16::try_from(player).unwrap_or(u16::MAX);
+    let now_s = unix_ms() / 1_000;
+    let lifetime_s = u64::from(doors.ticket_lifetime_s);
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    let ticket = doors
+        .tickets
+        .sign(&room, player, &name, now_s, lifetime_s, id)
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
+    // The name that the client used for this host is the one it can reach.
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    Ok(Json(Joined {
+        room,
+        player,
+        ticket,
+        expires_ms: (now_s + lifetime_s) * 1_000,
+        ws_url: format!("ws://{host}/ws"),
+        udp_port: doors.udp_address.port(),
+        host_key: URL_SAFE_NO_PAD.encode(doors.host_key),
+    }))
+}
+
+fn no_such_room(room: &str) -> ApiError {
+    let message = format!("there is no open room {room:?}; GET /api/rooms lists the rooms");
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_room", message)
+}
+
+/// Rows of a page, unless the request asks for fewer.
+const PAGE_ROWS_DEFAULT: usize = 50;
+/// Most rows of a page: an answer stays below a megabyte or so.
+pub const PAGE_ROWS_MAX: usize = PAGE_MAX;
+
+fn limit_in_range(limit: Option<usize>) -> Result<usize, ApiError> {
+    match limit {
+        None => Ok(PAGE_ROWS_DEFAULT),
+        Some(limit) if (1..=PAGE_ROWS_MAX).contains(&limit) => Ok(limit),
+        Some(limit) => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            format!("`limit` is {limit}; accepted: 1 to {PAGE_ROWS_MAX}"),
+        )),
+    }
+}
+
+/// Runs a question to the records on a thread that may wait for the disk.
+async fn ask<T: Send + 'static>(
+    doors: &Doors,
+    question: impl FnOnce(&Records) -> Result<T, RecordsError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let records = doors.records.clone();
+    let answer = tokio::task::spawn_blocking(move || question(&records))
+        .await
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
+    Ok(answer?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoomsQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+    state: Option<RoomState>,
+}
+
+async fn list_rooms(
+    State(doors): Shared,
+    query: Result<Query<RoomsQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(RoomsQuery { after, limit, state }) = query?;
+    let page = RoomsPage { after, limit: Some(limit_in_range(limit)?), state };
+    let recorded = ask(&doors, move |records| records.rooms(&page)).await?;
+    let open: Vec<_> = doors.rooms.all_live().iter().map(|live| live.summary()).collect();
+    Ok(Json(json!({ "open": open, "recorded": recorded })))
+}
+
+async fn one_room(State(doors): Shared, Path(room): Path<String>) -> Result<Json<Value>, ApiError> {
+    let id = room.clone();
+    let recorded = ask(&doors, move |records| records.room(&id)).await?;
+    let live = doors.rooms.live(&room).map(|live| live.summary());
+    if recorded.is_none() && live.is_none() {
+        let message = format!("there is no room {room:?}, open or recorded; GET /api/rooms lists the rooms");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_room", message));
+    }
+    Ok(Json(json!({ "open": live, "recorded": recorded })))
+}
+
+async fn list_modules(State(doors): Shared) -> Result<Json<Value>, ApiError> {
+    let recorded = ask(&doors, Records::modules).await?;
+    Ok(Json(json!({ "loaded": doors.rooms.modules(), "recorded": recorded })))
+}
+
+async fn list_hosts(State(doors): Shared) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "hosts": ask(&doors, Records::hosts).await? })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    after: Option<i64>,
+    limit: Option<usize>,
+}
+
+async fn list_events(
+    State(doors): Shared,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(EventsQuery { after, limit }) = query?;
+    let limit = limit_in_range(limit)?;
+    let events = ask(&doors, move |records| records.events(after.unwrap_or(0), limit)).await?;
+    Ok(Json(json!({ "events": events })))
+}

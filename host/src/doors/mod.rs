@@ -1,0 +1,5 @@
+//! Where people and programs come in: HTTP and WebSocket on one port. Datagrams come in at the shards.
+
+pub mod http;
+pub mod tickets;
+pub mod websocket;

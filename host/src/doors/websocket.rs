@@ -1,0 +1,290 @@
+//! A player's WebSocket: the upgrade, the hello with its ticket and handshake, then messages both ways until either side ends it. What messages
+//! mean is the shard's business.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::SplitStream;
+use futures_util::{SinkExt, StreamExt};
+use holeshot_wire::message::CLIENT_MESSAGE_BYTES_MAX;
+use holeshot_wire::{ByeCode, ClientMessage, HostMessage, PROTOCOL_VERSION, RefusalCode};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use super::http::{ApiError, Doors};
+use super::tickets::TicketError;
+use crate::clock::unix_ms;
+use crate::shard::{Attach, Command, OUTBOUND_QUEUED_MAX, Outbound, SessionId, ShardHandle};
+
+/// How long a client has for its hello, in seconds: it has nothing else to do first.
+pub const HELLO_WAIT_S: u64 = 5;
+/// How long a WebSocket may be silent before the host asks whether it still lives, in seconds.
+pub const SILENCE_PING_S: u64 = 10;
+/// How long it may be silent before it is taken for dead, in seconds: two pings unanswered.
+pub const SILENCE_MAX_S: u64 = 30;
+/// How long a client may take to accept one message before it is dropped, in seconds.
+pub const SEND_WAIT_MAX_S: u64 = 10;
+/// WebSockets open at a time: a file handle each, below the usual limit of 1,024 times the rooms' need; more are refused with 503.
+pub const SOCKETS_MAX: usize = 20_000;
+
+/// Counts open WebSockets.
+#[derive(Debug, Default)]
+pub struct SocketCount(AtomicUsize);
+
+/// One open WebSocket in the count, until it is dropped.
+struct Counted(Arc<Doors>);
+
+impl Counted {
+    fn new(doors: &Arc<Doors>) -> Option<Self> {
+        let before = doors.sockets.0.fetch_add(1, Ordering::Relaxed);
+        let counted = Self(Arc::clone(doors));
+        (before < SOCKETS_MAX).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.sockets.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
+/// Answers a request for a WebSocket.
+pub async fn upgrade(State(doors): State<Arc<Doors>>, mut request: Request) -> Response {
+    let value =
+        |name: header::HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let wants_websocket = value(header::UPGRADE).eq_ignore_ascii_case("websocket")
+        && value(header::CONNECTION).split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+        && value(header::SEC_WEBSOCKET_VERSION) == "13";
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+    let (true, Some(accept)) = (wants_websocket, key) else {
+        let message = "this is the players' WebSocket (RFC 6455, version 13); connect with a WebSocket client";
+        return ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message).into_response();
+    };
+    let (Some(on_upgrade), Ok(accept)) =
+        (request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>(), HeaderValue::from_str(&accept))
+    else {
+        return ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this connection cannot be upgraded")
+            .into_response();
+    };
+    let Some(counted) = Counted::new(&doors) else {
+        let message = format!("the host has its {SOCKETS_MAX} WebSockets; try again later");
+        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_sockets", message).into_response();
+    };
+    tokio::spawn(async move {
+        if let Ok(upgraded) = on_upgrade.await {
+            serve(TokioIo::new(upgraded), &counted.0).await;
+        }
+    });
+    let headers = [
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+async fn serve(io: TokioIo<hyper::upgrade::Upgraded>, doors: &Doors) {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(CLIENT_MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(CLIENT_MESSAGE_BYTES_MAX));
+    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+    let attached = match timeout(Duration::from_secs(HELLO_WAIT_S), hello(&mut socket, doors)).await {
+        Ok(attached) => attached,
+        Err(_) => Err(Refusal::say(RefusalCode::HelloTimeout, format!("no hello came within {HELLO_WAIT_S} s"))),
+    };
+    match attached {
+        Ok((session, shard, outbound)) => converse(socket, session, &shard, outbound).await,
+        Err(Refusal::Say(code, reason)) => {
+            tracing::debug!(code = code.as_str(), reason, "session refused");
+            if let Ok(text) = (HostMessage::Refused { code, reason }).encode() {
+                let _gone = send(&mut socket, Message::text(text)).await;
+            }
+            let _gone = timeout(Duration::from_secs(SEND_WAIT_MAX_S), socket.close(None)).await;
+        }
+        Err(Refusal::Gone) => {}
+    }
+}
+
+enum Refusal {
+    /// The client is told.
+    Say(RefusalCode, String),
+    /// There is nobody to tell.
+    Gone,
+}
+
+impl Refusal {
+    fn say(code: RefusalCode, reason: impl Into<String>) -> Self {
+        Self::Say(code, reason.into())
+    }
+}
+
+/// Reads the hello and attaches the player to its room.
+async fn hello(
+    socket: &mut Socket,
+    doors: &Doors,
+) -> Result<(SessionId, ShardHandle, mpsc::Receiver<Outbound>), Refusal> {
+    let text = loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => break text,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Close(_))) | None => return Err(Refusal::Gone),
+            Some(Ok(_)) => {
+                return Err(Refusal::say(RefusalCode::BadMessage, "the first message must be `hello`, as text"));
+            }
+            Some(Err(error)) => return Err(Refusal::say(RefusalCode::BadMessage, error.to_string())),
+        }
+    };
+    let message =
+        ClientMessage::decode(&text).map_err(|error| Refusal::say(RefusalCode::BadMessage, error.to_string()))?;
+    let ClientMessage::Hello { protocol, ticket, noise, after } = message else {
+        return Err(Refusal::say(RefusalCode::BadMessage, "the first message must be `hello`"));
+    };
+    if protocol != PROTOCOL_VERSION {
+        let reason = format!(
+            "the client speaks protocol {protocol}, this host {PROTOCOL_VERSION}; use a client of this host's version"
+        );
+        return Err(Refusal::say(RefusalCode::ProtocolVersion, reason));
+    }
+    let claims = doors.tickets.check(&ticket, unix_ms() / 1_000).map_err(|error| {
+        let code =
+            if matches!(error, TicketError::Expired(_)) { RefusalCode::ExpiredTicket } else { RefusalCode::BadTicket };
+        Refusal::say(code, error.to_string())
+    })?;
+    let live = doors
+        .rooms
+        .live(&claims.room)
+        .ok_or_else(|| Refusal::say(RefusalCode::RoomClosed, format!("room {} is closed", claims.room)))?;
+    let shard = doors.rooms.shard_of(&live).cloned().ok_or(Refusal::Gone)?;
+    let keys = match noise {
+        None => None,
+        Some(message_1) => {
+            let random =
+                crate::identity::random().map_err(|error| Refusal::say(RefusalCode::Internal, error.to_string()))?;
+            let accepted = holeshot_wire::accept(&doors.keypair, &ticket, &message_1, random)
+                .map_err(|error| Refusal::say(RefusalCode::BadHandshake, error.to_string()))?;
+            Some(accepted)
+        }
+    };
+    let (outbound, messages) = mpsc::channel(OUTBOUND_QUEUED_MAX);
+    let (reply, answer) = oneshot::channel();
+    let attach = Attach { room: claims.room, player: claims.player, keys, after, outbound, reply };
+    if !shard.send(Command::Attach(Box::new(attach))).await {
+        return Err(Refusal::say(RefusalCode::HostClosing, "the host is stopping"));
+    }
+    match answer.await {
+        Ok(Ok(session)) => Ok((session, shard, messages)),
+        Ok(Err((code, reason))) => Err(Refusal::say(code, reason)),
+        Err(_) => Err(Refusal::say(RefusalCode::HostClosing, "the host is stopping")),
+    }
+}
+
+/// Moves messages both ways until one side ends it.
+async fn converse(socket: Socket, session: SessionId, shard: &ShardHandle, mut messages: mpsc::Receiver<Outbound>) {
+    let (mut sink, mut stream) = socket.split();
+    // What the reader wants to be said goes to the writer, which alone writes.
+    let (answers, mut answered) = mpsc::channel::<Message>(16);
+    let reader = read(&mut stream, session, shard, answers);
+    let writer = async {
+        let mut pings = tokio::time::interval(Duration::from_secs(SILENCE_PING_S));
+        pings.tick().await;
+        loop {
+            let message = tokio::select! {
+                outbound = messages.recv() => match outbound {
+                    Some(Outbound::Text(text)) => Message::Text(text),
+                    Some(Outbound::Binary(bytes)) => Message::Binary(bytes),
+                    // The shard has said goodbye, or has dropped a session that was too slow.
+                    Some(Outbound::Close) | None => break,
+                },
+                Some(answer) = answered.recv() => answer,
+                _ = pings.tick() => Message::Ping(tungstenite::Bytes::new()),
+            };
+            let closes = message.is_close();
+            if send(&mut sink, message).await.is_err() || closes {
+                break;
+            }
+        }
+        let _gone = timeout(Duration::from_secs(SEND_WAIT_MAX_S), sink.close()).await;
+    };
+    tokio::pin!(reader, writer);
+    tokio::select! {
+        () = &mut reader => {
+            // The reader's last words may still be on their way to the writer.
+            let _slow = timeout(Duration::from_secs(1), &mut writer).await;
+        }
+        () = &mut writer => {}
+    }
+    shard.send(Command::Detach(session)).await;
+}
+
+async fn read(
+    stream: &mut SplitStream<Socket>,
+    session: SessionId,
+    shard: &ShardHandle,
+    answers: mpsc::Sender<Message>,
+) {
+    let bye = async |code, reason: String| {
+        if let Ok(text) = (HostMessage::Bye { code, reason }).encode() {
+            let _gone = answers.send(Message::text(text)).await;
+        }
+        let _gone = answers.send(Message::Close(None)).await;
+    };
+    loop {
+        let message = match timeout(Duration::from_secs(SILENCE_MAX_S), stream.next()).await {
+            Ok(Some(Ok(message))) => message,
+            Ok(Some(Err(tungstenite::Error::Capacity(error)))) => {
+                return bye(ByeCode::BadMessage, error.to_string()).await;
+            }
+            Ok(Some(Err(_)) | None) => return,
+            Err(_) => return bye(ByeCode::Idle, format!("nothing came for {SILENCE_MAX_S} s")).await,
+        };
+        let command = match message {
+            Message::Text(text) => match ClientMessage::decode(&text) {
+                Ok(ClientMessage::Ready) => Command::Ready(session),
+                Ok(ClientMessage::Action { id, data }) => Command::Action(session, id, data.to_string()),
+                Ok(ClientMessage::Leave) => Command::Leave(session),
+                Ok(ClientMessage::Ping { t }) => {
+                    if let Ok(text) = (HostMessage::Pong { t }).encode() {
+                        let _gone = answers.send(Message::text(text)).await;
+                    }
+                    continue;
+                }
+                Ok(ClientMessage::Hello { .. }) => {
+                    return bye(
+                        ByeCode::BadMessage,
+                        "a second `hello`; open another WebSocket for another session".into(),
+                    )
+                    .await;
+                }
+                Err(error) => return bye(ByeCode::BadMessage, error.to_string()).await,
+            },
+            Message::Binary(bytes) => Command::Payload(session, bytes),
+            Message::Close(_) => return,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+        };
+        if !shard.send(command).await {
+            return;
+        }
+    }
+}
+
+/// Sends one message, within a time.
+async fn send<S>(sink: &mut S, message: Message) -> Result<(), ()>
+where
+    S: futures_util::Sink<Message> + Unpin,
+{
+    match timeout(Duration::from_secs(SEND_WAIT_MAX_S), sink.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(()),
+    }
+}

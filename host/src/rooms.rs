@@ -1,0 +1,487 @@
+//! The rooms of this host as the doors see them: opening one, finding the shard that owns it, and what can be said of an
+//! open room without asking its shard.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use holeshot_abi::{OPTIONS_BYTES_MAX, PLAYER_DATA_BYTES_MAX, PLAYER_NAME_BYTES_MAX, PlayerSetup, Setup};
+use holeshot_room::{Limits, Phase, Room, RoomConfig};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::clock::{Clock, unix_ms};
+use crate::events::{EventSink, InternalEvent};
+use crate::identity::random;
+use crate::rules::{InstantiateError, Module};
+use crate::shard::{Command, OpenRoom, ShardHandle};
+
+/// The module of a room whose maker names none.
+pub const DEFAULT_MODULE: &str = "drag-race";
+
+/// A request for a room.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRoom {
+    /// Name of a loaded module; the drag race if left out.
+    pub module: Option<String>,
+    /// The player slots.
+    pub players: Vec<NewPlayer>,
+    /// JSON for the rules.
+    pub options: Option<Value>,
+    /// The room's only randomness; random if left out.
+    pub seed: Option<u64>,
+}
+
+/// A player slot in a request for a room.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPlayer {
+    /// The player's name.
+    pub name: String,
+    /// JSON for the rules.
+    pub data: Option<Value>,
+}
+
+/// A room that was opened.
+#[derive(Debug, Clone, Serialize)]
+pub struct CreatedRoom {
+    /// Its id.
+    pub room: String,
+    /// Its rules.
+    pub module: ModuleName,
+    /// Its seed.
+    pub seed: u64,
+    /// Its players.
+    pub players: Vec<RoomPlayer>,
+}
+
+/// A rules module by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModuleName {
+    /// The manifest's name.
+    pub name: String,
+    /// The manifest's version.
+    pub version: String,
+    /// BLAKE3 of the wasm file, hex.
+    pub hash: String,
+}
+
+impl ModuleName {
+    fn of(module: &Module) -> Self {
+        let manifest = module.manifest();
+        Self { name: manifest.name.clone(), version: manifest.version.clone(), hash: module.hash().to_string() }
+    }
+}
+
+/// A player slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RoomPlayer {
+    /// The slot, from 0.
+    pub player: u16,
+    /// The player's name.
+    pub name: String,
+}
+
+/// An open room.
+#[derive(Debug)]
+pub struct LiveRoom {
+    /// Its id.
+    pub id: String,
+    /// The shard that owns it.
+    pub shard: usize,
+    /// Its rules.
+    pub module: ModuleName,
+    /// Its players, by slot.
+    pub players: Vec<RoomPlayer>,
+    /// When it was opened, in milliseconds since 1970.
+    pub opened_ms: u64,
+    phase: AtomicU8,
+    // u32::MAX before frame 0.
+    frame: AtomicU32,
+}
+
+/// What the HTTP interface says of an open room.
+#[derive(Debug, Clone, Serialize)]
+pub struct RoomSummary {
+    room: String,
+    module: ModuleName,
+    players: Vec<RoomPlayer>,
+    phase: &'static str,
+    frame: Option<u32>,
+    opened_ms: u64,
+}
+
+/// In the order of their numbers.
+const PHASES: [Phase; 8] = [
+    Phase::Gathering,
+    Phase::Readying,
+    Phase::Cutscene,
+    Phase::Countdown,
+    Phase::Running,
+    Phase::Finished,
+    Phase::Aborted,
+    Phase::Closed,
+];
+
+impl LiveRoom {
+    /// Takes note of the room's phase.
+    pub fn set_phase(&self, phase: Phase) {
+        let number = PHASES.iter().position(|p| *p == phase).unwrap_or_default();
+        self.phase.store(u8::try_from(number).unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// Takes note of the frame that was stepped last.
+    pub fn set_frame(&self, frame: u32) {
+        self.frame.store(frame, Ordering::Relaxed);
+    }
+
+    /// The room's phase.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        PHASES.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(Phase::Closed)
+    }
+
+    /// What can be said of it.
+    #[must_use]
+    pub fn summary(&self) -> RoomSummary {
+        let frame = self.frame.load(Ordering::Relaxed);
+        RoomSummary {
+            room: self.id.clone(),
+            module: self.module.clone(),
+            players: self.players.clone(),
+            phase: self.phase().as_str(),
+            frame: (frame != u32::MAX).then_some(frame),
+            opened_ms: self.opened_ms,
+        }
+    }
+}
+
+/// Why a room was not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// No such module.
+    #[error("there is no module {name:?}; loaded: {loaded}")]
+    UnknownModule {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        loaded: String,
+    },
+    /// A value that no rules could take.
+    #[error("`{field}` {problem}")]
+    BadRequest {
+        /// The field.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The rules refuse the setup.
+    #[error("the rules of {module} refuse this setup: {reason}")]
+    Refused {
+        /// The module.
+        module: String,
+        /// In the rules' words.
+        reason: String,
+    },
+    /// The module failed while it began the room.
+    #[error("the module {module} failed while it began the room: {reason}")]
+    ModuleFault {
+        /// The module.
+        module: String,
+        /// How.
+        reason: String,
+    },
+    /// No room is left.
+    #[error("the host has its {rooms_max} rooms; wait until one ends, or raise `rooms_max`")]
+    Full {
+        /// The limit.
+        rooms_max: u32,
+    },
+    /// The host is stopping.
+    #[error("the host is stopping and opens no more rooms")]
+    Stopping,
+    /// A fault of the host itself.
+    #[error("the host failed: {reason}")]
+    Internal {
+        /// How.
+        reason: String,
+    },
+}
+
+/// The rooms of a host.
+#[derive(Debug)]
+pub struct Rooms {
+    modules: BTreeMap<String, Arc<Module>>,
+    shards: Vec<ShardHandle>,
+    live: Mutex<BTreeMap<String, Arc<LiveRoom>>>,
+    limits: Limits,
+    rooms_max: u32,
+    clock: Clock,
+    sink: EventSink,
+    stopping: AtomicBool,
+}
+
+impl Rooms {
+    /// The rooms of a host with these modules and shards.
+    #[must_use]
+    pub fn new(
+        modules: Vec<Arc<Module>>,
+        shards: Vec<ShardHandle>,
+        limits: Limits,
+        rooms_max: u32,
+        clock: Clock,
+        sink: EventSink,
+    ) -> Self {
+        let modules = modules.into_iter().map(|module| (module.manifest().name.clone(), module)).collect();
+        Self {
+            modules,
+            shards,
+            live: Mutex::default(),
+            limits,
+            rooms_max,
+            clock,
+            sink,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens a room. Returns once its shard has been told; the shard takes it before anything that is sent to it later.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub async fn create(self: &Arc<Self>, request: CreateRoom) -> Result<CreatedRoom, CreateError> {
+        let name = request.module.as_deref().unwrap_or(DEFAULT_MODULE);
+        let module = self.modules.get(name).cloned().ok_or_else(|| CreateError::UnknownModule {
+            name: name.to_owned(),
+            loaded: self.modules.keys().cloned().collect::<Vec<_>>().join(", "),
+        })?;
+        let manifest = module.manifest();
+        let seed = match request.seed {
+            Some(seed) => seed,
+            None => u64::from_le_bytes(random().map_err(|error| CreateError::Internal { reason: error.to_string() })?),
+        };
+        let setup = Setup {
+            seed,
+            tick_hz: manifest.tick_hz,
+            options: json_text("options", request.options.as_ref(), OPTIONS_BYTES_MAX)?,
+            players: players(&request.players)?,
+        };
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let config = RoomConfig {
+            id: id.clone(),
+            manifest: manifest.clone(),
+            setup: setup.clone(),
+            limits: self.limits.clone(),
+        };
+        // Checked before the module is bothered; the clock of the real opening comes later.
+        let bad_setup = |error: holeshot_room::OpenError| CreateError::BadRequest {
+            field: "players".into(),
+            problem: error.to_string(),
+        };
+        Room::open(config.clone(), 0).map_err(bad_setup)?;
+
+        let live = self.reserve(&id, &module, &setup)?;
+        let begun = {
+            let module = Arc::clone(&module);
+            let (setup, id) = (setup.clone(), id.clone());
+            tokio::task::spawn_blocking(move || module.instantiate(&setup, &id)).await
+        };
+        let rules = match begun {
+            Ok(Ok(rules)) => rules,
+            Ok(Err(error)) => {
+                self.forget(&id);
+                return Err(create_error(&live.module.name, error));
+            }
+            Err(error) => {
+                self.forget(&id);
+                return Err(CreateError::Internal { reason: error.to_string() });
+            }
+        };
+        let opened = Room::open(config, self.clock.now_us());
+        let room = opened.map_err(bad_setup).inspect_err(|_| self.forget(&id))?;
+        self.announce(&live, &setup);
+        let command = Command::Open(Box::new(OpenRoom { room, rules: Box::new(rules), live: Arc::clone(&live) }));
+        let sent = match self.shards.get(live.shard) {
+            Some(shard) => shard.send(command).await,
+            None => false,
+        };
+        if !sent {
+            self.forget(&id);
+            return Err(CreateError::Stopping);
+        }
+        Ok(CreatedRoom { room: id, module: live.module.clone(), seed, players: live.players.clone() })
+    }
+
+    /// An open room.
+    #[must_use]
+    pub fn live(&self, room: &str) -> Option<Arc<LiveRoom>> {
+        self.lock().get(room).cloned()
+    }
+
+    /// Every open room, oldest first.
+    #[must_use]
+    pub fn all_live(&self) -> Vec<Arc<LiveRoom>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// The shard of an open room.
+    #[must_use]
+    pub fn shard_of(&self, live: &LiveRoom) -> Option<&ShardHandle> {
+        self.shards.get(live.shard)
+    }
+
+    /// Takes note that a room is closed.
+    pub fn forget(&self, room: &str) {
+        self.lock().remove(room);
+    }
+
+    /// The modules that rooms can have.
+    #[must_use]
+    pub fn modules(&self) -> Vec<ModuleName> {
+        self.modules.values().map(|module| ModuleName::of(module)).collect()
+    }
+
+    /// Opens no room from now on.
+    pub fn stop_opening(&self) {
+        // Under the lock, so that a room that is being opened is either in the list by now or refused.
+        let _live = self.lock();
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<LiveRoom>>> {
+        // The map is never left half changed, so a thread that panicked while it held the lock spoilt nothing.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place for a room on the shard with the fewest.
+    fn reserve(&self, id: &str, module: &Module, setup: &Setup) -> Result<Arc<LiveRoom>, CreateError> {
+        let mut live = self.lock();
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(CreateError::Stopping);
+        }
+        if live.len() >= self.rooms_max as usize {
+            return Err(CreateError::Full { rooms_max: self.rooms_max });
+        }
+        let mut rooms_per_shard = vec![0u32; self.shards.len()];
+        for room in live.values() {
+            if let Some(count) = rooms_per_shard.get_mut(room.shard) {
+                *count += 1;
+            }
+        }
+        let shard = rooms_per_shard.iter().enumerate().min_by_key(|(_, rooms)| **rooms).map_or(0, |(shard, _)| shard);
+        let room = Arc::new(LiveRoom {
+            id: id.to_owned(),
+            shard,
+            module: ModuleName::of(module),
+            players: (0..).zip(&setup.players).map(|(player, p)| RoomPlayer { player, name: p.name.clone() }).collect(),
+            opened_ms: unix_ms(),
+            phase: AtomicU8::new(0),
+            frame: AtomicU32::new(u32::MAX),
+        });
+        live.insert(id.to_owned(), Arc::clone(&room));
+        Ok(room)
+    }
+
+    fn announce(&self, live: &LiveRoom, setup: &Setup) {
+        let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
+        let players: Vec<_> = (0u16..)
+            .zip(&setup.players)
+            .map(|(player, p)| json!({ "player": player, "name": p.name, "data": parsed(&p.data) }))
+            .collect();
+        let data = json!({
+            "room": live.id,
+            "module": live.module,
+            "seed": setup.seed,
+            "options": parsed(&setup.options),
+            "players": players,
+        });
+        let event = InternalEvent {
+            kind: "room.opened".into(),
+            module: Some(live.module.name.clone()),
+            room: Some(live.id.clone()),
+            data,
+            time: SystemTime::now(),
+        };
+        if let Err(error) = self.sink.emit(event) {
+            tracing::error!(room = live.id, %error, "the event room.opened is lost");
+        }
+    }
+}
+
+fn create_error(module: &str, error: InstantiateError) -> CreateError {
+    match error {
+        InstantiateError::Refused { text } => CreateError::Refused { module: module.into(), reason: text },
+        InstantiateError::HostFull { instances_max } => CreateError::Full { rooms_max: instances_max },
+        other => CreateError::ModuleFault { module: module.into(), reason: other.to_string() },
+    }
+}
+
+fn json_text(field: &str, value: Option<&Value>, bytes_max: usize) -> Result<String, CreateError> {
+    let text = match value {
+        None | Some(Value::Null) => String::new(),
+        Some(value) => value.to_string(),
+    };
+    if text.len() > bytes_max {
+        let problem = format!("has {} bytes of JSON; accepted: up to {bytes_max}", text.len());
+        return Err(CreateError::BadRequest { field: field.into(), problem });
+    }
+    Ok(text)
+}
+
+fn players(asked: &[NewPlayer]) -> Result<Vec<PlayerSetup>, CreateError> {
+    let bad = |at: usize, problem: String| CreateError::BadRequest { field: format!("players[{at}].name"), problem };
+    let mut players: Vec<PlayerSetup> = Vec::with_capacity(asked.len().min(holeshot_abi::PLAYERS_MAX));
+    for (at, player) in asked.iter().enumerate() {
+        let name = player.name.as_str();
+        if name.trim().is_empty() || name.len() > PLAYER_NAME_BYTES_MAX {
+            return Err(bad(
+                at,
+                format!("has {} bytes; accepted: 1 to {PLAYER_NAME_BYTES_MAX}, not only spaces", name.len()),
+            ));
+        }
+        if name.chars().any(char::is_control) {
+            return Err(bad(at, format!("is {name:?}; control characters are not accepted")));
+        }
+        if players.iter().any(|other| other.name == name) {
+            return Err(bad(at, format!("is {name:?}, as another player's; each name may be there once")));
+        }
+        let data = json_text(&format!("players[{at}].data"), player.data.as_ref(), PLAYER_DATA_BYTES_MAX)?;
+        players.push(PlayerSetup { name: name.into(), data });
+    }
+    Ok(players)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(names: &[&str]) -> Result<Vec<PlayerSetup>, CreateError> {
+        let asked: Vec<_> = names.iter().map(|name| NewPlayer { name: (*name).into(), data: None }).collect();
+        players(&asked)
+    }
+
+    #[test]
+    fn a_bad_name_is_refused_with_its_place() {
+        for (names, place) in [
+            (vec!["Ada", ""], "players[1].name"),
+            (vec!["  "], "players[0].name"),
+            (vec!["Ada", "Ada"], "players[1].name"),
+            (vec!["a\nb"], "players[0].name"),
+        ] {
+            let message = named(&names).unwrap_err().to_string();
+            assert!(message.contains(place), "{message}");
+        }
+        assert!(named(&[&"x".repeat(65)]).is_err());
+        assert_eq!(named(&["Ada", "Ben"]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn too_much_json_is_refused() {
+        let long = Value::String("x".repeat(PLAYER_DATA_BYTES_MAX));
+        let asked = [NewPlayer { name: "Ada".into(), data: Some(long) }];
+        assert!(players(&asked).unwrap_err().to_string().contains("players[0].data"));
+        assert_eq!(json_text("options", Some(&Value::Null), 9).unwrap(), "");
+    }
+}

@@ -1,0 +1,319 @@
+//! A whole host: starts every part in the order of their needs, and stops them in the reverse one.
+
+use std::fs::{File, TryLockError};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use holeshot_room::Limits;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::doors::http::{Doors, router};
+use crate::doors::tickets::Tickets;
+use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, Flush, InternalEvent};
+use crate::identity::Identity;
+use crate::manager::{Manager, ManagerConfig, Records};
+use crate::rooms::Rooms;
+use crate::rules::{Engine, EngineSettings, Module, ModuleStore};
+use crate::shard::{Command, ShardHandle, ShardLayout};
+
+/// The drag race, as the build of this binary compiled it.
+pub const DRAG_RACE_WASM: &[u8] = include_bytes!(env!("HOLESHOT_DRAG_RACE_WASM"));
+
+/// Name of the file in the data folder that a running host holds.
+const LOCK_FILE: &str = "holeshot.lock";
+/// Receive buffer asked of the system for datagrams: 10,000 small ones, 20 ms of 10,000 players. The usual default holds 256.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+/// Instances beyond the rooms: one while a module loads, some for rooms that close while others open.
+const INSTANCES_SPARE: u32 = 16;
+/// How long a stop waits for events to be recorded, in seconds. What is left is sent at the next start.
+pub const FLUSH_WAIT_S: u64 = 10;
+/// How long a stop waits for requests and WebSockets that are under way, in seconds.
+const DRAIN_WAIT_S: u64 = 5;
+
+/// Where a host listens and keeps its things.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Addresses {
+    /// HTTP and WebSocket.
+    pub http: SocketAddr,
+    /// Datagrams.
+    pub udp: SocketAddr,
+    /// The MQTT broker, host and port.
+    pub mqtt: String,
+    /// The database of records.
+    pub records: PathBuf,
+}
+
+/// A running host.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Addresses,
+    host_id: String,
+    doors: Arc<Doors>,
+    rooms: Arc<Rooms>,
+    shards: Vec<ShardHandle>,
+    threads: Vec<JoinHandle<()>>,
+    events: Events,
+    manager: Manager,
+    http: tokio::task::JoinHandle<()>,
+    stop_http: watch::Sender<bool>,
+    // Held as long as the host runs.
+    _lock: File,
+}
+
+impl Server {
+    /// Starts a host and returns once it takes players.
+    ///
+    /// # Errors
+    /// What could not be started, why, and what to do about it.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let data_dir = config.data_dir.clone();
+        std::fs::create_dir_all(&data_dir).with_context(|| {
+            format!("cannot make the data folder {}; choose another with --data-dir", data_dir.display())
+        })?;
+        let lock = lock(&data_dir)?;
+        let identity = Identity::load_or_create(&data_dir)?;
+        let clock = Clock::start();
+
+        let modules = {
+            let config = config.clone();
+            tokio::task::spawn_blocking(move || load_modules(&config)).await??
+        };
+
+        let http_listener = tokio::net::TcpListener::bind(config.http_listen)
+            .await
+            .with_context(|| in_use("HTTP", config.http_listen, "--http-listen"))?;
+        let udp_socket =
+            bind_udp(config.udp_listen).with_context(|| in_use("datagrams", config.udp_listen, "--udp-listen"))?;
+        let events = Events::start(EventsConfig {
+            host_id: identity.host_id.clone(),
+            data_dir: data_dir.clone(),
+            broker: BrokerConfig::Embedded { listen: config.mqtt_listen },
+        })
+        .await
+        .with_context(|| in_use("the MQTT broker", config.mqtt_listen, "--mqtt-listen"))?;
+        let sink = events.sink();
+        let manager =
+            Manager::start(ManagerConfig { broker: events.broker_access().clone(), data_dir: data_dir.clone() })
+                .await
+                .context("cannot start the manager, which keeps the records")?;
+        let addresses = Addresses {
+            http: http_listener.local_addr()?,
+            udp: udp_socket.local_addr()?,
+            mqtt: events.broker_address().to_string(),
+            records: manager.records().path().to_path_buf(),
+        };
+
+        emit(&sink, "host.started", None, json!({ "version": env!("CARGO_PKG_VERSION"), "listen": addresses }));
+        for module in &modules {
+            let manifest = module.manifest();
+            let data = json!({
+                "name": manifest.name,
+                "version": manifest.version,
+                "hash": module.hash().to_string(),
+                "abi": holeshot_abi::ABI_VERSION,
+                "bytes": module.wasm_bytes(),
+            });
+            emit(&sink, "module.loaded", Some(&manifest.name), data);
+        }
+
+        let layout = ShardLayout::new(config.shards);
+        let shards = layout.handles.clone();
+        let rooms =
+            Arc::new(Rooms::new(modules, shards.clone(), limits(&config), config.rooms_max, clock, sink.clone()));
+        let threads =
+            layout.start(&udp_socket, clock, &rooms, &sink).context("cannot start the threads that step rooms")?;
+
+        let doors = Arc::new(Doors {
+            rooms: Arc::clone(&rooms),
+            records: manager.records(),
+            tickets: Tickets::new(&identity.host_id, &identity.ticket_key),
+            ticket_lifetime_s: config.ticket_lifetime_s,
+            host_key: identity.keypair.public(),
+            keypair: identity.keypair,
+            udp_address: addresses.udp,
+            ready: AtomicBool::new(true),
+            sockets: crate::doors::websocket::SocketCount::default(),
+        });
+        let (stop_http, mut stopped) = watch::channel(false);
+        let service = axum::serve(http_listener, router(Arc::clone(&doors))).with_graceful_shutdown(async move {
+            let _sender_gone = stopped.wait_for(|stop| *stop).await;
+        });
+        let http = tokio::spawn(async move {
+            if let Err(error) = service.await {
+                tracing::error!(%error, "the HTTP interface ended");
+            }
+        });
+        tracing::info!(host = identity.host_id, http = %addresses.http, udp = %addresses.udp, mqtt = %addresses.mqtt, "host runs");
+        Ok(Self {
+            addresses,
+            host_id: identity.host_id,
+            doors,
+            rooms,
+            shards,
+            threads,
+            events,
+            manager,
+            http,
+            stop_http,
+            _lock: lock,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Its id in topics and records.
+    #[must_use]
+    pub fn host_id(&self) -> &str {
+        &self.host_id
+    }
+
+    /// The address for requests, `http://…`. A host that listens on every address is reached on this machine's own.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let mut address = self.addresses.http;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() {
+                std::net::Ipv4Addr::LOCALHOST.into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        format!("http://{address}")
+    }
+
+    /// The records.
+    #[must_use]
+    pub fn records(&self) -> Records {
+        self.manager.records()
+    }
+
+    /// The events.
+    #[must_use]
+    pub const fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Ends every room, lets its players know, waits until every event is recorded, then stops every part.
+    ///
+    /// # Errors
+    /// Only if a thread of the host had panicked before. Events that could not be recorded in time are in the result, not an error:
+    /// they are sent at the next start.
+    pub async fn stop(self) -> anyhow::Result<Flush> {
+        self.doors.ready.store(false, Ordering::Release);
+        self.rooms.stop_opening();
+        for shard in &self.shards {
+            shard.send(Command::Stop).await;
+        }
+        let threads = self.threads;
+        let panicked = tokio::task::spawn_blocking(move || {
+            threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
+        })
+        .await?;
+        let _http_gone = self.stop_http.send(true);
+        if tokio::time::timeout(Duration::from_secs(DRAIN_WAIT_S), self.http).await.is_err() {
+            tracing::warn!("requests still under way after {DRAIN_WAIT_S} s are cut off");
+        }
+        emit(&self.events.sink(), "host.stopping", None, json!({}));
+        let flush = self.events.shutdown(Duration::from_secs(FLUSH_WAIT_S)).await;
+        self.manager.shutdown().await;
+        self.events.stop_broker().await;
+        if panicked > 0 {
+            bail!("{panicked} of the threads that step rooms had panicked; the log says where");
+        }
+        Ok(flush)
+    }
+}
+
+fn emit(sink: &EventSink, kind: &str, module: Option<&str>, data: serde_json::Value) {
+    let event =
+        InternalEvent { kind: kind.into(), module: module.map(Into::into), room: None, data, time: SystemTime::now() };
+    if let Err(error) = sink.emit(event) {
+        tracing::error!(kind, %error, "an event is lost");
+    }
+}
+
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let path = data_dir.join(LOCK_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}; the data folder must be writable", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another host runs on the data folder {}; stop it, or choose another folder with --data-dir",
+            data_dir.display()
+        ),
+        // A file system without locks: two hosts on one folder are then the operator's affair.
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(%error, path = %path.display(), "the data folder cannot be locked; make sure that no other host uses it");
+            Ok(file)
+        }
+    }
+}
+
+fn load_modules(config: &Config) -> anyhow::Result<Vec<Arc<Module>>> {
+    let settings = EngineSettings { instances_max: config.rooms_max + INSTANCES_SPARE, ..EngineSettings::default() };
+    let engine = Engine::new(settings)?;
+    let store = ModuleStore::new(engine, Some(config.data_dir.join("modules")))?;
+    let mut modules: Vec<Arc<Module>> = Vec::with_capacity(1 + config.modules.len());
+    modules.push(store.load(DRAG_RACE_WASM).context("the drag race that this binary was built with cannot be loaded")?);
+    for path in &config.modules {
+        let module =
+            store.load_file(path).with_context(|| format!("the rules module {} cannot be loaded", path.display()))?;
+        let name = &module.manifest().name;
+        // The default module is the one that may be replaced: that is how a modder tries new rules for it.
+        if modules.iter().skip(1).any(|other| &other.manifest().name == name) {
+            bail!(
+                "two modules are named {name}; the second is {}. A room asks for a module by its manifest's name",
+                path.display()
+            );
+        }
+        modules.retain(|other| &other.manifest().name != name);
+        modules.push(module);
+    }
+    Ok(modules)
+}
+
+fn limits(config: &Config) -> Limits {
+    let us = |s: u32| u64::from(s) * 1_000_000;
+    Limits {
+        gather_wait_us: us(config.gather_wait_s),
+        ready_wait_us: us(config.ready_wait_s),
+        reconnect_grace_us: us(config.reconnect_grace_s),
+        linger_us: us(config.linger_s),
+        ..Limits::default()
+    }
+}
+
+fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    let asked = socket2::SockRef::from(&socket);
+    // Less is granted than asked without an error on some systems, and refused on others; neither stops a host.
+    let refused = asked.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).err();
+    let granted = asked.recv_buffer_size().unwrap_or_default();
+    if granted < RECEIVE_BUFFER_BYTES {
+        tracing::debug!(granted, asked = RECEIVE_BUFFER_BYTES, ?refused, "small receive buffer for datagrams");
+    }
+    Ok(socket)
+}
+
+fn in_use(what: &str, address: SocketAddr, flag: &str) -> String {
+    format!("cannot listen on {address} for {what}; choose another address with {flag}, or port 0 for a free one")
+}

@@ -1,0 +1,571 @@
+//! Shards: threads that own rooms, drain the socket, step the rooms that are due and send what leaves them.
+//!
+//! A shard never waits for anything but the time: commands come through a bounded queue that it empties, datagrams from a socket that does
+//! not block. It looks every [`POLL_US`] while it has rooms, so that no datagram needs a wake-up of its own
+//! (measured: a wake-up costs 4 to 20 times what the datagram does).
+
+mod session;
+mod translate;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use holeshot_room::{AbortReason, Arrival, Room, Rules};
+use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SessionKeys, ToHost};
+use tokio::sync::{mpsc, oneshot};
+use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
+
+use crate::clock::{Clock, wake_promptly};
+use crate::events::EventSink;
+use crate::rooms::{LiveRoom, Rooms};
+pub use session::{OUTBOUND_QUEUED_MAX, SESSIONS_MAX, SessionId};
+use session::{Session, Sessions};
+
+/// How often a shard with rooms looks at its socket and queues, in microseconds. At 1 ms an input waits half a millisecond on
+/// average and receiving costs a fifth of what a wake-up per datagram would.
+pub const POLL_US: u64 = 1_000;
+/// How often a shard without rooms looks, in microseconds: a new room may wait this long, an idle host costs next to nothing.
+pub const IDLE_POLL_US: u64 = 10_000;
+/// Datagrams taken in one pass before due rooms are looked at again: 2 ms of work.
+pub const DATAGRAMS_PER_PASS_MAX: usize = 4_096;
+/// Commands taken in one pass, for the same reason.
+pub const COMMANDS_PER_PASS_MAX: usize = 1_024;
+/// Commands that may wait for a shard. Senders wait when it is full: a WebSocket is then read more slowly.
+pub const COMMANDS_QUEUED_MAX: usize = 8_192;
+/// Datagrams for a shard that another one received. More are dropped, as a full socket would.
+pub const HANDED_OVER_QUEUED_MAX: usize = 8_192;
+/// Largest datagram that is looked at, in bytes; one byte more than the protocol's, so that a longer one is seen to be too long.
+const RECEIVE_BYTES: usize = holeshot_wire::datagram::DATAGRAM_BYTES_MAX + 1;
+
+/// What a shard is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Own this room.
+    Open(Box<OpenRoom>),
+    /// A player's WebSocket has shown a valid ticket.
+    Attach(Box<Attach>),
+    /// A player is ready.
+    Ready(SessionId),
+    /// A player's reliable message, JSON text.
+    Action(SessionId, u64, String),
+    /// A player leaves.
+    Leave(SessionId),
+    /// A payload that came as a binary message.
+    Payload(SessionId, Bytes),
+    /// A WebSocket is gone.
+    Detach(SessionId),
+    /// End every room and then this thread.
+    Stop,
+}
+
+/// A room to own.
+pub struct OpenRoom {
+    /// The room.
+    pub room: Room,
+    /// Its rules, begun with its setup.
+    pub rules: Box<dyn Rules + Send>,
+    /// What the doors see of it.
+    pub live: Arc<LiveRoom>,
+}
+
+impl std::fmt::Debug for OpenRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenRoom").field("live", &self.live).finish_non_exhaustive()
+    }
+}
+
+/// A player who shows up.
+#[derive(Debug)]
+pub struct Attach {
+    /// The room.
+    pub room: String,
+    /// The player's slot.
+    pub player: u16,
+    /// The keys and the answer of the handshake, if the client wants UDP.
+    pub keys: Option<(SessionKeys, HandshakeMessage)>,
+    /// The last public event that the player has.
+    pub after: Option<u64>,
+    /// Where messages to the player go.
+    pub outbound: mpsc::Sender<Outbound>,
+    /// Gets the session, or why there is none.
+    pub reply: oneshot::Sender<Result<SessionId, (RefusalCode, String)>>,
+}
+
+/// What a shard hands to a player's WebSocket.
+#[derive(Debug, Clone)]
+pub enum Outbound {
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A payload.
+    Binary(Bytes),
+    /// Close the WebSocket once what came before is sent.
+    Close,
+}
+
+/// What a shard counts. Written by the shard alone, read by anyone.
+#[derive(Debug, Default)]
+pub struct ShardCounters {
+    /// Datagrams received.
+    pub datagrams_received: AtomicU64,
+    /// Datagrams that belong to no session or did not open.
+    pub datagrams_refused: AtomicU64,
+    /// Datagrams sent.
+    pub datagrams_sent: AtomicU64,
+    /// Datagrams that the system did not take.
+    pub datagrams_unsent: AtomicU64,
+    /// Payloads and messages that a slow WebSocket had no place for.
+    pub messages_unsent: AtomicU64,
+    /// Ticks stepped.
+    pub ticks: AtomicU64,
+    /// Ticks lost because the shard came too late.
+    pub ticks_lost: AtomicU64,
+    /// Rooms that ended because their rules failed.
+    pub rules_faults: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// The way to a running shard.
+#[derive(Debug, Clone)]
+pub struct ShardHandle {
+    commands: mpsc::Sender<Command>,
+    /// What it counts.
+    pub counters: Arc<ShardCounters>,
+}
+
+impl ShardHandle {
+    /// Sends a command, waiting while the queue is full. False if the shard has ended.
+    pub async fn send(&self, command: Command) -> bool {
+        self.commands.send(command).await.is_ok()
+    }
+}
+
+#[derive(Debug)]
+struct HandedOver {
+    from: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// Shards that are laid out and not yet started: rooms need their handles before the threads need the rooms.
+#[derive(Debug)]
+pub struct ShardLayout {
+    /// The ways to the shards, in order.
+    pub handles: Vec<ShardHandle>,
+    parts: Vec<(mpsc::Receiver<Command>, std::sync::mpsc::Receiver<HandedOver>)>,
+    peers: Vec<std::sync::mpsc::SyncSender<HandedOver>>,
+}
+
+impl ShardLayout {
+    /// Lays out `count` shards.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        let mut layout = Self { handles: Vec::new(), parts: Vec::new(), peers: Vec::new() };
+        for _ in 0..count {
+            let (commands, inbox) = mpsc::channel(COMMANDS_QUEUED_MAX);
+            let (peer, handed_over) = std::sync::mpsc::sync_channel(HANDED_OVER_QUEUED_MAX);
+            layout.handles.push(ShardHandle { commands, counters: Arc::default() });
+            layout.parts.push((inbox, handed_over));
+            layout.peers.push(peer);
+        }
+        layout
+    }
+
+    /// Starts the threads. Each ends after [`Command::Stop`].
+    ///
+    /// # Errors
+    /// If the system gives no thread or no second handle of the socket.
+    pub fn start(
+        self,
+        socket: &UdpSocket,
+        clock: Clock,
+        rooms: &Arc<Rooms>,
+        sink: &EventSink,
+    ) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let mut threads = Vec::new();
+        for (index, ((inbox, handed_over), handle)) in self.parts.into_iter().zip(self.handles).enumerate() {
+            let shard = Shard {
+                index,
+                udp_port: socket.local_addr()?.port(),
+                socket: socket.try_clone()?,
+                clock,
+                inbox,
+                handed_over,
+                peers: self.peers.clone(),
+                rooms: Vec::new(),
+                free_rooms: Vec::new(),
+                open_rooms: 0,
+                due: BinaryHeap::new(),
+                sessions: Sessions::new(u8::try_from(index).unwrap_or(u8::MAX)),
+                registry: Arc::clone(rooms),
+                sink: sink.clone(),
+                counters: handle.counters,
+                seal_buffer: Vec::with_capacity(holeshot_wire::datagram::DATAGRAM_BYTES_MAX),
+                stopping: false,
+            };
+            threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard.run())?);
+        }
+        Ok(threads)
+    }
+}
+
+/// A room in its shard.
+struct RoomSlot {
+    room: Room,
+    rules: Box<dyn Rules + Send>,
+    live: Arc<LiveRoom>,
+    /// The session of each player slot.
+    sessions: Vec<Option<SessionId>>,
+    /// Whether a player was in the room before.
+    known: Vec<bool>,
+    /// The time in the queue of due rooms that counts; other entries are left-overs.
+    scheduled_us: u64,
+    /// What its players are told when it closes.
+    farewell: ByeCode,
+}
+
+struct Shard {
+    index: usize,
+    udp_port: u16,
+    socket: UdpSocket,
+    clock: Clock,
+    inbox: mpsc::Receiver<Command>,
+    handed_over: std::sync::mpsc::Receiver<HandedOver>,
+    peers: Vec<std::sync::mpsc::SyncSender<HandedOver>>,
+    rooms: Vec<Option<RoomSlot>>,
+    free_rooms: Vec<usize>,
+    open_rooms: usize,
+    due: BinaryHeap<Reverse<(u64, usize)>>,
+    sessions: Sessions,
+    registry: Arc<Rooms>,
+    sink: EventSink,
+    counters: Arc<ShardCounters>,
+    seal_buffer: Vec<u8>,
+    stopping: bool,
+}
+
+impl Shard {
+    fn run(mut self) {
+        wake_promptly();
+        tracing::debug!(shard = self.index, "shard runs");
+        while !(self.stopping && self.open_rooms == 0) {
+            self.take_commands();
+            self.take_datagrams();
+            self.take_handed_over();
+            self.step_due();
+            let poll_us = if self.open_rooms == 0 { IDLE_POLL_US } else { POLL_US };
+            let next_us = self.clock.now_us() + poll_us;
+            let due_us = self.due.peek().map_or(u64::MAX, |Reverse((due_us, _))| *due_us);
+            self.clock.sleep_until(next_us.min(due_us));
+        }
+        tracing::debug!(shard = self.index, "shard ends");
+    }
+
+    fn take_commands(&mut self) {
+        for _ in 0..COMMANDS_PER_PASS_MAX {
+            match self.inbox.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                // Every handle is gone: nobody can ask for anything any more.
+                Err(mpsc::error::TryRecvError::Disconnected) => return self.stop(),
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Open(open) => self.open(*open),
+            Command::Attach(attach) => self.attach(*attach),
+            Command::Ready(id) => self.arrive(id, |player| Arrival::Ready { player }),
+            Command::Action(id, number, json) => {
+                self.arrive(id, |player| Arrival::Action { player, id: number, json: &json });
+            }
+            Command::Leave(id) => self.arrive(id, |player| Arrival::Quit { player }),
+            Command::Payload(id, bytes) => self.binary_payload(id, &bytes),
+            Command::Detach(id) => self.detach(id),
+            Command::Stop => self.stop(),
+        }
+    }
+
+    fn open(&mut self, open: OpenRoom) {
+        let OpenRoom { room, rules, live } = open;
+        let players = live.players.len();
+        let slot = RoomSlot {
+            room,
+            rules,
+            live,
+            sessions: vec![None; players],
+            known: vec![false; players],
+            scheduled_us: u64::MAX,
+            farewell: ByeCode::RoomAborted,
+        };
+        let index = match self.free_rooms.pop() {
+            Some(index) => index,
+            None => {
+                self.rooms.push(None);
+                self.rooms.len() - 1
+            }
+        };
+        if let Some(place) = self.rooms.get_mut(index) {
+            *place = Some(slot);
+            self.open_rooms += 1;
+        }
+        self.schedule(index);
+        if self.stopping {
+            self.abort(index);
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        for index in 0..self.rooms.len() {
+            self.abort(index);
+        }
+    }
+
+    /// Ends a room: its players get the event that says so, then their sessions end and the room closes.
+    fn abort(&mut self, index: usize) {
+        // The first abort ends the match, the second one ends the wait after it.
+        for _ in 0..2 {
+            if let Some(slot) = self.rooms.get_mut(index).and_then(Option::as_mut) {
+                let now_us = self.clock.now_us();
+                let _ended = slot.room.handle(now_us, Arrival::Abort { reason: AbortReason::HostStopping });
+                self.step(index);
+            }
+        }
+    }
+
+    fn attach(&mut self, attach: Attach) {
+        let Attach { room, player, keys, after, outbound, reply } = attach;
+        // Rooms of one shard number some thousands at most and players connect rarely: a walk is cheap enough, and needs no second index.
+        let found = self.rooms.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.live.id == room));
+        let Some((index, slot)) = found.and_then(|i| Some((i, self.rooms.get_mut(i)?.as_mut()?))) else {
+            let _gone = reply.send(Err((RefusalCode::RoomClosed, format!("room {room} is closed"))));
+            return;
+        };
+        let now_us = self.clock.now_us();
+        if let Err(not_taken) = slot.room.handle(now_us, Arrival::Connected { player }) {
+            let _gone = reply.send(Err((RefusalCode::RoomClosed, not_taken.to_string())));
+            return;
+        }
+        let (keys, answer) = keys.map_or((None, None), |(keys, answer)| (Some(keys), Some(answer)));
+        let Some(id) = self.sessions.insert(|id| Session::new(id, index, player, keys, outbound)) else {
+            let _not_taken = slot.room.handle(now_us, Arrival::Disconnected { player });
+            let _gone =
+                reply.send(Err((RefusalCode::TooManySessions, "the host has no place for another session".into())));
+            self.schedule(index);
+            return;
+        };
+        let place = slot.sessions.get_mut(usize::from(player));
+        let before = place.and_then(|place| place.replace(id));
+        let resumed = slot.known.get_mut(usize::from(player)).is_some_and(|known| std::mem::replace(known, true));
+        if let Some(before) = before {
+            self.sessions.end(before, ByeCode::Replaced, "another session of this player took over");
+        }
+        let welcome = translate::welcome(id, player, slot, answer, self.udp_port, resumed);
+        let mut greeted = self.sessions.send_text(id, welcome, &self.counters);
+        if let Some(after) = after {
+            let events: Vec<_> = slot.room.events_after(after).map(|event| translate::event(&event)).collect();
+            for text in events {
+                greeted &= self.sessions.send_text(id, text, &self.counters);
+            }
+        }
+        if reply.send(Ok(id)).is_err() || !greeted {
+            self.detach(id);
+        }
+        self.schedule(index);
+    }
+
+    fn detach(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        let Some(slot) = self.rooms.get_mut(session.room).and_then(Option::as_mut) else { return };
+        // Only the current session of the player may say that it is gone.
+        if let Some(place) = slot.sessions.get_mut(usize::from(session.player)).filter(|place| **place == Some(id)) {
+            *place = None;
+            let _late = slot.room.handle(self.clock.now_us(), Arrival::Disconnected { player: session.player });
+            self.schedule(session.room);
+        }
+    }
+
+    /// Hands what a session says to its room.
+    fn arrive<'a>(&mut self, id: SessionId, arrival: impl FnOnce(u16) -> Arrival<'a>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let (room, player) = (session.room, session.player);
+        let Some(slot) = self.rooms.get_mut(room).and_then(Option::as_mut) else { return };
+        if let Err(not_taken) = slot.room.handle(self.clock.now_us(), arrival(player)) {
+            tracing::debug!(room = slot.live.id, player, %not_taken, "message without effect");
+        }
+        self.schedule(room);
+    }
+
+    fn take_datagrams(&mut self) {
+        let mut buffer = [0u8; RECEIVE_BYTES];
+        for _ in 0..DATAGRAMS_PER_PASS_MAX {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((len, from)) => {
+                    count(&self.counters.datagrams_received, 1);
+                    let Some(datagram) = buffer.get_mut(..len) else { continue };
+                    match Header::peek(datagram).map(|header| SessionId::from_bits(header.session)) {
+                        Ok(id) if id.shard() == self.index => self.datagram(id, from, datagram),
+                        Ok(id) => self.hand_over(id, from, datagram),
+                        Err(_) => count(&self.counters.datagrams_refused, 1),
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // On some systems an answer "port unreachable" to what was sent shows up here; it concerns one address only.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused | ErrorKind::Interrupted
+                    ) => {}
+                Err(error) => {
+                    tracing::warn!(shard = self.index, %error, "the socket cannot be read; trying again");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn hand_over(&self, id: SessionId, from: SocketAddr, datagram: &[u8]) {
+        let sent = self
+            .peers
+            .get(id.shard())
+            .is_some_and(|peer| peer.try_send(HandedOver { from, bytes: datagram.to_vec() }).is_ok());
+        if !sent {
+            count(&self.counters.datagrams_refused, 1);
+        }
+    }
+
+    fn take_handed_over(&mut self) {
+        for _ in 0..DATAGRAMS_PER_PASS_MAX {
+            let Ok(HandedOver { from, mut bytes }) = self.handed_over.try_recv() else { return };
+            let Ok(header) = Header::peek(&bytes) else { continue };
+            self.datagram(SessionId::from_bits(header.session), from, &mut bytes);
+        }
+    }
+
+    fn datagram(&mut self, id: SessionId, from: SocketAddr, datagram: &mut [u8]) {
+        let bytes = datagram.len();
+        let opened = self.sessions.get_mut(id).and_then(|session| session.open(datagram));
+        let Some((sequence_is_newest, payload)) = opened else {
+            count(&self.counters.datagrams_refused, 1);
+            return;
+        };
+        let Ok(payload) = ToHost::decode(payload) else {
+            count(&self.counters.datagrams_refused, 1);
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.heard(
+                from,
+                bytes,
+                sequence_is_newest,
+                &payload,
+                &self.socket,
+                &mut self.seal_buffer,
+                &self.counters,
+            );
+        }
+        self.payload(id, payload);
+    }
+
+    fn binary_payload(&mut self, id: SessionId, bytes: &[u8]) {
+        let Ok(payload) = ToHost::decode(bytes) else {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.bye(ByeCode::BadMessage, "a binary message that is no payload of this protocol");
+            }
+            return self.detach(id);
+        };
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.path.on_binary_message();
+        }
+        self.payload(id, payload);
+    }
+
+    fn payload(&mut self, id: SessionId, payload: ToHost<'_>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        match payload {
+            ToHost::Inputs(inputs) => {
+                let (room, player) = (session.room, session.player);
+                let Some(slot) = self.rooms.get_mut(room).and_then(Option::as_mut) else { return };
+                let now_us = self.clock.now_us();
+                for (frame, bytes) in inputs.iter() {
+                    // Inputs that come to nothing are counted by the room.
+                    let _counted = slot.room.handle(now_us, Arrival::Input { player, frame, bytes });
+                }
+            }
+            ToHost::Ping(value) => session.pong(value, &self.socket, &mut self.seal_buffer, &self.counters),
+            ToHost::Probe | ToHost::Response(_) => {}
+        }
+    }
+
+    fn step_due(&mut self) {
+        let now_us = self.clock.now_us();
+        while let Some(&Reverse((due_us, index))) = self.due.peek() {
+            if due_us > now_us {
+                return;
+            }
+            self.due.pop();
+            let current =
+                self.rooms.get(index).and_then(Option::as_ref).is_some_and(|slot| slot.scheduled_us == due_us);
+            if current {
+                self.step(index);
+            }
+        }
+    }
+
+    fn step(&mut self, index: usize) {
+        let now_us = self.clock.now_us();
+        let Some(slot) = self.rooms.get_mut(index).and_then(Option::as_mut) else { return };
+        let RoomSlot { room, rules, live, sessions, farewell, .. } = slot;
+        let mut departures = translate::Departures {
+            live,
+            players: sessions,
+            farewell,
+            sessions: &mut self.sessions,
+            socket: &self.socket,
+            sink: &self.sink,
+            counters: &self.counters,
+            seal_buffer: &mut self.seal_buffer,
+            lost: Vec::new(),
+        };
+        room.step(now_us, rules.as_mut(), &mut |departure| departures.send(departure));
+        let lost = departures.lost;
+        slot.scheduled_us = u64::MAX;
+        if slot.room.next_due_us().is_none() {
+            self.close(index);
+        } else {
+            self.schedule(index);
+        }
+        // Sessions that could not take a message that must not be lost.
+        for id in lost {
+            self.detach(id);
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        let Some(slot) = self.rooms.get_mut(index).and_then(Option::take) else { return };
+        self.open_rooms -= 1;
+        self.free_rooms.push(index);
+        for id in slot.sessions.into_iter().flatten() {
+            self.sessions.end(id, slot.farewell, "the room is closed");
+        }
+        self.registry.forget(&slot.live.id);
+    }
+
+    /// Puts a room into the queue of due rooms, if its next due time changed.
+    fn schedule(&mut self, index: usize) {
+        let Some(slot) = self.rooms.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(due_us) = slot.room.next_due_us() else { return };
+        if slot.scheduled_us != due_us {
+            slot.scheduled_us = due_us;
+            self.due.push(Reverse((due_us, index)));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Sessions of a shard: where a player's messages and payloads go, and the keys that its datagrams are opened and sealed with.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+
+use holeshot_wire::path::Asks;
+use holeshot_wire::payload::Encode;
+use holeshot_wire::{ByeCode, Heard, HostMessage, Opener, Path, Route, Sealer, SessionKeys, ToClient, ToHost};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
+
+use super::{Outbound, ShardCounters, count};
+
+/// Names a session: 8 bits of shard, 16 of place, 8 of generation, so that a datagram finds its session without a search and a place that is
+/// used again has another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionId(u32);
+
+impl SessionId {
+    const fn new(shard: u8, place: u16, generation: u8) -> Self {
+        Self((shard as u32) | (place as u32) << 8 | (generation as u32) << 24)
+    }
+
+    /// From the number in a datagram or message.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// The number for datagrams and messages.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The shard that owns the session.
+    #[must_use]
+    pub const fn shard(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
+
+    const fn place(self) -> usize {
+        (self.0 >> 8 & 0xffff) as usize
+    }
+
+    const fn generation(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+}
+
+/// Sessions that one shard holds: what 16 bits can name.
+pub const SESSIONS_MAX: usize = 1 << 16;
+/// Messages that may wait for a WebSocket. A reader that is further behind is dropped before it costs memory.
+pub const OUTBOUND_QUEUED_MAX: usize = 256;
+/// Places of that queue that payloads leave free for messages, which must not be lost.
+const OUTBOUND_KEPT_FOR_MESSAGES: usize = 64;
+
+/// One player's authenticated presence.
+pub(super) struct Session {
+    pub(super) room: usize,
+    pub(super) player: u16,
+    pub(super) path: Path<SocketAddr>,
+    keys: Option<(Sealer, Opener)>,
+    outbound: mpsc::Sender<Outbound>,
+}
+
+impl Session {
+    pub(super) fn new(
+        id: SessionId,
+        room: usize,
+        player: u16,
+        keys: Option<SessionKeys>,
+        outbound: mpsc::Sender<Outbound>,
+    ) -> Self {
+        let keys = keys.map(|keys| keys.into_host(id.bits()));
+        let path = if keys.is_some() { Path::udp() } else { Path::websocket() };
+        Self { room, player, path, keys, outbound }
+    }
+
+    /// Opens a datagram: whether it is the newest, and its payload.
+    pub(super) fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Option<(bool, &'a [u8])> {
+        let (_, opener) = self.keys.as_mut()?;
+        let opened = opener.open(datagram).ok()?;
+        Some((opened.newest, opened.payload))
+    }
+
+    /// Takes note of a datagram that opened, and challenges a new address.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn heard(
+        &mut self,
+        from: SocketAddr,
+        bytes: usize,
+        newest: bool,
+        payload: &ToHost<'_>,
+        socket: &UdpSocket,
+        buffer: &mut Vec<u8>,
+        counters: &ShardCounters,
+    ) {
+        let heard = Heard { from, bytes, newest, asks: Asks::from(payload) };
+        // Without random bytes the challenge could be guessed; a challenge of a failed source is never confirmed, because zeros are not sent.
+        let mut random = [0u8; 8];
+        let mut failed = false;
+        let challenge = self.path.on_datagram(heard, || {
+            failed = getrandom::fill(&mut random).is_err();
+            random
+        });
+        if let Some(challenge) = challenge.filter(|_| !failed)
+            && let Some((sealer, _)) = &mut self.keys
+            && sealer.seal(&ToClient::Challenge(challenge.bytes), buffer).is_ok()
+        {
+            send_datagram(socket, buffer, challenge.to, counters);
+        }
+    }
+
+    pub(super) fn pong(&mut self, value: u64, socket: &UdpSocket, buffer: &mut Vec<u8>, counters: &ShardCounters) {
+        self.send_payload(&ToClient::Pong(value), socket, buffer, counters);
+    }
+
+    /// Where payloads go now.
+    pub(super) fn route(&self) -> Route<SocketAddr> {
+        self.path.route()
+    }
+
+    /// Sends a payload the way the client last asked for. It may be lost.
+    pub(super) fn send_payload(
+        &mut self,
+        payload: &impl Encode,
+        socket: &UdpSocket,
+        buffer: &mut Vec<u8>,
+        counters: &ShardCounters,
+    ) {
+        match self.path.route() {
+            Route::Nowhere => {}
+            Route::Udp(to) => {
+                if let Some((sealer, _)) = &mut self.keys
+                    && sealer.seal(payload, buffer).is_ok()
+                {
+                    send_datagram(socket, buffer, to, counters);
+                }
+            }
+            Route::WebSocket => {
+                buffer.clear();
+                if payload.encode(buffer).is_ok() {
+                    let sent = self.outbound.capacity() > OUTBOUND_KEPT_FOR_MESSAGES
+                        && self.outbound.try_send(Outbound::Binary(Bytes::copy_from_slice(buffer))).is_ok();
+                    count(&counters.messages_unsent, u64::from(!sent));
+                }
+            }
+        }
+    }
+
+    fn send_text(&self, text: Utf8Bytes) -> bool {
+        self.outbound.try_send(Outbound::Text(text)).is_ok()
+    }
+
+    /// Says goodbye and closes the WebSocket. A queue that is full closes all the same, when the sender goes.
+    pub(super) fn bye(&self, code: ByeCode, reason: &str) {
+        if let Ok(text) = (HostMessage::Bye { code, reason: reason.into() }).encode() {
+            let _full = self.send_text(text.into());
+        }
+        let _full = self.outbound.try_send(Outbound::Close);
+    }
+}
+
+fn send_datagram(socket: &UdpSocket, datagram: &[u8], to: SocketAddr, counters: &ShardCounters) {
+    match socket.send_to(datagram, to) {
+        Ok(_) => count(&counters.datagrams_sent, 1),
+        Err(error) => {
+            count(&counters.datagrams_unsent, 1);
+            if error.kind() != ErrorKind::WouldBlock {
+                tracing::trace!(%to, %error, "a datagram was not sent");
+            }
+        }
+    }
+}
+
+/// The sessions of one shard, found by their ids.
+pub(super) struct Sessions {
+    shard: u8,
+    places: Vec<(u8, Option<Session>)>,
+    free: Vec<u16>,
+}
+
+impl Sessions {
+    pub(super) const fn new(shard: u8) -> Self {
+        Self { shard, places: Vec::new(), free: Vec::new() }
+    }
+
+    /// Adds a session. None if the shard has no place left.
+    pub(super) fn insert(&mut self, make: impl FnOnce(SessionId) -> Session) -> Option<SessionId> {
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None if self.places.len() < SESSIONS_MAX => {
+                let place = u16::try_from(self.places.len()).ok()?;
+                self.places.push((0, None));
+                place
+            }
+            None => return None,
+        };
+        let (generation, session) = self.places.get_mut(usize::from(place))?;
+        let id = SessionId::new(self.shard, place, *generation);
+        *session = Some(make(id));
+        Some(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        let (generation, session) = self.places.get_mut(id.place())?;
+        if *generation == id.generation() { session.as_mut() } else { None }
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let (generation, session) = self.places.get_mut(id.place())?;
+        if *generation != id.generation() {
+            return None;
+        }
+        let session = session.take()?;
+        *generation = generation.wrapping_add(1);
+        self.free.extend(u16::try_from(id.place()).ok());
+        Some(session)
+    }
+
+    /// Removes a session with a goodbye.
+    pub(super) fn end(&mut self, id: SessionId, code: ByeCode, reason: &str) {
+        if let Some(session) = self.remove(id) {
+            session.bye(code, reason);
+        }
+    }
+
+    /// Sends a message that must not be lost. False if the session is gone or cannot take it: it is then to be dropped.
+    pub(super) fn send_text(&mut self, id: SessionId, text: Utf8Bytes, counters: &ShardCounters) -> bool {
+        let Some(session) = self.get_mut(id) else { return false };
+        let sent = session.send_text(text);
+        count(&counters.messages_unsent, u64::from(!sent));
+        sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_used_again_has_another_name() {
+        let mut sessions = Sessions::new(3);
+        let session = |id| Session::new(id, 0, 0, None, mpsc::channel(1).0);
+        let first = sessions.insert(session).unwrap();
+        assert_eq!((first.shard(), first.place()), (3, 0));
+        assert!(sessions.remove(first).is_some());
+        let second = sessions.insert(session).unwrap();
+        assert_ne!(first, second);
+        assert!(sessions.get_mut(first).is_none() && sessions.remove(first).is_none());
+        assert!(sessions.get_mut(second).is_some());
+        assert!(sessions.get_mut(SessionId::from_bits(u32::MAX)).is_none());
+    }
+
+    #[test]
+    fn a_shard_holds_as_many_sessions_as_it_can_name() {
+        let mut sessions = Sessions::new(0);
+        let outbound = mpsc::channel(1).0;
+        for _ in 0..SESSIONS_MAX {
+            assert!(sessions.insert(|id| Session::new(id, 0, 0, None, outbound.clone())).is_some());
+        }
+        assert!(sessions.insert(|id| Session::new(id, 0, 0, None, outbound.clone())).is_none());
+    }
+}

@@ -1,0 +1,250 @@
+//! Between the wire and the room: the one module that knows both. What leaves a room becomes messages, payloads and events.
+
+use std::net::UdpSocket;
+use std::time::SystemTime;
+
+use holeshot_room::{AbortReason, ActionOutcome, Departure, EventSource, LeftReason, Outcome, Phase, PublicEvent};
+use holeshot_wire::{
+    ByeCode, HandshakeMessage, HostMessage, PlayerName, Route, RulesInfo, Snapshot, ToClient, snapshot_parts,
+};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::session::{SessionId, Sessions};
+use super::{RoomSlot, ShardCounters, count};
+use crate::clock::unix_ms;
+use crate::events::{EventSink, InternalEvent};
+use crate::rooms::LiveRoom;
+
+/// Takes what leaves one room in one step and sends it where it belongs.
+pub(super) struct Departures<'a> {
+    pub(super) live: &'a LiveRoom,
+    pub(super) players: &'a mut [Option<SessionId>],
+    /// What the players are told when the room closes.
+    pub(super) farewell: &'a mut ByeCode,
+    pub(super) sessions: &'a mut Sessions,
+    pub(super) socket: &'a UdpSocket,
+    pub(super) sink: &'a EventSink,
+    pub(super) counters: &'a ShardCounters,
+    pub(super) seal_buffer: &'a mut Vec<u8>,
+    /// Sessions that could not take a message that must not be lost: to be detached after the step.
+    pub(super) lost: Vec<SessionId>,
+}
+
+impl Departures<'_> {
+    pub(super) fn send(&mut self, departure: Departure<'_>) {
+        match departure {
+            Departure::PhaseChanged { phase } => {
+                tracing::debug!(room = self.live.id, phase = phase.as_str(), "phase");
+                self.live.set_phase(phase);
+            }
+            Departure::PublicEvent(event) => {
+                let text = self::event(&event);
+                for at in 0..self.players.len() {
+                    self.text(at, &text);
+                }
+            }
+            Departure::InternalEvent { source, kind, frame, json } => self.internal_event(source, kind, frame, json),
+            Departure::PlayerLeft { player, reason } => {
+                let at = usize::from(player);
+                if let Some(id) = self.players.get_mut(at).and_then(Option::take) {
+                    let code = if reason == LeftReason::Quit { ByeCode::Left } else { ByeCode::Removed };
+                    self.sessions.end(id, code, reason.as_str());
+                }
+            }
+            Departure::Tick { frame, .. } => {
+                self.live.set_frame(frame);
+                count(&self.counters.ticks, 1);
+            }
+            Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame } => {
+                self.snapshot(player, frame, bytes, margin_us, last_input_frame);
+            }
+            Departure::ActionResult { player, id, outcome } => {
+                let (accepted, reason) = match outcome {
+                    ActionOutcome::Applied { .. } => (true, None),
+                    ActionOutcome::Refused(refusal) => (false, Some(refusal.to_string())),
+                };
+                if let Ok(text) = (HostMessage::ActionResult { id, accepted, reason }).encode() {
+                    self.text(usize::from(player), &text.into());
+                }
+            }
+            Departure::TicksLost { count: lost, next_frame } => {
+                count(&self.counters.ticks_lost, lost);
+                tracing::warn!(room = self.live.id, lost, next_frame, "ticks lost: the shard came too late");
+            }
+            Departure::RulesFault { frame, fault } => {
+                count(&self.counters.rules_faults, 1);
+                let backtrace = fault.backtrace.as_deref().unwrap_or_default();
+                tracing::error!(
+                    room = self.live.id,
+                    module = self.live.module.name,
+                    hash = self.live.module.hash,
+                    frame,
+                    %fault,
+                    backtrace,
+                    "the rules failed; the room ends"
+                );
+            }
+            Departure::Ended { outcome } => match outcome {
+                Outcome::Finished { frames, .. } => {
+                    *self.farewell = ByeCode::RoomFinished;
+                    tracing::info!(room = self.live.id, frames, "room finished");
+                }
+                Outcome::Aborted { frames, reason } => {
+                    *self.farewell = match reason {
+                        AbortReason::HostStopping => ByeCode::HostClosing,
+                        _ => ByeCode::RoomAborted,
+                    };
+                    tracing::info!(room = self.live.id, frames, reason = reason.as_str(), "room aborted");
+                }
+            },
+        }
+    }
+
+    fn text(&mut self, player: usize, text: &Utf8Bytes) {
+        let Some(&mut Some(id)) = self.players.get_mut(player) else { return };
+        if !self.sessions.send_text(id, text.clone(), self.counters) && !self.lost.contains(&id) {
+            self.lost.push(id);
+        }
+    }
+
+    fn internal_event(&mut self, source: EventSource, kind: &str, frame: Option<u32>, json: &str) {
+        let mut data = serde_json::from_str(json).unwrap_or_else(|_| serde_json::Value::String(json.into()));
+        let kind = match source {
+            EventSource::Room => kind.to_owned(),
+            EventSource::Module => {
+                data = serde_json::json!({ "frame": frame, "data": data });
+                format!("rules.{kind}")
+            }
+        };
+        let event = InternalEvent {
+            kind,
+            module: Some(self.live.module.name.clone()),
+            room: Some(self.live.id.clone()),
+            data,
+            time: SystemTime::now(),
+        };
+        if let Err(error) = self.sink.emit(event) {
+            tracing::error!(room = self.live.id, %error, "an event is lost");
+        }
+    }
+
+    fn snapshot(
+        &mut self,
+        player: u16,
+        frame: u32,
+        bytes: &[u8],
+        margin_us: Option<i32>,
+        last_input_frame: Option<u32>,
+    ) {
+        let Some(&mut Some(id)) = self.players.get_mut(usize::from(player)) else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let whole = Snapshot {
+            frame,
+            part: 0,
+            parts: 1,
+            margin_ms: margin_us.map(margin_ms),
+            newest_input_frame: last_input_frame,
+            bytes,
+        };
+        match session.route() {
+            Route::Nowhere => {}
+            Route::WebSocket => {
+                session.send_payload(&ToClient::Snapshot(whole), self.socket, self.seal_buffer, self.counters);
+            }
+            Route::Udp(_) => {
+                let Ok(parts) = snapshot_parts(bytes) else { return };
+                for (part, parts, bytes) in parts {
+                    let part = ToClient::Snapshot(Snapshot { part, parts, bytes, ..whole });
+                    session.send_payload(&part, self.socket, self.seal_buffer, self.counters);
+                }
+            }
+        }
+    }
+}
+
+/// A margin in the unit of the wire, rounded towards "later": 900 µs early is 0 ms early, 100 µs late is 1 ms late.
+fn margin_ms(margin_us: i32) -> i16 {
+    let ms = margin_us.div_euclid(1_000);
+    i16::try_from(ms).unwrap_or(if ms < 0 { i16::MIN } else { i16::MAX })
+}
+
+/// A public event as a message. Its data goes through as the room has it, so the text is put together here.
+pub(super) fn event(event: &PublicEvent<'_>) -> Utf8Bytes {
+    let PublicEvent { seq, name, frame, json } = *event;
+    let frame = frame.map(|frame| format!(",\"frame\":{frame}")).unwrap_or_default();
+    // A name of an event has no character that JSON would escape.
+    format!("{{\"type\":\"event\",\"seq\":{seq},\"name\":\"{name}\"{frame},\"time_ms\":{},\"data\":{json}}}", unix_ms())
+        .into()
+}
+
+/// The first message of a session.
+pub(super) fn welcome(
+    id: SessionId,
+    player: u16,
+    slot: &RoomSlot,
+    noise: Option<HandshakeMessage>,
+    udp_port: u16,
+    resumed: bool,
+) -> Utf8Bytes {
+    let live = &slot.live;
+    let players = live.players.iter().map(|p| PlayerName { player: p.player, name: p.name.clone() }).collect();
+    let module = &live.module;
+    let welcome = HostMessage::Welcome {
+        session: id.bits(),
+        room: live.id.clone(),
+        player,
+        players,
+        udp_port: noise.is_some().then_some(udp_port),
+        noise,
+        tick_hz: u16::try_from(slot.room.manifest().tick_hz).unwrap_or(u16::MAX),
+        rules: RulesInfo { name: module.name.clone(), version: module.version.clone(), hash: module.hash.clone() },
+        phase: phase(slot.room.phase()),
+        resumed,
+    };
+    match welcome.encode() {
+        Ok(text) => text.into(),
+        Err(error) => {
+            // Every field was checked when the room was opened; if one slipped through, the client is told rather than left waiting.
+            tracing::error!(room = live.id, %error, "the welcome cannot be written");
+            let bye = HostMessage::Bye { code: ByeCode::Internal, reason: "the host cannot write its welcome".into() };
+            bye.encode().unwrap_or_default().into()
+        }
+    }
+}
+
+const fn phase(phase: Phase) -> holeshot_wire::Phase {
+    match phase {
+        Phase::Gathering => holeshot_wire::Phase::Gathering,
+        Phase::Readying => holeshot_wire::Phase::Readying,
+        Phase::Cutscene => holeshot_wire::Phase::Cutscene,
+        Phase::Countdown => holeshot_wire::Phase::Countdown,
+        Phase::Running => holeshot_wire::Phase::Running,
+        Phase::Finished => holeshot_wire::Phase::Finished,
+        Phase::Aborted => holeshot_wire::Phase::Aborted,
+        Phase::Closed => holeshot_wire::Phase::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_a_message_that_a_client_reads() {
+        let text =
+            event(&PublicEvent { seq: 7, name: "red_light", frame: Some(3), json: "{\"player\":1,\"a\":[1.5]}" });
+        let Ok(HostMessage::Event { seq, name, frame, time_ms, data }) = HostMessage::decode(text.as_str()) else {
+            panic!("not an event: {text}");
+        };
+        assert_eq!((seq, name.as_str(), frame), (7, "red_light", Some(3)));
+        assert!(time_ms.is_some());
+        assert_eq!(data, serde_json::json!({ "player": 1, "a": [1.5] }));
+        let text = event(&PublicEvent { seq: 1, name: "a", frame: None, json: "null" });
+        assert!(HostMessage::decode(text.as_str()).is_ok());
+    }
+
+    #[test]
+    fn margins_never_look_earlier_than_they_are() {
+        assert_eq!([900, -100, -1_000, 1_000, i32::MAX, i32::MIN].map(margin_ms), [0, -1, -1, 1, i16::MAX, i16::MIN]);
+    }
+}
