@@ -17,7 +17,8 @@ enum Op {
     Ready(u16),
     Quit(u16),
     Remove(u16),
-    Action(u16, u64, u8),
+    /// The id is relative to the player's last one.
+    Action(u16, i64, u8),
     Input(u16, i64, Vec<u8>),
     Abort,
     Step,
@@ -26,17 +27,17 @@ enum Op {
 fn ops() -> impl Strategy<Value = Op> {
     let player = || 0u16..5;
     prop_oneof![
-        10 => player().prop_map(Op::Connected),
-        3 => player().prop_map(Op::Disconnected),
+        20 => player().prop_map(Op::Connected),
+        6 => player().prop_map(Op::Disconnected),
         10 => player().prop_map(Op::Ready),
         1 => player().prop_map(Op::Quit),
         1 => player().prop_map(Op::Remove),
-        10 => (player(), 0u64..200, 0u8..8).prop_map(|(player, id, kind)| Op::Action(player, id, kind)),
-        40 => (player(), -20i64..20, proptest::collection::vec(any::<u8>(), 0..6))
+        20 => (player(), -3i64..4, 0u8..8).prop_map(|(player, step, kind)| Op::Action(player, step, kind)),
+        80 => (player(), -20i64..20, proptest::collection::vec(any::<u8>(), 0..6))
             .prop_map(|(player, offset, bytes)| Op::Input(player, offset, bytes)),
         1 => (player(), any::<i64>()).prop_map(|(player, offset)| Op::Input(player, offset, vec![])),
         1 => (0u8..20).prop_map(|dice| if dice == 0 { Op::Abort } else { Op::Step }),
-        20 => Just(Op::Step),
+        40 => Just(Op::Step),
     ]
 }
 
@@ -58,14 +59,24 @@ struct Game {
     fault_at: u32,
     catch_up_ticks_max: u32,
     wait_us: u64,
+    /// All players connect and are ready before the script begins: without it few games get as far as frame 0.
+    begun: bool,
 }
 
 fn games() -> impl Strategy<Value = Game> {
     let people = (1u16..5).prop_flat_map(|slots| (Just(slots), 1..=slots));
     let pace = (1u32..=128, 1u16..20, 0u32..30, 0u32..4);
     let ends = (1u32..300, 0u32..600, 0u32..900);
-    (people, pace, ends, 0u32..8, prop_oneof![Just(0u64), 0u64..2_000_000]).prop_map(
-        |((slots, players_min), (tick_hz, track_frames, cutscene_ms, countdown_steps), ends, catch_up, wait_us)| Game {
+    let wait_us = prop_oneof![1 => Just(0u64), 5 => 0u64..2_000_000];
+    (people, pace, ends, 0u32..8, wait_us, prop::bool::weighted(0.8)).prop_map(
+        |(
+            (slots, players_min),
+            (tick_hz, track_frames, cutscene_ms, countdown_steps),
+            ends,
+            catch_up,
+            wait_us,
+            begun,
+        )| Game {
             slots,
             players_min,
             tick_hz,
@@ -77,6 +88,7 @@ fn games() -> impl Strategy<Value = Game> {
             fault_at: ends.2,
             catch_up_ticks_max: catch_up,
             wait_us,
+            begun,
         },
     )
 }
@@ -240,7 +252,9 @@ fn play(game: &Game, script: &[(i64, Op)]) -> String {
     let mut watcher = Watcher::default();
     let mut now_us = start_us;
     let mut newest_us = start_us;
-    for (gap_us, op) in script {
+    let everyone = 0..if game.begun { game.slots } else { 0 };
+    let beginning = everyone.flat_map(|player| [(0, Op::Connected(player)), (0, Op::Ready(player))]);
+    for (gap_us, op) in beginning.collect::<Vec<_>>().iter().chain(script) {
         now_us = now_us.saturating_add_signed(*gap_us);
         newest_us = newest_us.max(now_us);
         let next_frame = room.frame().map_or(0, |frame| i64::from(frame) + 1);
@@ -251,7 +265,9 @@ fn play(game: &Game, script: &[(i64, Op)]) -> String {
             Op::Ready(player) => Arrival::Ready { player },
             Op::Quit(player) => Arrival::Quit { player },
             Op::Remove(player) => Arrival::Remove { player },
-            Op::Action(player, id, kind) => {
+            Op::Action(player, step, kind) => {
+                let last_id = room.player(player).and_then(|player| player.last_action_id).unwrap_or(10);
+                let id = last_id.saturating_add_signed(step);
                 id_text = if kind == 0 { "nope".into() } else { id.to_string() };
                 Arrival::Action { player, id, json: &id_text }
             }
@@ -311,6 +327,7 @@ fn the_end_of_time_is_no_trouble() {
         fault_at: 9,
         catch_up_ticks_max: 1,
         wait_us: u64::MAX,
+        begun: false,
     };
     let mut room = Room::open(game.config(), 7).unwrap();
     let mut rules = game.rules();

@@ -217,7 +217,7 @@ fn equal_records_give_equal_bytes() {
     }
     while let Some(due_us) = room.next_due_us() {
         let next_frame = room.frame().map_or(0, |frame| frame + 1);
-        if next_frame % 3 != 0 {
+        if !next_frame.is_multiple_of(3) {
             let bytes = next_frame.to_le_bytes();
             room.handle(due_us - 1, Arrival::Input { player: 1, frame: next_frame, bytes: &bytes }).ok();
             room.handle(due_us - 1, Arrival::Action { player: 0, id: next_frame.into(), json: "[]" }).ok();
