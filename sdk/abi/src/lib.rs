@@ -123,6 +123,11 @@
 //! that and not the one of kind 1. At most [`EVENTS_PER_TICK_MAX`] events. The whole record is at most [`OUTPUT_BYTES_MAX`] bytes.
 //! Events are delivered in the order of the items. An event's data is sent on as it is.
 //!
+//! The host sends public events of its own: `player_joined`, `player_ready`, `player_left`, `cutscene`, `countdown`, `started`,
+//! `finished`, `aborted`; its internal events have names that begin with `host.`, `room.` or `player.`. A module that uses one of
+//! these names has a fault, and so has one whose event data is not JSON, or whose results name a slot twice or one that the room does
+//! not have, a place 0, or an outcome that is not an [event name](is_event_name). Of an output with a fault nothing is delivered.
+//!
 //! ## Restore record
 //!
 //! | offset | type | field |
