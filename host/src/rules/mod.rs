@@ -9,18 +9,22 @@
 //! (`tokio::task::spawn_blocking`), never on a shard. Everything else is made for a shard's thread.
 
 mod cache;
+mod default;
 mod engine;
 mod error;
 mod guest;
 mod inspect;
 mod instance;
 mod module;
+mod native;
 
 pub use cache::CacheError;
+pub use default::DRAG_RACE_WASM;
 pub use engine::{Engine, EngineError, EngineSettings};
 pub use error::{InstantiateError, LoadError};
 pub use instance::WasmRules;
 pub use module::{Module, ModuleHash, ModuleStore, Origin};
+pub use native::NativeRules;
 
 /// Length of a rules module's file in bytes: several times a large game, and still compiled within seconds.
 pub const MODULE_BYTES_MAX: usize = 8 << 20;
@@ -42,3 +46,6 @@ pub const RESTORE_FUEL: u64 = 100_000 * FUEL_PER_US;
 pub const TICK_WATCHDOG_MS: u64 = 500;
 /// The same for the other calls, in milliseconds.
 pub const CALL_WATCHDOG_MS: u64 = 5_000;
+
+#[cfg(test)]
+mod tests;
