@@ -1,7 +1,26 @@
 //! The drag race: the default rules module of the Holeshot game host.
 //!
-//! [`cars`] is the catalogue, `physics` moves one car. README.md of this folder explains the
-//! model and shows how it compares with the published tests.
+//! `rules` is what a host runs; it wraps `race` (staging, lights, clocks, results), which moves cars with `physics`
+//! and watches them with `timing` and `tree`. [`cars`] is the catalogue, [`Driver`] plays. README.md of this folder
+//! explains the model and shows how it compares with published tests.
 
-pub mod cars;
+mod cars;
+mod driver;
 pub mod physics;
+mod prng;
+pub mod race;
+mod rules;
+mod snapshot;
+pub mod timing;
+pub mod tree;
+
+pub use cars::{
+    AIR_DENSITY_KGM3, Aspiration, CLUTCH_CAPACITY_FACTOR, Car, Drive, EngineAt, PEAK_SLIP, Published, SLIDING_GRIP_SHARE, Shift,
+    Source, Transmission, UnknownCar, cars, find_car,
+};
+pub use driver::{Driver, Plan};
+pub use rules::DragRace;
+pub use snapshot::{Input, LaneView, Phase, Snapshot};
+pub use tree::{Lamps, TreeKind};
+
+holeshot_guest::export!(DragRace);

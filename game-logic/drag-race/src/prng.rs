@@ -5,18 +5,18 @@ use serde::{Deserialize, Serialize};
 
 /// A stream of numbers that its seed decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Prng {
+pub(crate) struct Prng {
     state: u64,
 }
 
 impl Prng {
     /// The stream of `seed`.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
     /// The next 64 bits.
-    pub fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,12 +25,12 @@ impl Prng {
     }
 
     /// Evenly from 0 up to, not including, 1.
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Roughly normal with mean 0 and deviation 1: the sum of twelve even draws (Irwin-Hall), so never beyond ±6.
-    pub fn bell(&mut self) -> f64 {
+    pub(crate) fn bell(&mut self) -> f64 {
         let mut sum = -6.0;
         for _ in 0..12 {
             sum += self.unit();

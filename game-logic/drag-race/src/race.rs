@@ -1,0 +1,558 @@
+//! The race as a state machine: staging, tree, lights, clocks, limits and the decision. It moves on by one tick at a
+//! time and hands back what happened; how that reaches players is `rules.rs`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cars::{Car, PEAK_SLIP, cars};
+use crate::physics::{CarState, Controls, step};
+use crate::snapshot::{Input, LaneView, Phase, Snapshot};
+use crate::timing::{
+    BEAM_60_FT, BEAM_330_FT, BEAM_660_FT, BEAM_1000_FT, BEAM_1320_FT, BEAM_START, Timing, TimeSlip, tenths_of_ms,
+};
+use crate::tree::{Lamps, TreeKind, delay_s};
+
+/// Longest physics step, in ms. At 2 ms every car's quarter mile is within 0.1 % of that with 0.25 ms (a test holds
+/// it there); a tick of 20 ms then takes ten steps.
+pub const SUBSTEP_MAX_MS: u32 = 2;
+
+/// The left pedal counts as down from here: half way.
+const PEDAL_DOWN_MIN: u8 = 128;
+
+/// Rolling from beam to beam, in ms: the driver holds the pedal down for this long before each of the two lamps.
+const ROLL_TO_BEAM_MS: u32 = 500;
+
+/// Time for the others to stage once one car is staged, in ms: the 7 s of NHRA's AutoStart.
+const STAGE_AFTER_FIRST_MAX_MS: u32 = 7_000;
+
+/// Time for anyone to stage, from frame 0, in ms: the cutscene and countdown are over, so readers of the screen know
+/// what to do; longer than the 7 s above so that the first car may take its time too.
+const STAGE_MAX_MS: u32 = 20_000;
+
+/// Time to leave the line after green, in ms. Real starters wave a car off after about as long.
+const LEAVE_MAX_MS: u32 = 15_000;
+
+/// Time to reach the finish line after green, in ms: three times the slowest car of the catalogue with a poor driver.
+const RUN_MAX_MS: u32 = 60_000;
+
+/// Without input for this long a car is on its own: off the throttle, clutch down, on the brake, in ms.
+const HANDS_OFF_AFTER_MS: u32 = 500;
+
+/// Without its player for this long a lane is given up, in ms. Shorter than a re-connection would be a pity, longer
+/// would keep the others waiting.
+const GIVEN_UP_AFTER_MS: u32 = 3_000;
+
+/// Time from the decision to the end of the game, in ms: the slower cars roll out and everyone sees the win lamp.
+const RUN_OUT_MS: u32 = 2_000;
+
+/// Brake of a car that nobody drives any more.
+const ROLL_OUT_BRAKE: f64 = 0.4;
+
+/// What the host knows of a player in one tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Feet {
+    /// The input, fresh or repeated.
+    pub input: Input,
+    /// How old it is, in frames; `None` if there is none.
+    pub age_frames: Option<u16>,
+}
+
+/// How a lane's race ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// Crossed the finish line.
+    Finished,
+    /// Ran out of time after green.
+    DidNotFinish,
+    /// Was not staged in time.
+    DidNotStage,
+    /// Its player was gone for too long.
+    Left,
+}
+
+/// Something that happened to a lane; see [`Happened::name`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Happened {
+    /// The tree's first amber will light in this tick's end.
+    TreeStarted,
+    /// In the second beam.
+    Staged,
+    /// The start beam came free after green.
+    Launched,
+    /// The start beam came free before green.
+    RedLight,
+    /// Crossed a beam.
+    Beam(usize),
+    /// Its race is over.
+    TimeSlip,
+    /// All lanes are done.
+    Decided,
+}
+
+impl Happened {
+    /// The event's name; `None` for a beam that only times a speed trap.
+    pub fn name(&self) -> Option<&'static str> {
+        Some(match self {
+            Happened::TreeStarted => "tree_started",
+            Happened::Staged => "staged",
+            Happened::Launched => "launched",
+            Happened::RedLight => "red_light",
+            Happened::Beam(BEAM_60_FT) => "sixty_foot",
+            Happened::Beam(BEAM_330_FT) => "three_thirty_foot",
+            Happened::Beam(BEAM_660_FT) => "eighth_mile",
+            Happened::Beam(BEAM_1000_FT) => "thousand_foot",
+            Happened::Beam(BEAM_1320_FT) => "finished",
+            Happened::Beam(_) => return None,
+            Happened::TimeSlip => "time_slip",
+            Happened::Decided => "race_decided",
+        })
+    }
+}
+
+/// One lane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lane {
+    car: u16,
+    phase: Phase,
+    /// How long the pedal has been held for the next beam, in frames.
+    roll_frames: u16,
+    /// Its player is connected.
+    present: bool,
+    away_frames: u16,
+    red_light: bool,
+    fate: Option<Fate>,
+    state: CarState,
+    timing: Timing,
+}
+
+/// The outcome of one lane in a decided race.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaneResult {
+    /// The lane, which is the player's slot.
+    pub lane: u16,
+    /// Id of the car.
+    pub car: String,
+    /// Place from 1, shared by a dead heat; none for a lane that was never staged.
+    pub place: Option<u16>,
+    /// `won`, `dead_heat`, `lost`, `red_light`, `did_not_finish`, `did_not_stage` or `left`.
+    pub outcome: String,
+    /// Whether it left before green.
+    pub red_light: bool,
+    /// Won although another fair lane had the shorter elapsed time.
+    pub holeshot: bool,
+    /// At the line: for the winner the time until the next car, for the others the time since the winner, in s.
+    pub margin_s: Option<f64>,
+    /// The time slip.
+    pub slip: TimeSlip,
+}
+
+/// A race.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Race {
+    seed: u64,
+    tick_hz: u32,
+    tree: TreeKind,
+    /// Frames stepped so far.
+    frames: u32,
+    first_staged_frame: Option<u32>,
+    tree_frame: Option<u32>,
+    decided_frame: Option<u32>,
+    lanes: Vec<Lane>,
+}
+
+impl Lane {
+    fn new(index: u16) -> Self {
+        Self {
+            car: index,
+            phase: Phase::Approaching,
+            roll_frames: 0,
+            present: false,
+            away_frames: 0,
+            red_light: false,
+            fate: None,
+            state: CarState::at_rest(car_at(index)),
+            timing: Timing::default(),
+        }
+    }
+
+    /// The lane's car.
+    pub fn car(&self) -> &'static Car {
+        car_at(self.car)
+    }
+
+    /// The car's moving parts.
+    pub fn state(&self) -> &CarState {
+        &self.state
+    }
+
+    /// The lane's clocks.
+    pub fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    fn end(&mut self, fate: Fate) {
+        self.fate = Some(fate);
+        self.phase = if fate == Fate::Finished { Phase::Finished } else { Phase::Out };
+    }
+}
+
+/// The car of an index; the first one for an index that a damaged state made up.
+fn car_at(index: u16) -> &'static Car {
+    cars().get(index as usize).unwrap_or(&cars()[0])
+}
+
+impl Race {
+    /// A race of these cars (indices in the catalogue), one lane each, before frame 0.
+    pub fn new(seed: u64, tick_hz: u32, tree: TreeKind, cars: &[u16]) -> Self {
+        Self {
+            seed,
+            tick_hz: tick_hz.clamp(1, 128),
+            tree,
+            frames: 0,
+            first_staged_frame: None,
+            tree_frame: None,
+            decided_frame: None,
+            lanes: cars.iter().map(|car| Lane::new(*car)).collect(),
+        }
+    }
+
+    /// The lanes.
+    pub fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// When the green lamp comes on, in seconds since frame 0; `None` until the tree's start is set.
+    pub fn green_s(&self) -> Option<f64> {
+        self.tree_frame.map(|frame| self.time_s(frame) + self.tree.green_after_s())
+    }
+
+    /// From the first amber to green, in ms.
+    pub fn green_after_ms(&self) -> u32 {
+        libm::round(self.tree.green_after_s() * 1000.0) as u32
+    }
+
+    /// The tree's programme.
+    pub fn tree(&self) -> TreeKind {
+        self.tree
+    }
+
+    /// Whether the game is over: decided, and rolled out.
+    pub fn over(&self) -> bool {
+        self.decided_frame.is_some_and(|frame| self.frames >= frame.saturating_add(self.frames_in(RUN_OUT_MS)))
+    }
+
+    /// Notes that a lane's player is there, or is not.
+    pub fn set_present(&mut self, lane: u16, present: bool) {
+        if let Some(lane) = self.lanes.get_mut(lane as usize) {
+            lane.present = present;
+        }
+    }
+
+    /// Moves on by one tick. `feet` are by lane; a lane without any is driven by nobody. `happened` gets the lane and
+    /// the event, in order; events of the whole race have lane 0.
+    pub fn tick(&mut self, feet: &[Feet], happened: &mut Vec<(u16, Happened)>) {
+        let start_s = self.time_s(self.frames);
+        let tick_s = 1.0 / f64::from(self.tick_hz);
+        let green_s = self.green_s();
+        let hands_off_frames = self.frames_in(HANDS_OFF_AFTER_MS);
+        let given_up_frames = self.frames_in(GIVEN_UP_AFTER_MS);
+        let roll_frames = self.frames_in(ROLL_TO_BEAM_MS);
+        let substeps = (1000 + SUBSTEP_MAX_MS * self.tick_hz - 1) / (SUBSTEP_MAX_MS * self.tick_hz);
+
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            let number = index as u16;
+            let feet = feet.get(index).copied().unwrap_or_default();
+            lane.away_frames = if lane.present { 0 } else { lane.away_frames.saturating_add(1) };
+            if lane.fate.is_none() && u32::from(lane.away_frames) >= given_up_frames {
+                lane.end(Fate::Left);
+                happened.push((number, Happened::TimeSlip));
+            }
+            let driven = lane.present
+                && lane.fate.is_none()
+                && feet.age_frames.is_some_and(|age| u32::from(age) <= hands_off_frames);
+            if driven {
+                roll_into_beams(lane, number, feet.input, roll_frames, happened);
+            }
+            run(lane, number, controls(lane, driven.then_some(feet.input)), substeps, start_s, tick_s, green_s, happened);
+        }
+
+        self.frames = self.frames.saturating_add(1);
+        self.keep_limits(happened);
+        self.start_tree(happened);
+        if self.decided_frame.is_none() && self.lanes.iter().all(|lane| lane.fate.is_some()) {
+            self.decided_frame = Some(self.frames);
+            happened.push((0, Happened::Decided));
+        }
+    }
+
+    /// What players see now.
+    pub fn snapshot(&self) -> Snapshot {
+        let now_s = self.time_s(self.frames);
+        let green_s = self.green_s();
+        let lamps =
+            self.tree_frame.map_or(Lamps::default(), |frame| self.tree.lamps(now_s - self.time_s(frame)));
+        let view = |lane: &Lane| {
+            let car = lane.car();
+            let start_s = lane.timing.at_s(BEAM_START);
+            LaneView {
+                phase: lane.phase,
+                red_light: lane.red_light,
+                shifting: lane.state.shift_left_s > 0.0,
+                wheel_spin: lane.state.slip(car) > 1.5 * PEAK_SLIP,
+                gear: lane.state.gear,
+                distance_m: lane.state.distance_m as f32,
+                speed_mps: lane.state.speed_mps as f32,
+                tread_mps: lane.state.tread_mps(car) as f32,
+                rpm: lane.state.engine_rpm() as f32,
+                reaction_s: start_s.zip(green_s).map(|(start_s, green_s)| (start_s - green_s) as f32),
+                elapsed_s: lane.timing.elapsed_s(BEAM_1320_FT).map(|elapsed_s| elapsed_s as f32),
+            }
+        };
+        Snapshot {
+            frame: self.frames.saturating_sub(1),
+            time_ms: libm::round(now_s * 1000.0) as u32,
+            tree: self.tree,
+            lamps,
+            lanes: self.lanes.iter().map(view).collect(),
+        }
+    }
+
+    /// The lanes' results by the rules of the strip, in the order of the lanes; of use once the race is decided.
+    ///
+    /// A fair start beats a red light. Among fair lanes the first over the line wins, so a slower car can win on its
+    /// start. Two red lights: the earlier one loses. A lane that broke after a fair start still beats a foul.
+    pub fn results(&self) -> Vec<LaneResult> {
+        let standings: Vec<Standing> = self.lanes.iter().map(|lane| self.standing(lane)).collect();
+        let best = standings.iter().copied().reduce(|a, b| if b.beats(&a) { b } else { a }).unwrap_or(Standing::Absent);
+        let fouled = standings.iter().any(|other| matches!(other, Standing::Foul { .. } | Standing::Absent));
+        let first_wins = match best {
+            Standing::AtLine { .. } | Standing::Foul { .. } => true,
+            Standing::Broke { launched, .. } => launched && fouled,
+            Standing::Absent => false,
+        };
+        let line = |standing: &Standing| match standing {
+            Standing::AtLine { time_s } => Some(*time_s),
+            _ => None,
+        };
+        let first_s = line(&best);
+        let next_s = standings.iter().filter(|other| best.beats(other)).filter_map(line).reduce(|a, b| if b < a { b } else { a });
+        let winners = standings.iter().filter(|other| !best.beats(other)).count();
+        let quickest_loser = self
+            .lanes
+            .iter()
+            .zip(&standings)
+            .filter(|(_, standing)| best.beats(standing) && line(standing).is_some())
+            .filter_map(|(lane, _)| lane.timing.elapsed_s(BEAM_1320_FT))
+            .reduce(|a, b| if b < a { b } else { a });
+
+        let result = |(index, (lane, standing)): (usize, (&Lane, &Standing))| {
+            let first = first_wins && !best.beats(standing);
+            let outcome = match (first, standing, lane.fate) {
+                (true, Standing::AtLine { .. }, _) if winners > 1 => "dead_heat",
+                (true, _, _) => "won",
+                (_, Standing::Foul { .. }, _) => "red_light",
+                (_, _, Some(Fate::Finished)) => "lost",
+                (_, _, Some(Fate::DidNotStage)) => "did_not_stage",
+                (_, _, Some(Fate::Left)) => "left",
+                (_, _, Some(Fate::DidNotFinish) | None) => "did_not_finish",
+            };
+            let elapsed_s = lane.timing.elapsed_s(BEAM_1320_FT);
+            let margin_s = match (first, first_s, line(standing)) {
+                (true, Some(own_s), _) => next_s.map(|next_s| tenths_of_ms(next_s - own_s)),
+                (false, Some(first_s), Some(own_s)) => Some(tenths_of_ms(own_s - first_s)),
+                _ => None,
+            };
+            LaneResult {
+                lane: index as u16,
+                car: lane.car().id.to_string(),
+                place: match standing {
+                    Standing::Absent => None,
+                    _ => Some(1 + standings.iter().filter(|other| other.beats(standing)).count() as u16),
+                },
+                outcome: outcome.to_string(),
+                red_light: lane.red_light,
+                holeshot: first
+                    && line(standing).is_some()
+                    && elapsed_s.zip(quickest_loser).is_some_and(|(own_s, other_s)| other_s < own_s),
+                margin_s,
+                slip: lane.timing.slip(self.green_s()),
+            }
+        };
+        self.lanes.iter().zip(&standings).enumerate().map(result).collect()
+    }
+
+    fn standing(&self, lane: &Lane) -> Standing {
+        let green_s = self.green_s().unwrap_or(0.0);
+        match (lane.red_light, lane.fate, lane.timing.at_s(BEAM_1320_FT)) {
+            (true, _, _) => Standing::Foul { start_s: lane.timing.at_s(BEAM_START).unwrap_or(0.0) },
+            (false, Some(Fate::Finished), Some(time_s)) => Standing::AtLine { time_s: tenths_of_ms(time_s - green_s) },
+            (false, Some(Fate::DidNotStage), _) => Standing::Absent,
+            (false, Some(Fate::Left), _) if lane.timing.crossed() == 0 => Standing::Absent,
+            _ => Standing::Broke {
+                distance_m: lane.state.distance_m,
+                launched: lane.timing.crossed() > 0,
+            },
+        }
+    }
+
+    /// Ends the lanes whose time is up.
+    fn keep_limits(&mut self, happened: &mut Vec<(u16, Happened)>) {
+        let staging_over = self.frames >= self.frames_in(STAGE_MAX_MS)
+            || self.first_staged_frame.is_some_and(|frame| {
+                self.frames >= frame.saturating_add(self.frames_in(STAGE_AFTER_FIRST_MAX_MS))
+            });
+        if self.first_staged_frame.is_none() && self.lanes.iter().any(|lane| lane.phase == Phase::Staged) {
+            self.first_staged_frame = Some(self.frames);
+        }
+        let since_green_s = self.green_s().map(|green_s| self.time_s(self.frames) - green_s);
+        let later_than = |limit_ms: u32| since_green_s.is_some_and(|since_s| since_s * 1000.0 > f64::from(limit_ms));
+        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.fate.is_none()) {
+            let fate = match lane.phase {
+                Phase::Approaching | Phase::PreStaged if staging_over => Fate::DidNotStage,
+                Phase::Staged if later_than(LEAVE_MAX_MS) => Fate::DidNotFinish,
+                Phase::Racing if later_than(RUN_MAX_MS) => Fate::DidNotFinish,
+                _ => continue,
+            };
+            lane.end(fate);
+            happened.push((index as u16, Happened::TimeSlip));
+        }
+    }
+
+    /// Sets the tree going once everyone who is still there has staged.
+    fn start_tree(&mut self, happened: &mut Vec<(u16, Happened)>) {
+        if self.tree_frame.is_none() {
+            let waiting = self.lanes.iter().any(|lane| matches!(lane.phase, Phase::Approaching | Phase::PreStaged));
+            let staged = self.lanes.iter().any(|lane| matches!(lane.phase, Phase::Staged | Phase::Racing));
+            if staged && !waiting {
+                let delay_frames = libm::round(delay_s(self.seed) * f64::from(self.tick_hz)) as u32;
+                self.tree_frame = Some(self.frames.saturating_add(delay_frames.max(1)));
+            }
+        }
+        if self.tree_frame == Some(self.frames) {
+            happened.push((0, Happened::TreeStarted));
+        }
+    }
+
+    fn time_s(&self, frame: u32) -> f64 {
+        f64::from(frame) / f64::from(self.tick_hz)
+    }
+
+    /// Frames in `ms`, rounded up.
+    fn frames_in(&self, ms: u32) -> u32 {
+        (ms * self.tick_hz).div_ceil(1000)
+    }
+}
+
+/// What counts when lanes are compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Standing {
+    /// Fair, and over the line this long after green, to 0.1 ms.
+    AtLine { time_s: f64 },
+    /// Fair, but not over the line.
+    Broke { distance_m: f64, launched: bool },
+    /// Left before green, at this time.
+    Foul { start_s: f64 },
+    /// Took no part.
+    Absent,
+}
+
+impl Standing {
+    fn beats(&self, other: &Standing) -> bool {
+        match (self, other) {
+            (Standing::AtLine { time_s: a }, Standing::AtLine { time_s: b }) => a < b,
+            (Standing::Broke { distance_m: a, .. }, Standing::Broke { distance_m: b, .. }) => a > b,
+            (Standing::Foul { start_s: a }, Standing::Foul { start_s: b }) => a > b,
+            _ => self.class() < other.class(),
+        }
+    }
+
+    fn class(&self) -> u8 {
+        match self {
+            Standing::AtLine { .. } => 0,
+            Standing::Broke { .. } => 1,
+            Standing::Foul { .. } => 2,
+            Standing::Absent => 3,
+        }
+    }
+}
+
+/// Staging is automatic: while the left pedal is down the car rolls into the first beam, then into the second.
+fn roll_into_beams(lane: &mut Lane, number: u16, input: Input, roll_frames: u32, happened: &mut Vec<(u16, Happened)>) {
+    if !matches!(lane.phase, Phase::Approaching | Phase::PreStaged) {
+        return;
+    }
+    if input.clutch < PEDAL_DOWN_MIN {
+        return;
+    }
+    lane.roll_frames = lane.roll_frames.saturating_add(1);
+    if u32::from(lane.roll_frames) < roll_frames {
+        return;
+    }
+    lane.roll_frames = 0;
+    if lane.phase == Phase::Approaching {
+        lane.phase = Phase::PreStaged;
+    } else {
+        lane.phase = Phase::Staged;
+        happened.push((number, Happened::Staged));
+    }
+}
+
+/// What reaches the car from an input, or from nobody.
+fn controls(lane: &Lane, input: Option<Input>) -> Controls {
+    match (input, lane.phase) {
+        (Some(input), Phase::Approaching | Phase::PreStaged) => {
+            Controls { throttle: f64::from(input.throttle) / 255.0, left_pedal: 1.0, brake: 1.0, gear: 0 }
+        }
+        (Some(input), _) => Controls {
+            throttle: f64::from(input.throttle) / 255.0,
+            left_pedal: f64::from(input.clutch) / 255.0,
+            brake: 0.0,
+            gear: input.gear,
+        },
+        (None, _) => {
+            let left_pedal = if lane.car().has_clutch() { 1.0 } else { 0.0 };
+            Controls { throttle: 0.0, left_pedal, brake: ROLL_OUT_BRAKE, gear: 0 }
+        }
+    }
+}
+
+/// One tick of physics and of the clocks for one lane.
+#[allow(clippy::too_many_arguments)]
+fn run(
+    lane: &mut Lane,
+    number: u16,
+    controls: Controls,
+    substeps: u32,
+    start_s: f64,
+    tick_s: f64,
+    green_s: Option<f64>,
+    happened: &mut Vec<(u16, Happened)>,
+) {
+    let car = lane.car();
+    if lane.fate.is_some() && lane.state.speed_mps == 0.0 {
+        return;
+    }
+    let dt_s = tick_s / f64::from(substeps);
+    for substep in 0..substeps {
+        let before_m = lane.state.distance_m;
+        step(car, &mut lane.state, &controls, dt_s);
+        if lane.fate.is_some() {
+            continue;
+        }
+        let at_s = start_s + dt_s * f64::from(substep);
+        let crossed = lane.timing.note(before_m, lane.state.distance_m, at_s, dt_s);
+        for beam in lane.timing.crossed() - crossed as usize..lane.timing.crossed() {
+            if beam == BEAM_START {
+                lane.phase = Phase::Racing;
+                let start_s = lane.timing.at_s(BEAM_START).unwrap_or(at_s);
+                lane.red_light = green_s.is_none_or(|green_s| start_s < green_s);
+                happened.push((number, if lane.red_light { Happened::RedLight } else { Happened::Launched }));
+            } else {
+                happened.push((number, Happened::Beam(beam)));
+            }
+            if beam == BEAM_1320_FT {
+                lane.end(Fate::Finished);
+                happened.push((number, Happened::TimeSlip));
+            }
+        }
+    }
+}

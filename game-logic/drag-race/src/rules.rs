@@ -1,0 +1,227 @@
+//! The drag race as a rules module: setup and manifest, inputs in, events and results out. What happens on the strip
+//! is decided in `race.rs`.
+
+use holeshot_guest::{ChangeKind, InputStatus, Manifest, Output, PlayerResult, Rules, Setup, Tick};
+use serde::{Deserialize, Serialize};
+
+use crate::cars::find_car;
+use crate::race::{Feet, Happened, LaneResult, Race};
+use crate::snapshot::{Input, Snapshot};
+use crate::timing::{BEAM_660_FT, BEAM_1320_FT, TimeSlip};
+use crate::tree::TreeKind;
+
+/// Lanes named in one event. Sixty-four lanes may cross a beam in one tick and a host takes 64 events a tick of 16 KiB
+/// each: eleven kinds of event, in four parts, of sixteen lanes with a time slip (400 bytes) stay below both.
+const LANES_PER_EVENT_MAX: usize = 16;
+
+/// The car of a player who names none.
+const CAR_DEFAULT: &str = "mx5";
+
+/// The rules of the drag race; its serialised form is the whole state of a room.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DragRace {
+    race: Race,
+}
+
+/// A room's options.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    tree: TreeKind,
+}
+
+/// What a player brings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PlayerData {
+    car: Option<String>,
+}
+
+/// One lane in an event.
+#[derive(Debug, Serialize)]
+struct LaneEvent {
+    /// The lane, which is the player's slot.
+    lane: u16,
+    car: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reaction_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elapsed_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mph: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slip: Option<TimeSlip>,
+}
+
+#[derive(Serialize)]
+struct LanesEvent<'a> {
+    lanes: &'a [LaneEvent],
+}
+
+#[derive(Serialize)]
+struct TreeStarted {
+    tree: TreeKind,
+    green_in_ms: u32,
+}
+
+#[derive(Serialize)]
+struct Decided {
+    /// Lanes that share the first place; empty if nobody won.
+    winners: Vec<u16>,
+    holeshot: bool,
+    margin_s: Option<f64>,
+}
+
+/// What a player's result says beyond place and outcome.
+#[derive(Serialize)]
+struct ResultData {
+    lane: u16,
+    car: String,
+    red_light: bool,
+    holeshot: bool,
+    margin_s: Option<f64>,
+    #[serde(flatten)]
+    slip: TimeSlip,
+}
+
+impl DragRace {
+    /// The race itself.
+    pub fn race(&self) -> &Race {
+        &self.race
+    }
+
+    fn lane_event(&self, number: u16, happened: &Happened) -> LaneEvent {
+        let mut event = LaneEvent { lane: number, car: "", reaction_s: None, elapsed_s: None, mph: None, slip: None };
+        let Some(lane) = self.race.lanes().get(number as usize) else { return event };
+        event.car = lane.car().id;
+        let slip = lane.timing().slip(self.race.green_s());
+        match happened {
+            Happened::Launched | Happened::RedLight => event.reaction_s = slip.reaction_s,
+            Happened::Beam(beam) => {
+                event.elapsed_s = lane.timing().elapsed_s(*beam).map(crate::timing::tenths_of_ms);
+                event.mph = match *beam {
+                    BEAM_660_FT => slip.eighth_mile_mph,
+                    BEAM_1320_FT => slip.quarter_mile_mph,
+                    _ => None,
+                };
+            }
+            Happened::TimeSlip => event.slip = Some(slip),
+            _ => {}
+        }
+        event
+    }
+
+    /// Sends what happened: one event for all lanes of a kind.
+    fn send(&self, happened: &[(u16, Happened)], out: &mut Output<'_, Self>) {
+        for (at, (_, kind)) in happened.iter().enumerate() {
+            let Some(name) = kind.name() else { continue };
+            if happened.iter().take(at).any(|(_, earlier)| earlier == kind) {
+                continue;
+            }
+            match kind {
+                Happened::TreeStarted => out.public_event(
+                    name,
+                    &TreeStarted { tree: self.race.tree(), green_in_ms: self.race.green_after_ms() },
+                ),
+                Happened::Decided => out.public_event(name, &decided(&self.race.results())),
+                _ => {
+                    let lanes: Vec<LaneEvent> = happened
+                        .iter()
+                        .filter(|(_, other)| other == kind)
+                        .map(|(lane, _)| self.lane_event(*lane, kind))
+                        .collect();
+                    for lanes in lanes.chunks(LANES_PER_EVENT_MAX) {
+                        out.public_event(name, &LanesEvent { lanes });
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Rules for DragRace {
+    type Input = Input;
+    type Snapshot = Snapshot;
+
+    fn manifest() -> Manifest {
+        let mut manifest = Manifest::new("drag-race", env!("CARGO_PKG_VERSION"), 1..=64, 6);
+        manifest.tick_hz = 50;
+        manifest.cutscene_ms = 3_000;
+        manifest.countdown_steps = 3;
+        manifest.countdown_step_ms = 1_000;
+        // Staging 20 s, the tree's delay 1.4 s and programme 1.5 s, the run 60 s, the run-out 2 s; as much again.
+        manifest.frames_max = 170 * 50;
+        manifest
+    }
+
+    fn new(setup: &Setup) -> Result<Self, String> {
+        let options: Options = parse(&setup.options).map_err(|error| {
+            format!("the race's options are not {{\"tree\": \"pro\"}} or {{\"tree\": \"sportsman\"}}: {error}")
+        })?;
+        let mut cars = Vec::with_capacity(setup.players.len());
+        for (slot, player) in setup.players.iter().enumerate() {
+            let data: PlayerData = parse(&player.data)
+                .map_err(|error| format!("player {slot}: the data is not like {{\"car\": \"mx5\"}}: {error}"))?;
+            let id = data.car.as_deref().unwrap_or(CAR_DEFAULT);
+            let (index, _) = find_car(id).map_err(|error| format!("player {slot}: {error}"))?;
+            cars.push(index);
+        }
+        Ok(Self { race: Race::new(setup.seed, setup.tick_hz, options.tree, &cars) })
+    }
+
+    fn tick(&mut self, tick: &Tick<'_, Input>, out: &mut Output<'_, Self>) {
+        for change in tick.changes {
+            self.race.set_present(change.player, change.kind == ChangeKind::Joined);
+        }
+        let feet: Vec<Feet> = tick
+            .players
+            .iter()
+            .map(|player| Feet {
+                input: player.input,
+                age_frames: (player.status != InputStatus::Absent).then_some(player.age_frames),
+            })
+            .collect();
+        let mut happened = Vec::new();
+        self.race.tick(&feet, &mut happened);
+        self.send(&happened, out);
+        out.snapshot(&self.race.snapshot());
+        if self.race.over() {
+            let results: Vec<PlayerResult<ResultData>> = self.race.results().into_iter().map(player_result).collect();
+            out.finish(&results);
+        }
+    }
+}
+
+fn decided(results: &[LaneResult]) -> Decided {
+    let mut winners = Vec::new();
+    let mut decided = Decided { winners: Vec::new(), holeshot: false, margin_s: None };
+    for result in results.iter().filter(|result| matches!(result.outcome.as_str(), "won" | "dead_heat")) {
+        winners.push(result.lane);
+        decided.holeshot |= result.holeshot;
+        decided.margin_s = result.margin_s;
+    }
+    decided.winners = winners;
+    decided
+}
+
+fn player_result(result: LaneResult) -> PlayerResult<ResultData> {
+    PlayerResult {
+        player: result.lane,
+        place: result.place,
+        outcome: result.outcome,
+        data: ResultData {
+            lane: result.lane,
+            car: result.car,
+            red_light: result.red_light,
+            holeshot: result.holeshot,
+            margin_s: result.margin_s,
+            slip: result.slip,
+        },
+    }
+}
+
+/// JSON text, or the default where there is none.
+fn parse<T: Default + for<'a> Deserialize<'a>>(text: &str) -> Result<T, serde_json::Error> {
+    if text.trim().is_empty() || text.trim() == "null" { Ok(T::default()) } else { serde_json::from_str(text) }
+}
