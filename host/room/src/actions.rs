@@ -34,7 +34,7 @@ pub enum ActionRefusal {
     TooLong,
     /// Its id is not above those before, and no result is kept under it.
     IdNotIncreasing,
-    /// The match ended before its tick.
+    /// The match ended, or the player left, before its tick.
     Over,
 }
 

@@ -125,13 +125,15 @@ mod tests {
         let mut history = History::new(100, 10);
         history.push("a", None, "1234");
         history.push("b", None, "1234");
-        assert_eq!(history.after(0).len(), 2);
+        assert_eq!(history.after(0).len(), 2, "ten bytes may stay");
+        history.push("b", None, "");
+        assert_eq!(history.after(0).map(|e| e.seq).collect::<Vec<_>>(), [2, 3], "eleven may not");
         history.push("c", Some(7), "12345678901234567890");
         let kept: Vec<_> = history.after(0).collect();
         assert_eq!(kept.len(), 1);
-        assert_eq!((kept[0].seq, kept[0].name, kept[0].frame), (3, "c", Some(7)));
+        assert_eq!((kept[0].seq, kept[0].name, kept[0].frame), (4, "c", Some(7)));
         history.push("d", None, "1");
-        assert_eq!(history.after(0).map(|e| e.seq).collect::<Vec<_>>(), [4]);
+        assert_eq!(history.after(0).map(|e| e.seq).collect::<Vec<_>>(), [5]);
         assert_eq!(history.bytes, 2);
     }
 }

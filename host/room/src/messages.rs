@@ -203,14 +203,14 @@ pub enum EventSource {
 pub enum Outcome<'a> {
     /// The rules said so.
     Finished {
-        /// Ticks played.
+        /// Ticks given to the rules.
         frames: u32,
         /// JSON text of an array of `PlayerResult`, checked.
         results: &'a str,
     },
     /// It was broken off; there are no results.
     Aborted {
-        /// Ticks played.
+        /// Ticks given to the rules, one that failed included.
         frames: u32,
         /// Why.
         reason: AbortReason,

@@ -663,7 +663,6 @@ impl Room {
         }
         self.enter(Phase::Running, out);
         let players = self.slots_in();
-        self.changes.clear();
         self.changes.extend(players.iter().map(|player| Change { player: *player, kind: ChangeKind::Joined }));
         let started = payloads::Started { frame: 0, tick_hz: self.tick_hz, players: &players };
         self.tell_public("started", None, &payloads::text(&started), out);

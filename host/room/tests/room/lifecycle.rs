@@ -580,6 +580,21 @@ fn a_broken_connection_while_gathering() {
             3100 ended aborted 0 not_enough_players
         "#,
     );
+    // She comes back: that completes the gathering.
+    let script = "0 connect 0\n100 disconnect 0\n200 connect 1\n300 connect 0\n310 events 1\n400 end";
+    check(
+        config(2),
+        Folder::endless(),
+        script,
+        r#"
+            0 public 1 player_joined {"player":0,"name":"ann"}
+            0 internal player.joined
+            200 public 2 player_joined {"player":1,"name":"bob"}
+            200 internal player.joined
+            300 phase readying
+            310 events: 0 missed, 2 player_joined
+        "#,
+    );
     // She is away when the gathering ends: she is not missing, for her grace still runs.
     let mut three = quick_config(3);
     three.limits.gather_wait_us = 1_000_000;

@@ -119,6 +119,31 @@ fn a_stall_is_caught_up_to_a_limit_and_the_rest_is_lost() {
 }
 
 #[test]
+fn a_stall_that_ends_exactly_on_a_due_time_loses_that_tick_too() {
+    let mut config = quick_config(1);
+    config.limits.catch_up_ticks_max = 1;
+    check(
+        config,
+        Folder::endless(),
+        "0 connect 0\n0 ready 0\n 50 stall 300\n500 end",
+        r#"
+            0 public 1 player_joined {"player":0,"name":"ann"}
+            0 internal player.joined
+            0 phase readying
+            0 public 2 player_ready {"player":0,"name":"ann"}
+            0 phase running
+            0 public 3 started {"frame":0,"tick_hz":10,"players":[0]}
+            0 internal room.started
+            0 tick 0 - joined:0
+            300 tick 1 -
+            300 lost 2 before 2
+            400 tick 2 -
+            500 tick 3 -
+        "#,
+    );
+}
+
+#[test]
 fn a_stall_over_the_countdown_tells_every_step_of_it() {
     let script = "0 connect 0\n0 ready 0\n10 stall 4150\n4250 end";
     check(
@@ -141,6 +166,46 @@ fn a_stall_over_the_countdown_tells_every_step_of_it() {
             4150 tick 0 - joined:0
             4150 tick 1 -
             4200 tick 2 -
+        "#,
+    );
+}
+
+#[test]
+fn a_flood_of_actions_is_refused_and_told_so() {
+    let mut config = quick_config(2);
+    config.limits.actions_queued_max = 2;
+    let mut script = String::from("0 connect 0\n0 connect 1\n0 ready 0\n0 ready 1\n10 stall 100\n");
+    for id in 1..=4 {
+        script += &format!("20 action 0 {id} {id}\n");
+    }
+    script += "30 action 1 7 7\n30 action 0 2 2\n30 quit 1\n 150 action 0 5 5\n 250 end";
+    check(
+        config,
+        Folder::endless(),
+        &script,
+        r#"
+            0 public 1 player_joined {"player":0,"name":"ann"}
+            0 internal player.joined
+            0 public 2 player_joined {"player":1,"name":"bob"}
+            0 internal player.joined
+            0 phase readying
+            0 public 3 player_ready {"player":0,"name":"ann"}
+            0 public 4 player_ready {"player":1,"name":"bob"}
+            0 phase running
+            0 public 5 started {"frame":0,"tick_hz":10,"players":[0,1]}
+            0 internal room.started
+            0 tick 0 - - joined:0 joined:1
+            100 public 6 player_left {"player":1,"name":"bob","reason":"quit"}
+            100 internal player.left
+            100 left 1 quit
+            100 tick 1 - - left:1:Quit action:0:1 action:0:2
+            100 result 0 #1 applied in 1
+            100 result 0 #2 applied in 1
+            100 result 0 #3 refused queue_full
+            100 result 0 #4 refused queue_full
+            100 result 1 #7 refused over
+            200 tick 2 - - action:0:5
+            200 result 0 #5 applied in 2
         "#,
     );
 }
