@@ -100,7 +100,7 @@ impl Happened {
             Happened::Beam(BEAM_330_FT) => "three_thirty_foot",
             Happened::Beam(BEAM_660_FT) => "eighth_mile",
             Happened::Beam(BEAM_1000_FT) => "thousand_foot",
-            Happened::Beam(BEAM_1320_FT) => "finished",
+            Happened::Beam(BEAM_1320_FT) => "quarter_mile",
             Happened::Beam(_) => return None,
             Happened::TimeSlip => "time_slip",
             Happened::Decided => "race_decided",
