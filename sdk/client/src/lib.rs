@@ -1,1 +1,3 @@
-//! Being laid out.
+//! x
+#[allow(missing_docs)]
+pub mod pacer;

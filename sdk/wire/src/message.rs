@@ -6,7 +6,7 @@
 //! A message is one JSON object (RFC 8259) in one text message of the WebSocket. Its field `type` names it. Fields
 //! marked `?` may be absent or null. Unknown fields are ignored; an unknown `type` is refused. Integers are whole
 //! numbers from 0 to 2^53 - 1, so that every JSON parser keeps them, unless a smaller range is given. Text lengths are
-//! in bytes of UTF-8. A message from a client has at most 8,192 bytes, one from the host at most 65,536.
+//! in bytes of UTF-8. A message from a client has at most 8,192 bytes, one from the host at most 327,680.
 //!
 //! Client to host:
 //!
@@ -16,8 +16,9 @@
 //!         noise?: text, 64: handshake message 1. Present: the client wants UDP
 //!         after?: integer: the seq of the last event that the client has, 0 for none. Events after it are sent
 //!                 again, as far as the host still keeps them; absent: only events from now on
-//! ready   (nothing)
-//! action  id: integer, higher than that of the action before
+//! ready   (nothing). Repeating it does no harm: a client repeats it after a reconnect before the start
+//! action  id: integer, higher than that of the player's action before. The host gives an id to the rules once; after
+//!         a reconnect the client repeats, with the same ids, what has no action_result yet
 //!         data: any JSON, at most 1,024 bytes when written without spaces
 //! leave   (nothing)
 //! ping    t: integer
@@ -58,8 +59,9 @@ use crate::handshake::HandshakeMessage;
 /// The longest text message from a client, in bytes: a ticket or an action with room for escapes and spaces.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 8_192;
 
-/// The longest text message from the host, in bytes: an event with the time slips of a full room.
-pub const HOST_MESSAGE_BYTES_MAX: usize = 65_536;
+/// The longest text message from the host, in bytes: the event that ends a room carries its results, for which rules
+/// have 256 KiB, and a quarter more for what writing them again may add.
+pub const HOST_MESSAGE_BYTES_MAX: usize = 320 << 10;
 
 /// The longest ticket, in bytes. A signed JWT with a dozen claims has about 500.
 pub const TICKET_BYTES_MAX: usize = 2_048;

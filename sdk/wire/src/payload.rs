@@ -25,11 +25,11 @@
 //! repeating the last ones costs nothing and makes up for lost datagrams.
 //!
 //! **Snapshot** carries one part of the room's state at `frame` ([`crate::snapshot`]) and two fields for this player
-//! alone, equal in all parts. `margin_ms` is the advice for the client's lead: over the frames that were due in the
-//! last second, the smallest time from the arrival of the player's first input for a frame to the moment at which
-//! that frame was stepped, in milliseconds, negative if the input came too late, clamped to -32,767 to 32,767;
-//! -32,768 if no input arrived for any of them. `newest_input_frame` is the highest frame for which the host has an
-//! input of this player, 0xFFFF_FFFF for none.
+//! alone, equal in all parts. `margin_ms` is the advice for the client's lead. The margin of an input is the time from
+//! its arrival to the moment at which its frame was due, negative if it came too late; the field is the smallest
+//! margin of the inputs that came in the last one or two seconds, in milliseconds, counting each frame's first
+//! arrival only, clamped to -32,767 to 32,767; -32,768 if none came. `newest_input_frame` is the highest frame for
+//! which the host has an input of this player, 0xFFFF_FFFF for none.
 //!
 //! **Probe**, **Challenge** and **Response** confirm an address ([`crate::path`]). A probe is as long as a challenge,
 //! so the answer to a datagram is never larger than the datagram. **Ping** is answered by a **Pong** with the same
@@ -323,8 +323,8 @@ pub struct Snapshot<'a> {
     pub part: u8,
     /// How many parts the snapshot has: 1 to 8.
     pub parts: u8,
-    /// How early the player's inputs arrive, in milliseconds: the worst of the last second, negative if late; `None` if
-    /// none arrived for the frames of that second.
+    /// How early the player's inputs arrive, in milliseconds: the worst of the last one or two seconds, negative if late;
+    /// `None` if none came.
     pub margin_ms: Option<i16>,
     /// The highest frame for which the host has an input of this player.
     pub newest_input_frame: Option<u32>,
