@@ -33,7 +33,6 @@ fn source(file: &CarFile) -> String {
     let shared = &file.shared;
     let mut text = String::new();
     let constants = [
-        ("DRIVER_MASS_KG", "Mass of the driver and what is carried, in kg.", shared.driver_mass_kg),
         ("AIR_DENSITY_KGM3", "Density of the air, in kg/m³.", shared.air_density_kgm3),
         ("PEAK_SLIP", "Slip at which the tyre pulls hardest.", shared.peak_slip),
         ("SLIDING_GRIP_SHARE", "Grip of a spinning tyre over its peak.", shared.sliding_grip_share),
@@ -42,14 +41,14 @@ fn source(file: &CarFile) -> String {
         ("UNDRIVEN_WHEEL_DRAG_NM", "Drag of an axle that is not driven, in Nm.", shared.undriven_wheel_drag_nm),
     ];
     for (name, doc, value) in constants {
-        let _ = writeln!(text, "/// {doc}\npub const {name}: f64 = {value:?};");
+        let _ = writeln!(text, "/// {doc}\npub(crate) const {name}: f64 = {value:?};");
     }
     let shifts = [("MANUAL", shared.shift_manual), ("DCT", shared.shift_dct), ("AUTOMATIC", shared.shift_automatic)];
     for (name, Shift { time_s, torque_share }) in shifts {
         let _ = writeln!(
             text,
             "/// How this kind of gearbox changes gear.\n\
-             pub const SHIFT_{name}: Shift = Shift {{ time_s: {time_s:?}, torque_share: {torque_share:?} }};"
+             pub(crate) const SHIFT_{name}: Shift = Shift {{ time_s: {time_s:?}, torque_share: {torque_share:?} }};"
         );
     }
     let _ = writeln!(text, "static CARS: [Car; {}] = [", file.cars.len());

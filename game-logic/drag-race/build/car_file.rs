@@ -37,7 +37,6 @@ pub struct Shift {
 /// What is assumed of every car alike.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    pub driver_mass_kg: f64,
     pub air_density_kgm3: f64,
     pub peak_slip: f64,
     pub sliding_grip_share: f64,
@@ -203,7 +202,6 @@ fn read_shared(shared: &Place<'_>) -> Result<Shared, CarFileError> {
         Ok(Shift { time_s: place.number("time_s", 0.005, 1.5)?, torque_share: place.number("torque_share", 0.0, 1.0)? })
     };
     Ok(Shared {
-        driver_mass_kg: shared.number("driver_mass_kg", 40.0, 200.0)?,
         air_density_kgm3: shared.number("air_density_kgm3", 0.7, 1.5)?,
         peak_slip: shared.number("peak_slip", 0.03, 0.4)?,
         sliding_grip_share: shared.number("sliding_grip_share", 0.3, 1.0)?,

@@ -1,7 +1,7 @@
 //! A driver: sees snapshots, gives inputs, has a skill. For bots and for the tests that compare the model with
 //! published runs. It has no clock and no access to a race's state; what it knows beyond a snapshot is its car.
 
-use crate::cars::{Car, PEAK_SLIP, Transmission, UnknownCar, find_car};
+use crate::cars::{CLUTCH_CAPACITY_FACTOR, Car, PEAK_SLIP, Transmission, UnknownCar, find_car};
 use crate::physics::{CarState, Controls, GRAVITY_MPS2, RAD_S_PER_RPM, driven_load_share, step, torque_at};
 use crate::prng::Prng;
 use crate::snapshot::{Input, LaneView, Phase, Snapshot};
@@ -118,6 +118,11 @@ impl Driver {
     /// which a client sends. It leaves the line that much earlier.
     pub fn set_delay_ms(&mut self, delay_ms: u32) {
         self.delay_s = f64::from(delay_ms) / 1000.0;
+    }
+
+    /// Sets the reaction to try for (green to free start beam), in s.
+    pub fn set_reaction_s(&mut self, reaction_s: f64) {
+        self.reaction_s = reaction_s;
     }
 
     /// The reaction this driver tries for, in s; negative for one who will jump the light.
@@ -239,6 +244,10 @@ impl Driver {
                 let gain = torque_ratio - (torque_ratio - 1.0) * wheels_rpm / (0.9 * rpm);
                 (grip_nm / (through * gain * engine_nm), 0.0)
             }
+            // After a shift the clutch comes up only as fast as the tyres bear.
+            Transmission::Manual if view.gear > 1 && wheels_rpm < 0.97 * rpm => {
+                (1.0, 1.0 - grip_nm / through / (CLUTCH_CAPACITY_FACTOR * car.peak_torque_nm))
+            }
             // The engine's own inertia takes its part while the revs rise.
             _ => (grip_nm * 1.1 / (through * engine_nm), 0.0),
         };
@@ -250,7 +259,7 @@ impl Driver {
     /// engine at the launch speed.
     fn slip_clutch(&self, rpm: f64, engine_nm: f64, wish_nm: f64) -> (f64, f64) {
         let car = self.car;
-        let capacity_nm = crate::cars::CLUTCH_CAPACITY_FACTOR * car.peak_torque_nm;
+        let capacity_nm = CLUTCH_CAPACITY_FACTOR * car.peak_torque_nm;
         let over_rpm = rpm - self.plan.launch_rpm;
         let hold_nm = engine_nm + over_rpm * RAD_S_PER_RPM * car.engine_inertia_kgm2 / 0.08;
         let through_nm = if hold_nm < wish_nm { hold_nm } else { wish_nm };

@@ -15,8 +15,7 @@ pub mod timing;
 pub mod tree;
 
 pub use cars::{
-    AIR_DENSITY_KGM3, Aspiration, CLUTCH_CAPACITY_FACTOR, Car, Drive, EngineAt, PEAK_SLIP, Published, SLIDING_GRIP_SHARE, Shift,
-    Source, Transmission, UnknownCar, cars, find_car,
+    Aspiration, Car, Drive, EngineAt, Published, Shift, Source, Transmission, UnknownCar, cars, find_car,
 };
 pub use driver::{Driver, Plan};
 pub use rules::DragRace;

@@ -28,8 +28,8 @@ const SLIP_SPEED_MIN_MPS: f64 = 0.5;
 const BRAKING_SHARE_MAX: f64 = 0.8;
 
 /// Torque to turn a closed-throttle engine, over its peak torque: at rest and for each 1000 rpm more.
-const MOTORING_SHARE: f64 = 0.04;
-const MOTORING_SHARE_PER_1000_RPM: f64 = 0.015;
+const MOTORING_SHARE: f64 = 0.06;
+const MOTORING_SHARE_PER_1000_RPM: f64 = 0.02;
 
 /// Width of the band above the limiter in which fuel is taken away, in rpm.
 const LIMITER_BAND_RPM: f64 = 100.0;
@@ -47,6 +47,9 @@ const SYNCHRONISING_FACTOR: f64 = 1.1;
 /// Speed ratio (turbine over engine) at which a converter couples: its torque ratio has fallen to 1, and its lock-up
 /// clutch closes.
 const CONVERTER_COUPLING_RATIO: f64 = 0.88;
+
+/// A converter's lock-up clutch is open below this many times idle.
+const LOCK_UP_IDLE_FACTOR: f64 = 1.5;
 
 /// What moves the car during a step, from the driver's feet and hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -255,7 +258,11 @@ impl DriveStep {
             let clutch_nm = self.engine_torque_nm - engine_inertia * (engine_rad_s - state.engine_rad_s) / dt_s;
             state.wheel_rad_s = wheel_rad_s;
             state.engine_rad_s = engine_rad_s;
-            state.coupled = car.transmission == Transmission::SingleSpeed || magnitude(clutch_nm) <= self.capacity_nm;
+            state.coupled = match car.transmission {
+                Transmission::SingleSpeed => true,
+                Transmission::Automatic { .. } if engine_rad_s < lock_up_rad_s(car) => false,
+                _ => magnitude(clutch_nm) <= self.capacity_nm,
+            };
             return;
         }
 
@@ -270,8 +277,8 @@ impl DriveStep {
         state.engine_rad_s = larger(0.0, engine_rad_s);
         state.wheel_rad_s = wheel_rad_s;
         if self.by_converter {
-            state.coupled =
-                wheel_rad_s > 0.0 && wheel_rad_s * self.ratio > CONVERTER_COUPLING_RATIO * state.engine_rad_s;
+            state.coupled = wheel_rad_s * self.ratio > CONVERTER_COUPLING_RATIO * state.engine_rad_s
+                && state.engine_rad_s > lock_up_rad_s(car);
         } else if self.capacity_nm > 0.0 && (before > 0.0) != (after > 0.0) {
             state.coupled = true;
             state.shift_left_s = 0.0;
@@ -303,6 +310,11 @@ fn converter_torques(
     let pump_nm = capacity * engine_rad_s * engine_rad_s * (1.0 - square * square);
     let gain = larger(1.0, torque_ratio - (torque_ratio - 1.0) * speed_ratio / CONVERTER_COUPLING_RATIO);
     (pump_nm, pump_nm * gain)
+}
+
+/// Engine speed below which a lock-up clutch is open, in rad/s.
+fn lock_up_rad_s(car: &Car) -> f64 {
+    LOCK_UP_IDLE_FACTOR * car.idle_rpm * RAD_S_PER_RPM
 }
 
 /// Full-throttle torque at `rpm`, in Nm, from the car's table.

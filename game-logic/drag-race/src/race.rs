@@ -11,7 +11,7 @@ use crate::timing::{
 };
 use crate::tree::{Lamps, TreeKind, delay_s};
 
-/// Longest physics step, in ms. At 2 ms every car's quarter mile is within 0.1 % of that with 0.25 ms (a test holds
+/// Longest physics step, in ms. At 2 ms every car's quarter mile is within 0.2 % of that with 0.25 ms (a test holds
 /// it there); a tick of 20 ms then takes ten steps.
 pub const SUBSTEP_MAX_MS: u32 = 2;
 

@@ -221,7 +221,15 @@ fn player_result(result: LaneResult) -> PlayerResult<ResultData> {
     }
 }
 
-/// JSON text, or the default where there is none.
-fn parse<T: Default + for<'a> Deserialize<'a>>(text: &str) -> Result<T, serde_json::Error> {
-    if text.trim().is_empty() || text.trim() == "null" { Ok(T::default()) } else { serde_json::from_str(text) }
+/// A JSON object, or the default where there is no text.
+fn parse<T: Default + for<'a> Deserialize<'a>>(text: &str) -> Result<T, String> {
+    let text = text.trim();
+    if text.is_empty() || text == "null" {
+        return Ok(T::default());
+    }
+    // serde would take a list of the fields for the struct.
+    if !text.starts_with('{') {
+        return Err("it is not a JSON object".to_string());
+    }
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
