@@ -14,6 +14,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -246,9 +247,10 @@ async fn serve(listen: SocketAddr, password: String) -> Result<(MqttServer, Sock
     *context.extends.fitter_mgr_mut().await = Box::new(Limits);
 
     let guard: Arc<str> = password.into();
+    let refusals = Arc::new(AtomicU64::new(0));
     let register = context.extends.hook_mgr().register();
     for hook in [Type::ClientAuthenticate, Type::ClientSubscribeCheckAcl, Type::MessagePublishCheckAcl] {
-        register.add(hook, Box::new(Guard { password: Arc::clone(&guard) })).await;
+        register.add(hook, Box::new(Guard { password: Arc::clone(&guard), refusals: Arc::clone(&refusals) })).await;
     }
     register.start().await;
 
@@ -273,19 +275,25 @@ async fn serve(listen: SocketAddr, password: String) -> Result<(MqttServer, Sock
 /// Who may connect, subscribe and publish.
 struct Guard {
     password: Arc<str>,
+    /// Refusals so far. Those whose number is a power of two are logged: nobody can fill the log.
+    refusals: Arc<AtomicU64>,
 }
 
 impl Guard {
+    fn refused(&self, client: &str, what: &str, reason: &str) {
+        let refusals = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
+        if refusals.is_power_of_two() {
+            tracing::warn!(client, refusals, "the embedded MQTT broker refused {what}: {reason}");
+        }
+    }
+
     fn connect(&self, info: &ConnectInfo) -> AuthResult {
         let name = info.username().map_or("", |name| name.as_ref());
         if name.is_empty() {
             let own_id = info.client_id().starts_with(OWN_CLIENT_PREFIX);
             if own_id || info.last_will().is_some() {
-                tracing::warn!(
-                    client = %info.client_id(),
-                    "refused a foreign MQTT client: {}",
-                    if own_id { "its client id is reserved" } else { "it brings a last will" }
-                );
+                let reason = if own_id { "its client id is reserved" } else { "it brings a last will" };
+                self.refused(info.client_id(), "a client", reason);
                 return AuthResult::NotAuthorized;
             }
             return AuthResult::Allow(false, None);
@@ -294,7 +302,7 @@ impl Guard {
         if name == OWN_USER && same(password, self.password.as_bytes()) {
             AuthResult::Allow(true, None)
         } else {
-            tracing::warn!(client = %info.client_id(), user = name, "refused an MQTT client: wrong credentials");
+            self.refused(info.client_id(), "a client", "wrong credentials");
             AuthResult::BadUsernameOrPassword
         }
     }
@@ -310,18 +318,17 @@ impl Handler for Guard {
                 if subscribe.topic_filter.starts_with(topics::TREE) {
                     return (true, so_far);
                 }
-                tracing::info!(client = %session.id.client_id, filter = %subscribe.topic_filter,
-                    "refused a subscription outside holeshot/");
+                let client = &session.id.client_id;
+                self.refused(client, "a subscription", "it is not below holeshot/");
                 let refused = SubscribeAclResult::new_failure(SubscribeAckReason::NotAuthorized);
                 (false, Some(HookResult::SubscribeAclResult(refused)))
             }
-            Parameter::MessagePublishCheckAcl(session, publish) => {
-                tracing::warn!(client = %session.id.client_id, topic = %publish.topic,
-                    "refused a publish by a foreign MQTT client: only this host and its manager may");
+            Parameter::MessagePublishCheckAcl(session, _) => {
+                let reason = "only the host and its manager may publish here";
+                self.refused(&session.id.client_id, "a message", reason);
                 // Version 5 has a PUBACK that says no; before, only a cut connection says so.
                 let cut = session.connect_info().await.map_or(true, |info| matches!(*info, ConnectInfo::V3(..)));
-                let reason = "only the host and its manager may publish here".into();
-                let refused = PublishAclResult::rejected(cut, Some(reason));
+                let refused = PublishAclResult::rejected(cut, Some(reason.into()));
                 (false, Some(HookResult::PublishAclResult(refused)))
             }
             _ => (true, so_far),

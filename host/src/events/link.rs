@@ -53,6 +53,7 @@ pub(crate) struct LinkConfig {
 }
 
 /// A message that arrived.
+#[derive(Clone)]
 pub(crate) struct Message {
     pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,

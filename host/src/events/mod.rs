@@ -52,6 +52,9 @@ pub mod payload;
 pub mod publisher;
 pub mod topics;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -63,7 +66,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use broker::{Broker, BrokerError};
-use outbox::{EventClass, Outbox, OutboxError, OutboxSink, Wake};
+use outbox::{EventClass, Limits, Outbox, OutboxError, OutboxSink, Wake};
 use publisher::{Publisher, PublisherCounters};
 
 pub use cloudevent::CloudEvent;
@@ -395,7 +398,7 @@ impl Events {
         };
         let wake = Arc::new(Wake::default());
         let (directory, host, for_outbox) = (config.data_dir, config.host_id.clone(), Arc::clone(&wake));
-        let outbox = blocking(move || Outbox::open(&directory, &host, for_outbox)).await??;
+        let outbox = blocking(move || Outbox::open(&directory, &host, Limits::default(), for_outbox)).await??;
         let boot = uuid::Uuid::now_v7().to_string();
         let publisher =
             Publisher::start(&config.host_id, boot.clone(), &access, outbox.reader()?, outbox.sink(), wake)?;

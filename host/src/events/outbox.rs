@@ -35,7 +35,7 @@ pub const DATA_MAX_BYTES: usize = 64 * 1024;
 
 /// Events that wait for the writer. One commit takes up to 13 ms at a checkpoint: at 100,000 events a second that is
 /// 1,300; the rest is for a slow disk.
-pub const QUEUE_MAX_EVENTS: usize = 16_384;
+pub const QUEUE_MAX_EVENTS: u64 = 16_384;
 
 /// Data that waits for the writer, in bytes.
 pub const QUEUE_MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -160,11 +160,22 @@ impl Wake {
     }
 }
 
+/// The bounds of the file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) events_max: u64,
+    pub(crate) bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { events_max: OUTBOX_MAX_EVENTS, bytes_max: OUTBOX_MAX_BYTES }
+    }
+}
+
 /// How much there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Level {
-    /// Accepted, not yet written.
-    pub(crate) waiting: u64,
     /// Written, without a receipt.
     pub(crate) events: u64,
     /// Topics and payloads of those, in bytes.
@@ -174,10 +185,11 @@ pub(crate) struct Level {
 #[derive(Default)]
 struct Inbox {
     events: VecDeque<(InternalEvent, u64)>,
-    bytes: u64,
     receipts: BTreeMap<String, u64>,
-    /// Events of the batch that is being written.
-    writing: u64,
+    /// Events that are not written yet: those in `events` and those of the batch that is being written.
+    pending: u64,
+    /// Their data, in bytes.
+    pending_bytes: u64,
     closed: bool,
     refusal_logged: Option<Instant>,
 }
@@ -195,6 +207,7 @@ struct Shared {
     host: String,
     origin: String,
     path: PathBuf,
+    limits: Limits,
     inbox: Mutex<Inbox>,
     work: Condvar,
     level: watch::Sender<Level>,
@@ -232,7 +245,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Opens or creates the outbox in `directory`. `reader` is notified whenever there is more to publish.
-    pub(crate) fn open(directory: &Path, host: &str, reader: Arc<Wake>) -> Result<Self, OutboxError> {
+    pub(crate) fn open(directory: &Path, host: &str, limits: Limits, reader: Arc<Wake>) -> Result<Self, OutboxError> {
         let file_error = |path: &Path, error: &dyn std::fmt::Display| OutboxError::File {
             path: path.to_owned(),
             reason: error.to_string(),
@@ -271,9 +284,10 @@ impl Outbox {
             host: host.to_owned(),
             origin,
             path: path.clone(),
+            limits,
             inbox: Mutex::new(Inbox::default()),
             work: Condvar::new(),
-            level: watch::Sender::new(Level { waiting: 0, events, bytes }),
+            level: watch::Sender::new(Level { events, bytes }),
             last_position: AtomicI64::new(last.unwrap_or(0)),
             stored: AtomicU64::new(0),
             refused_rules: AtomicU64::new(0),
@@ -312,8 +326,7 @@ impl Outbox {
 
     /// Events that were accepted and are not written yet.
     pub(crate) fn pending(&self) -> u64 {
-        let inbox = self.shared.inbox();
-        inbox.events.len() as u64 + inbox.writing
+        self.shared.inbox().pending
     }
 
     pub(crate) fn counters(&self) -> OutboxCounters {
@@ -368,16 +381,17 @@ impl OutboxSink {
     pub(crate) fn push(&self, event: InternalEvent, bytes: u64) -> Result<(), EmitError> {
         let shared = &self.0;
         let class = EventClass::of(&event.kind);
-        let level = *shared.level.borrow();
         let mut inbox = shared.inbox();
         if inbox.closed {
             return Err(EmitError::Closed);
         }
-        let waiting = inbox.events.len() as u64;
-        let outbox_full = level.events.saturating_add(waiting) >= class.share(OUTBOX_MAX_EVENTS)
-            || level.bytes.saturating_add(inbox.bytes) >= class.share(OUTBOX_MAX_BYTES);
-        let queue_full = waiting >= class.share(QUEUE_MAX_EVENTS as u64)
-            || inbox.bytes.saturating_add(bytes) > class.share(QUEUE_MAX_BYTES);
+        // After the lock: the writer moves what it has written from the one to the other under it.
+        let level = *shared.level.borrow();
+        let limits = &shared.limits;
+        let outbox_full = level.events + inbox.pending >= class.share(limits.events_max)
+            || level.bytes + inbox.pending_bytes >= class.share(limits.bytes_max);
+        let queue_full = inbox.pending >= class.share(QUEUE_MAX_EVENTS)
+            || inbox.pending_bytes + bytes > class.share(QUEUE_MAX_BYTES);
         if outbox_full || queue_full {
             let counter = match class {
                 EventClass::Rules => &shared.refused_rules,
@@ -403,7 +417,8 @@ impl OutboxSink {
             }
             return Err(if outbox_full { EmitError::OutboxFull { class } } else { EmitError::QueueFull { class } });
         }
-        inbox.bytes = inbox.bytes.saturating_add(bytes);
+        inbox.pending += 1;
+        inbox.pending_bytes += bytes;
         inbox.events.push_back((event, bytes));
         drop(inbox);
         shared.work.notify_one();
@@ -573,9 +588,9 @@ impl Writer {
 
     fn run(mut self) {
         loop {
-            let (batch, receipts, end) = self.take();
+            let (batch, bytes, receipts, end) = self.take();
             if !batch.is_empty() || !receipts.is_empty() {
-                self.write(batch, &receipts);
+                self.write(batch, bytes, &receipts);
             }
             if end {
                 return;
@@ -583,24 +598,22 @@ impl Writer {
         }
     }
 
-    /// Waits for work and takes it.
-    fn take(&self) -> (Vec<InternalEvent>, BTreeMap<String, u64>, bool) {
+    /// Waits for work and takes it: events, the bytes of their data, receipts, and whether this is the end.
+    fn take(&self) -> (Vec<InternalEvent>, u64, BTreeMap<String, u64>, bool) {
         let mut inbox = self.shared.inbox();
         while inbox.events.is_empty() && inbox.receipts.is_empty() {
             inbox = self.shared.work.wait(inbox).unwrap_or_else(PoisonError::into_inner);
         }
         let count = inbox.events.len().min(BATCH_MAX_EVENTS);
-        let mut taken_bytes = 0_u64;
+        let mut batch_bytes = 0_u64;
         let batch: Vec<InternalEvent> = inbox
             .events
             .drain(..count)
             .map(|(event, bytes)| {
-                taken_bytes = taken_bytes.saturating_add(bytes);
+                batch_bytes += bytes;
                 event
             })
             .collect();
-        inbox.bytes = inbox.bytes.saturating_sub(taken_bytes);
-        inbox.writing = batch.len() as u64;
         let mut receipts = std::mem::take(&mut inbox.receipts);
         let mut end = receipts.remove(END).is_some();
         if end && !inbox.events.is_empty() {
@@ -608,7 +621,7 @@ impl Writer {
             inbox.receipts.insert(END.to_owned(), 0);
             end = false;
         }
-        (batch, receipts, end)
+        (batch, batch_bytes, receipts, end)
     }
 
     /// Gives the events their positions and sequences, and encodes them.
@@ -636,8 +649,9 @@ impl Writer {
             .collect()
     }
 
-    fn write(&mut self, batch: Vec<InternalEvent>, receipts: &BTreeMap<String, u64>) {
+    fn write(&mut self, batch: Vec<InternalEvent>, batch_bytes: u64, receipts: &BTreeMap<String, u64>) {
         let batch = self.encode(batch);
+        let batch_events = batch.len() as u64;
         let mut pause = RETRY_MIN;
         let mut last_tries = 0;
         loop {
@@ -645,10 +659,8 @@ impl Writer {
                 Ok(change) => {
                     self.shared.last_position.store(self.last_position, Ordering::Release);
                     self.shared.stored.fetch_add(change.gone_events, Ordering::Relaxed);
-                    let waiting = self.settle();
-                    self.shared.level.send_modify(|level| {
-                        level.waiting = waiting;
-                        level.events = (level.events + batch.len() as u64).saturating_sub(change.gone_events);
+                    self.settle(batch_events, batch_bytes, |level| {
+                        level.events = (level.events + batch_events).saturating_sub(change.gone_events);
                         level.bytes = (level.bytes + change.added_bytes).saturating_sub(change.gone_bytes);
                     });
                     self.shared.reader.notify();
@@ -660,9 +672,8 @@ impl Writer {
                     if self.shared.inbox().closed {
                         last_tries += 1;
                         if last_tries >= LAST_TRIES_MAX {
-                            self.shared.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                            let waiting = self.settle();
-                            self.shared.level.send_modify(|level| level.waiting = waiting);
+                            self.shared.lost.fetch_add(batch_events, Ordering::Relaxed);
+                            self.settle(batch_events, batch_bytes, |_| {});
                             tracing::error!(events = batch.len(), "gave up: these events are lost");
                             return;
                         }
@@ -674,11 +685,12 @@ impl Writer {
         }
     }
 
-    /// The batch is done with. Gives the number of events that still wait.
-    fn settle(&self) -> u64 {
+    /// The batch is done with: at one moment it is no longer pending and the level is what it has become.
+    fn settle(&self, events: u64, bytes: u64, change: impl FnOnce(&mut Level)) {
         let mut inbox = self.shared.inbox();
-        inbox.writing = 0;
-        inbox.events.len() as u64
+        inbox.pending = inbox.pending.saturating_sub(events);
+        inbox.pending_bytes = inbox.pending_bytes.saturating_sub(bytes);
+        self.shared.level.send_modify(change);
     }
 
     fn transact(&mut self, batch: &[OutboxRow], receipts: &BTreeMap<String, u64>) -> rusqlite::Result<Change> {
@@ -733,4 +745,131 @@ struct Change {
     added_bytes: u64,
     gone_events: u64,
     gone_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::SystemTime;
+
+    fn event(kind: &str) -> InternalEvent {
+        InternalEvent { kind: kind.to_owned(), module: None, room: None, data: json!("x"), time: SystemTime::now() }
+    }
+
+    fn written(outbox: &Outbox, events: u64) {
+        let start = Instant::now();
+        while outbox.pending() > 0 || outbox.level().borrow().events != events {
+            assert!(start.elapsed() < Duration::from_secs(30), "{}", outbox.level().borrow().events);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn open(directory: &Path, limits: Limits) -> Outbox {
+        Outbox::open(directory, "pit", limits, Arc::new(Wake::default())).unwrap()
+    }
+
+    #[test]
+    fn events_of_the_rules_give_way_first_and_nothing_accepted_goes() {
+        for limits in
+            [Limits { events_max: 100, bytes_max: u64::MAX }, Limits { events_max: u64::MAX, bytes_max: 40_000 }]
+        {
+            let directory = tempfile::tempdir().unwrap();
+            let outbox = open(directory.path(), limits);
+            let sink = outbox.sink();
+            let mut accepted = 0;
+            for (kind, class) in [("rules.a", EventClass::Rules), ("room.a", EventClass::Host)] {
+                let refused = loop {
+                    match sink.push(event(kind), 3) {
+                        Ok(()) => accepted += 1,
+                        Err(error) => break error,
+                    }
+                    // In small steps, so that what is written weighs what it weighs in the file.
+                    written(&outbox, accepted);
+                };
+                assert_eq!(refused, EmitError::OutboxFull { class });
+                let level = *outbox.level().borrow();
+                let share = class.share(limits.events_max.min(limits.bytes_max));
+                let reached = if limits.events_max < limits.bytes_max { level.events } else { level.bytes };
+                assert!(reached >= share && reached < share + 600, "{reached} {share}");
+            }
+            assert!(sink.push(event("rules.a"), 3).is_err());
+            let counters = outbox.counters();
+            assert_eq!((counters.refused_rules, counters.refused_host), (2, 1));
+            // A receipt makes room.
+            sink.receipt(outbox.origin(), 10);
+            written(&outbox, accepted - 10);
+            assert_eq!(outbox.counters().stored, 10);
+            sink.push(event("room.a"), 3).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_queue_that_is_full_refuses_without_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let outbox = open(directory.path(), Limits::default());
+        let sink = outbox.sink();
+        let class = EventClass::Host;
+        let huge = QUEUE_MAX_BYTES + 1;
+        assert_eq!(sink.push(event("room.a"), huge), Err(EmitError::QueueFull { class }));
+        let class = EventClass::Rules;
+        assert_eq!(sink.push(event("rules.a"), huge / 2 + 1), Err(EmitError::QueueFull { class }));
+        outbox.refuse_more();
+        assert_eq!(sink.push(event("room.a"), 3), Err(EmitError::Closed));
+    }
+
+    #[test]
+    fn every_start_is_an_origin_and_receipts_find_their_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut origins = Vec::new();
+        for start in 0..3_u64 {
+            let outbox = open(directory.path(), Limits::default());
+            for _ in 0..10 {
+                outbox.sink().push(event("room.a"), 3).unwrap();
+            }
+            written(&outbox, 10 * (start + 1));
+            origins.push(outbox.origin().to_owned());
+        }
+        let outbox = open(directory.path(), Limits::default());
+        let reader = outbox.reader().unwrap();
+        let floors = |reader: &OutboxReader| -> Vec<u64> {
+            reader.floors().unwrap().into_iter().map(|(_, floor)| floor).collect()
+        };
+        assert_eq!(floors(&reader), [0, 0, 0, 0]);
+        let rows = reader.after(0, 100).unwrap();
+        assert_eq!(rows.len(), 30);
+        for (row, number) in rows.iter().zip(0_u64..) {
+            let event = CloudEvent::parse(&row.payload).unwrap();
+            assert_eq!(event.sequence, number % 10 + 1);
+            assert_eq!(event.origin, origins[(number / 10) as usize]);
+        }
+        // Receipts in any order, beyond the end, and for origins that are not ours.
+        let sink = outbox.sink();
+        sink.receipt(&origins[1], 4);
+        sink.receipt(&origins[0], u64::MAX);
+        sink.receipt("elsewhere.1", 10);
+        sink.receipt(outbox.origin(), 1000);
+        written(&outbox, 16);
+        assert_eq!(floors(&reader), [4, 0, 0]);
+        sink.push(event("room.a"), 3).unwrap();
+        written(&outbox, 17);
+        assert_eq!(outbox.counters().stored, 14);
+    }
+
+    #[test]
+    fn files_that_are_not_for_us_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let outbox = open(directory.path(), Limits::default());
+        let again = Outbox::open(directory.path(), "pit", Limits::default(), Arc::default());
+        assert!(matches!(again.err(), Some(OutboxError::InUse { .. })));
+        drop(outbox);
+        let connection = Connection::open(directory.path().join(FILE)).unwrap();
+        connection.execute_batch("PRAGMA user_version = 9").unwrap();
+        drop(connection);
+        let newer = Outbox::open(directory.path(), "pit", Limits::default(), Arc::default());
+        assert!(matches!(newer.err(), Some(OutboxError::Newer { found: 9, .. })));
+        std::fs::write(directory.path().join(FILE), b"not a database").unwrap();
+        let text = Outbox::open(directory.path(), "pit", Limits::default(), Arc::default());
+        assert!(matches!(text.err(), Some(OutboxError::Sqlite { .. })));
+    }
 }

@@ -441,11 +441,8 @@ impl Control {
                 self.unacked.send_replace(0);
             }
             LinkEvent::Published => self.unacked.send_modify(|count| *count = count.saturating_sub(1)),
-            LinkEvent::Subscribed { .. } => {
-                // Receipts may have been missed until now.
-                lock(&self.flow).want(Rewind::Gap);
-                self.wake.notify();
-            }
+            // Receipts that were missed until now come again with what a stall sends again.
+            LinkEvent::Subscribed { .. } => {}
             LinkEvent::Message(message) => self.receipt(&message.payload),
         }
     }

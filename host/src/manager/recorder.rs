@@ -1,6 +1,7 @@
 //! The thread that writes the records: it takes what the link brings, stores a batch in one transaction, acknowledges
 //! it after the commit and sends the hosts their receipts. A message that cannot be used goes to the table `rejected`;
-//! none holds up the queue.
+//! none holds up the queue. Events of one origin are stored in their order: one that comes too early is held (and
+//! acknowledged to the broker: its host keeps it until there is a receipt) or, when too many are held, comes again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::derive::{DeriveError, derive};
-use crate::events::cloudevent::{CloudEvent, rfc3339};
-use crate::events::link::{LinkHandle, Message};
-use crate::events::publisher::{Floors, Receipt};
+use crate::events::cloudevent::{CloudEvent, CloudEventError, is_origin, rfc3339};
+use crate::events::link::{Ack, LinkHandle, Message, Refused};
+use crate::events::publisher::{Floor, Floors, Receipt};
 use crate::events::topics;
 
 /// Messages in one transaction: beyond this, larger batches gain nothing (measured: 395,000 rows/s at 100, 551,000 at 1,000).
@@ -34,8 +35,12 @@ const REJECTED_MAX_BYTES: usize = 16 * 1024;
 /// Origins whose progress is kept in memory. Others are read again when they speak.
 const ORIGINS_MAX: usize = 1024;
 
-/// Sequences after a gap that are remembered per origin. Beyond, they are stored but must be sent again to count.
-const BEYOND_MAX: usize = 250_000;
+/// Events after a gap that are held per origin until the gap is closed. A host that hears of a gap sends everything again,
+/// so this only saves time: twice its window, five times over.
+const HELD_MAX_EVENTS: usize = 1000;
+
+/// Bytes of events that are held, of all origins together.
+const HELD_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Pause before a failed write is tried again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -45,6 +50,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Tries to write what is left when the manager is stopped. What is given up is not acknowledged, so it comes again.
 const LAST_TRIES_MAX: u32 = 3;
+
+/// Pause while the link's queue is full.
+const ACK_PAUSE: Duration = Duration::from_millis(1);
+
+/// Tries to acknowledge a message on a link whose queue is full: 5 s of them.
+const ACK_TRIES_MAX: u32 = 5_000;
 
 /// Least time between two log lines about rejected messages.
 const REJECTION_LOG_EVERY: Duration = Duration::from_secs(10);
@@ -112,33 +123,57 @@ struct Progress {
     host: String,
     /// Everything up to here is stored, or will never come.
     stored: u64,
-    /// Stored after a gap.
-    beyond: BTreeSet<u64>,
+    /// The highest sequence that arrived.
+    seen: u64,
+    /// Arrived after a gap, waiting for it to close: events of an origin are stored in their order.
+    held: BTreeMap<u64, Message>,
     /// A receipt is due.
     due: bool,
     told: Option<Instant>,
 }
 
-impl Progress {
-    fn note(&mut self, sequence: u64) {
-        if sequence > self.stored && self.beyond.len() < BEYOND_MAX {
-            self.beyond.insert(sequence);
+/// The origins that spoke.
+#[derive(Default)]
+struct Origins {
+    known: BTreeMap<String, Progress>,
+    /// Those that a receipt is due for, because the batch concerned them.
+    touched: BTreeSet<String>,
+    held_bytes: usize,
+}
+
+impl Origins {
+    fn hold(&mut self, origin: &str, sequence: u64, message: Message) {
+        let bytes = message.payload.len();
+        if self.held_bytes.saturating_add(bytes) > HELD_MAX_BYTES {
+            return;
         }
-        self.absorb();
+        if let Some(progress) = self.known.get_mut(origin)
+            && progress.held.len() < HELD_MAX_EVENTS
+            && progress.held.insert(sequence, message).is_none()
+        {
+            self.held_bytes += bytes;
+        }
     }
 
-    fn raise(&mut self, floor: u64) {
-        if floor > self.stored {
-            self.stored = floor;
-            self.beyond = self.beyond.split_off(&floor.saturating_add(1));
+    /// The held event that is next, if it is there. Forgets those that are stored.
+    fn next_held(&mut self, origin: &str) -> Option<Message> {
+        let progress = self.known.get_mut(origin)?;
+        loop {
+            let entry = progress.held.first_entry()?;
+            let sequence = *entry.key();
+            if sequence > progress.stored.saturating_add(1) {
+                return None;
+            }
+            let message = entry.remove();
+            self.held_bytes = self.held_bytes.saturating_sub(message.payload.len());
+            if sequence > progress.stored {
+                return Some(message);
+            }
         }
-        self.absorb();
     }
 
-    fn absorb(&mut self) {
-        while self.stored.checked_add(1).is_some_and(|next| self.beyond.remove(&next)) {
-            self.stored += 1;
-        }
+    fn forget(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -147,13 +182,13 @@ pub(super) struct Recorder {
     desk: Arc<Desk>,
     link: LinkHandle,
     connection: Connection,
-    origins: BTreeMap<String, Progress>,
+    origins: Origins,
     rejection_logged: Option<Instant>,
 }
 
 impl Recorder {
     pub(super) fn new(desk: Arc<Desk>, link: LinkHandle, connection: Connection) -> Self {
-        Self { desk, link, connection, origins: BTreeMap::new(), rejection_logged: None }
+        Self { desk, link, connection, origins: Origins::default(), rejection_logged: None }
     }
 
     pub(super) fn run(mut self) {
@@ -175,7 +210,7 @@ impl Recorder {
         let mut inbox = desk.inbox();
         loop {
             if std::mem::take(&mut inbox.renewed) {
-                for progress in self.origins.values_mut() {
+                for progress in self.origins.known.values_mut() {
                     progress.due = true;
                     progress.told = None;
                 }
@@ -207,6 +242,7 @@ impl Recorder {
         }
         let now = Instant::now();
         self.origins
+            .known
             .values()
             .filter(|progress| progress.due)
             .map(|progress| {
@@ -217,13 +253,16 @@ impl Recorder {
 
     fn send_receipts(&mut self, all: bool) {
         let now = Instant::now();
-        for (origin, progress) in &mut self.origins {
+        for (origin, progress) in &mut self.origins.known {
             let soon = progress.told.is_some_and(|told| now.duration_since(told) < RECEIPT_EVERY);
             if !progress.due || (soon && !all) {
                 continue;
             }
-            let receipt =
-                Receipt::Stored { origin: origin.clone(), stored: progress.stored, gap: !progress.beyond.is_empty() };
+            let receipt = Receipt::Stored {
+                origin: origin.clone(),
+                stored: progress.stored,
+                gap: progress.seen > progress.stored,
+            };
             let payload = serde_json::to_vec(&receipt).unwrap_or_default();
             // Not taken means not connected: the next connection makes it due again.
             if self.link.publish(None, &topics::stored(&progress.host), payload, false, false).is_ok() {
@@ -233,8 +272,8 @@ impl Recorder {
                 return;
             }
         }
-        if self.origins.len() > ORIGINS_MAX {
-            self.origins.retain(|_, progress| progress.due || !progress.beyond.is_empty());
+        if self.origins.known.len() > ORIGINS_MAX {
+            self.origins.known.retain(|_, progress| progress.due || !progress.held.is_empty());
         }
     }
 
@@ -253,8 +292,8 @@ impl Recorder {
                     break;
                 }
                 Err(error) => {
-                    // What was rolled back is not stored.
-                    self.origins.clear();
+                    // What was rolled back is not stored. What was held comes again.
+                    self.origins.forget();
                     tracing::error!(%error, messages = batch.len(), "cannot write the records; trying again");
                     if self.desk.inbox().stop {
                         last_tries += 1;
@@ -269,42 +308,40 @@ impl Recorder {
             }
         }
         for ack in batch.iter().filter_map(|message| message.ack) {
-            // A lost connection is why not; the broker delivers again, and duplicates are known.
-            if self.link.ack(ack).is_err() {
+            if !self.acknowledge(ack) {
                 break;
             }
         }
     }
 
+    /// Says whether the next may be acknowledged, too. A lost connection is why not: the broker delivers again, and
+    /// duplicates are known.
+    fn acknowledge(&self, ack: Ack) -> bool {
+        for _ in 0..ACK_TRIES_MAX {
+            match self.link.ack(ack) {
+                Ok(()) => return true,
+                Err(Refused::NotConnected) => return false,
+                // An acknowledgement that is left out would take a place of the broker's window for ever.
+                Err(Refused::Full) => std::thread::sleep(ACK_PAUSE),
+            }
+        }
+        self.link.reconnect();
+        false
+    }
+
     fn transact(&mut self, batch: &[Message]) -> rusqlite::Result<Tally> {
         let mut tally = Tally::default();
         let transaction = self.connection.transaction()?;
-        let mut touched: BTreeSet<String> = BTreeSet::new();
+        let mut work = Work { connection: &transaction, origins: &mut self.origins, tally: &mut tally };
         for message in batch {
-            let outcome = if message.topic.ends_with("/outbox") {
-                take_floors(&transaction, &mut self.origins, message, &mut touched)?
+            if message.topic.ends_with("/outbox") {
+                work.take_floors(message)?;
             } else {
-                take_event(&transaction, &mut self.origins, message, &mut touched)?
-            };
-            match outcome {
-                Outcome::Stored => tally.stored += 1,
-                Outcome::Duplicate => tally.duplicates += 1,
-                Outcome::Noted => {}
-                Outcome::StoredBut(reason) => {
-                    tally.stored += 1;
-                    tally.rejected += 1;
-                    reject(&transaction, message, &reason)?;
-                    tally.reason = Some(reason);
-                }
-                Outcome::Rejected(reason) => {
-                    tally.rejected += 1;
-                    reject(&transaction, message, &reason)?;
-                    tally.reason = Some(reason);
-                }
+                work.take_event(message)?;
             }
         }
-        for origin in &touched {
-            if let Some(progress) = self.origins.get_mut(origin) {
+        for origin in std::mem::take(&mut self.origins.touched) {
+            if let Some(progress) = self.origins.known.get_mut(&origin) {
                 progress.due = true;
                 transaction
                     .prepare_cached("UPDATE origins SET stored = ?2 WHERE id = ?1")?
@@ -340,142 +377,173 @@ struct Tally {
     reason: Option<String>,
 }
 
-enum Outcome {
-    Stored,
-    /// Stored, but no rows could be derived from it.
-    StoredBut(String),
-    Duplicate,
-    Rejected(String),
-    /// A note about an outbox.
-    Noted,
+/// One batch within its transaction.
+struct Work<'a> {
+    connection: &'a Connection,
+    origins: &'a mut Origins,
+    tally: &'a mut Tally,
 }
 
-/// The progress of an origin, from memory or from the file. None if the origin belongs to another host.
-fn progress<'a>(
-    connection: &Connection,
-    origins: &'a mut BTreeMap<String, Progress>,
-    origin: &str,
-    host: &str,
-) -> rusqlite::Result<Option<&'a mut Progress>> {
-    if !origins.contains_key(origin) {
-        let found: Option<(i64, String, i64)> = connection
-            .prepare_cached("SELECT id, host, stored FROM origins WHERE origin = ?1")?
-            .query_row([origin], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        let (id, owner, stored) = match found {
-            Some(found) => found,
-            None => {
-                connection
-                    .prepare_cached("INSERT INTO origins (origin, host) VALUES (?1, ?2)")?
-                    .execute(params![origin, host])?;
-                (connection.last_insert_rowid(), host.to_owned(), 0)
+impl Work<'_> {
+    /// The progress of an origin, from memory or from the file. None if the origin belongs to another host.
+    fn progress(&mut self, origin: &str, host: &str) -> rusqlite::Result<Option<&mut Progress>> {
+        if !self.origins.known.contains_key(origin) {
+            let found: Option<(i64, String, i64)> = self
+                .connection
+                .prepare_cached("SELECT id, host, stored FROM origins WHERE origin = ?1")?
+                .query_row([origin], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .optional()?;
+            let (id, owner, stored) = match found {
+                Some(found) => found,
+                None => {
+                    self.connection
+                        .prepare_cached("INSERT INTO origins (origin, host) VALUES (?1, ?2)")?
+                        .execute(params![origin, host])?;
+                    (self.connection.last_insert_rowid(), host.to_owned(), 0)
+                }
+            };
+            let stored = u64::try_from(stored).unwrap_or(0);
+            let progress =
+                Progress { id, host: owner, stored, seen: stored, held: BTreeMap::new(), due: false, told: None };
+            self.origins.known.insert(origin.to_owned(), progress);
+        }
+        Ok(self.origins.known.get_mut(origin).filter(|progress| progress.host == host))
+    }
+
+    fn take_event(&mut self, message: &Message) -> rusqlite::Result<()> {
+        let parsed = CloudEvent::parse(&message.payload);
+        let (origin, sequence, host) = match &parsed {
+            Ok(event) => {
+                let topic = topics::event(&event.host, event.module.as_deref(), &event.kind);
+                if topic != message.topic {
+                    let reason = format!("the event says that its topic is {topic}, but it came on another");
+                    return self.reject(message, reason);
+                }
+                (event.origin.clone(), event.sequence, event.host.clone())
+            }
+            Err(error) => {
+                // With an identity it takes its place in the order, so that its host does not send it for ever.
+                let identity = CloudEvent::identity(&message.payload);
+                match (identity, topics::host_of(&message.topic)) {
+                    (Some((origin, sequence)), Some(host)) => (origin, sequence, host.to_owned()),
+                    _ => return self.reject(message, error.to_string()),
+                }
             }
         };
-        let beyond = connection
+        let Some(progress) = self.progress(&origin, &host)? else {
+            return self.reject(message, format!("origin {origin} belongs to another host"));
+        };
+        progress.seen = progress.seen.max(sequence);
+        let stored = progress.stored;
+        if sequence == stored.saturating_add(1) {
+            self.store(message, parsed, sequence, &origin)?;
+            self.store_held(&origin)?;
+        } else if sequence <= stored {
+            self.tally.duplicates += 1;
+        } else {
+            self.origins.hold(&origin, sequence, message.clone());
+        }
+        if !self.origins.touched.contains(&origin) {
+            self.origins.touched.insert(origin);
+        }
+        Ok(())
+    }
+
+    /// Stores what waited for the event that was stored last.
+    fn store_held(&mut self, origin: &str) -> rusqlite::Result<()> {
+        while let Some(message) = self.origins.next_held(origin) {
+            let parsed = CloudEvent::parse(&message.payload);
+            let Some(progress) = self.origins.known.get(origin) else {
+                return Ok(());
+            };
+            let sequence = progress.stored.saturating_add(1);
+            self.store(&message, parsed, sequence, origin)?;
+        }
+        Ok(())
+    }
+
+    /// Stores the next event of an origin, or the fact that it cannot be used.
+    fn store(
+        &mut self,
+        message: &Message,
+        parsed: Result<CloudEvent, CloudEventError>,
+        sequence: u64,
+        origin: &str,
+    ) -> rusqlite::Result<()> {
+        let Some(progress) = self.origins.known.get_mut(origin) else {
+            return Ok(());
+        };
+        let id = progress.id;
+        progress.stored = sequence;
+        let event = match parsed {
+            Ok(event) => event,
+            Err(error) => return self.reject(message, error.to_string()),
+        };
+        let json = match std::str::from_utf8(&message.payload) {
+            Ok(json) => json,
+            // JSON that was parsed is UTF-8.
+            Err(error) => return self.reject(message, error.to_string()),
+        };
+        let inserted = self
+            .connection
             .prepare_cached(
-                "SELECT sequence FROM events WHERE origin = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+                "INSERT INTO events (origin, sequence, time, kind, room, module, json)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (origin, sequence) DO NOTHING",
             )?
-            .query_map(params![id, stored, BEYOND_MAX as i64], |row| row.get::<_, i64>(0))?
-            .map(|sequence| sequence.map(|sequence| u64::try_from(sequence).unwrap_or(0)))
-            .collect::<rusqlite::Result<_>>()?;
-        let mut progress =
-            Progress { id, host: owner, stored: u64::try_from(stored).unwrap_or(0), beyond, due: false, told: None };
-        progress.absorb();
-        origins.insert(origin.to_owned(), progress);
+            .execute(params![
+                id,
+                signed(event.sequence),
+                rfc3339(event.time),
+                event.kind,
+                event.room,
+                event.module,
+                json
+            ])?;
+        if inserted == 0 {
+            self.tally.duplicates += 1;
+            return Ok(());
+        }
+        self.tally.stored += 1;
+        match derive(self.connection, &event) {
+            Ok(()) => Ok(()),
+            Err(DeriveError::Event(reason)) => self.reject(message, reason),
+            Err(DeriveError::Database(error)) => Err(error),
+        }
     }
-    Ok(origins.get_mut(origin).filter(|progress| progress.host == host))
-}
 
-fn take_event(
-    connection: &Connection,
-    origins: &mut BTreeMap<String, Progress>,
-    message: &Message,
-    touched: &mut BTreeSet<String>,
-) -> rusqlite::Result<Outcome> {
-    let event = match CloudEvent::parse(&message.payload) {
-        Ok(event) => event,
-        Err(error) => {
-            // Its host must not send it for ever.
-            if let (Some(host), Some((origin, sequence))) =
-                (topics::host_of(&message.topic), CloudEvent::identity(&message.payload))
-                && let Some(progress) = progress(connection, origins, &origin, host)?
-            {
-                progress.note(sequence);
-                touched.insert(origin);
-            }
-            return Ok(Outcome::Rejected(error.to_string()));
-        }
-    };
-    if topics::event(&event.host, event.module.as_deref(), &event.kind) != message.topic {
-        return Ok(Outcome::Rejected(format!(
-            "the event says host {}, module {:?}, kind {}, but its topic says otherwise",
-            event.host, event.module, event.kind
-        )));
-    }
-    let Some(progress) = progress(connection, origins, &event.origin, &event.host)? else {
-        return Ok(Outcome::Rejected(format!("origin {} belongs to another host", event.origin)));
-    };
-    let json = match std::str::from_utf8(&message.payload) {
-        Ok(json) => json,
-        // JSON that was parsed is UTF-8.
-        Err(error) => return Ok(Outcome::Rejected(error.to_string())),
-    };
-    let inserted = connection
-        .prepare_cached(
-            "INSERT INTO events (origin, sequence, time, kind, room, module, json)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (origin, sequence) DO NOTHING",
-        )?
-        .execute(params![
-            progress.id,
-            signed(event.sequence),
-            rfc3339(event.time),
-            event.kind,
-            event.room,
-            event.module,
-            json
-        ])?;
-    progress.note(event.sequence);
-    if !touched.contains(&event.origin) {
-        touched.insert(event.origin.clone());
-    }
-    if inserted == 0 {
-        return Ok(Outcome::Duplicate);
-    }
-    match derive(connection, &event) {
-        Ok(()) => Ok(Outcome::Stored),
-        Err(DeriveError::Event(reason)) => Ok(Outcome::StoredBut(reason)),
-        Err(DeriveError::Database(error)) => Err(error),
-    }
-}
-
-fn take_floors(
-    connection: &Connection,
-    origins: &mut BTreeMap<String, Progress>,
-    message: &Message,
-    touched: &mut BTreeSet<String>,
-) -> rusqlite::Result<Outcome> {
-    let Some(host) = topics::host_of(&message.topic) else {
-        return Ok(Outcome::Rejected("the topic names no host".to_owned()));
-    };
-    let floors: Floors = match serde_json::from_slice(&message.payload) {
-        Ok(floors) => floors,
-        Err(error) => return Ok(Outcome::Rejected(error.to_string())),
-    };
-    for floor in floors.origins {
-        if !crate::events::cloudevent::is_origin(&floor.origin) || i64::try_from(floor.floor).is_err() {
-            return Ok(Outcome::Rejected("an origin or a floor is none".to_owned()));
-        }
-        // An origin of which nothing was ever written needs no row.
-        if floor.floor == 0 && !origins.contains_key(&floor.origin) {
-            continue;
-        }
-        let Some(progress) = progress(connection, origins, &floor.origin, host)? else {
-            return Ok(Outcome::Rejected(format!("origin {} belongs to another host", floor.origin)));
+    fn take_floors(&mut self, message: &Message) -> rusqlite::Result<()> {
+        let Some(host) = topics::host_of(&message.topic) else {
+            return self.reject(message, "the topic names no host".to_owned());
         };
-        progress.raise(floor.floor);
-        touched.insert(floor.origin);
+        let floors: Floors = match serde_json::from_slice(&message.payload) {
+            Ok(floors) => floors,
+            Err(error) => return self.reject(message, error.to_string()),
+        };
+        for Floor { origin, floor } in floors.origins {
+            if !is_origin(&origin) || i64::try_from(floor).is_err() {
+                return self.reject(message, "an origin or a floor is none".to_owned());
+            }
+            // An origin of which everything is still to come needs no row yet.
+            if floor == 0 && !self.origins.known.contains_key(&origin) {
+                continue;
+            }
+            let Some(progress) = self.progress(&origin, host)? else {
+                return self.reject(message, format!("origin {origin} belongs to another host"));
+            };
+            progress.seen = progress.seen.max(floor);
+            progress.stored = progress.stored.max(floor);
+            self.store_held(&origin)?;
+            self.origins.touched.insert(origin);
+        }
+        Ok(())
     }
-    Ok(Outcome::Noted)
+
+    fn reject(&mut self, message: &Message, reason: String) -> rusqlite::Result<()> {
+        reject(self.connection, message, &reason)?;
+        self.tally.rejected += 1;
+        self.tally.reason = Some(reason);
+        Ok(())
+    }
 }
 
 fn reject(connection: &Connection, message: &Message, reason: &str) -> rusqlite::Result<()> {

@@ -271,8 +271,8 @@ pub struct RoomSummary {
     pub reason: Option<String>,
     /// Ticks of the game loop.
     pub frames: Option<i64>,
-    /// Players, expected or seen.
-    pub players: i64,
+    /// Number of players, expected or seen.
+    pub player_count: i64,
 }
 
 /// Everything about a room.
@@ -288,11 +288,10 @@ pub struct RoomRecord {
     /// Counters of the input cache.
     pub inputs: Value,
     /// Its players, by slot.
-    #[serde(rename = "player_list")]
     pub players: Vec<PlayerRecord>,
     /// Its results, by place: the time slips of a race.
     pub results: Vec<ResultRecord>,
-    /// Its events, oldest first; the first [`ROOM_EVENTS_MAX`].
+    /// Its events in the order in which they happened; the first [`ROOM_EVENTS_MAX`].
     pub events: Vec<EventRecord>,
 }
 
@@ -495,7 +494,9 @@ impl Records {
                 })?
                 .collect::<rusqlite::Result<_>>()?;
             record.events = connection
-                .prepare_cached(&format!("SELECT {EVENT_COLUMNS} WHERE e.room = ?1 ORDER BY e.id LIMIT ?2"))?
+                .prepare_cached(&format!(
+                    "SELECT {EVENT_COLUMNS} WHERE e.room = ?1 ORDER BY e.origin, e.sequence LIMIT ?2"
+                ))?
                 .query_map(params![room, ROOM_EVENTS_MAX as i64], event)?
                 .collect::<rusqlite::Result<_>>()?;
             Ok(Some(record))
@@ -610,7 +611,7 @@ impl Records {
 
 const ROOM_COLUMNS: &str = "r.room, r.host, r.module_hash, r.module_name, r.module_version, r.opened_at, r.started_at,
     r.ended_at, r.closed_at, r.outcome, r.reason, r.frames,
-    (SELECT COUNT(*) FROM players AS p WHERE p.room = r.room) AS players";
+    (SELECT COUNT(*) FROM players AS p WHERE p.room = r.room) AS player_count";
 
 const EVENT_COLUMNS: &str = "e.id, o.origin, e.sequence, e.time, e.kind, e.room, e.module, e.json
     FROM events AS e JOIN origins AS o ON o.id = e.origin";
@@ -643,7 +644,7 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<RoomSummary> {
         closed_at,
         reason: row.get("reason")?,
         frames: row.get("frames")?,
-        players: row.get("players")?,
+        player_count: row.get("player_count")?,
     })
 }
 
