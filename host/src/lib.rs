@@ -2,6 +2,8 @@
 //! [`server::Server`], which puts a host together; the binary is [`run`].
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod api;
+pub mod bots;
 mod cli;
 pub mod clock;
 pub mod config;

@@ -264,7 +264,11 @@ impl Driver {
         let hold_nm = engine_nm + over_rpm * RAD_S_PER_RPM * car.engine_inertia_kgm2 / 0.08;
         let through_nm = if hold_nm < wish_nm { hold_nm } else { wish_nm };
         let clutch = 1.0 - through_nm / capacity_nm;
-        let throttle = if hold_nm < wish_nm { 1.0 } else { (through_nm - over_rpm * RAD_S_PER_RPM * car.engine_inertia_kgm2 / 0.08) / engine_nm };
+        let throttle = if hold_nm < wish_nm {
+            1.0
+        } else {
+            (through_nm - over_rpm * RAD_S_PER_RPM * car.engine_inertia_kgm2 / 0.08) / engine_nm
+        };
         (throttle, clutch)
     }
 

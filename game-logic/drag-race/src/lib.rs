@@ -14,9 +14,7 @@ mod snapshot;
 pub mod timing;
 pub mod tree;
 
-pub use cars::{
-    Aspiration, Car, Drive, EngineAt, Published, Shift, Source, Transmission, UnknownCar, cars, find_car,
-};
+pub use cars::{Aspiration, Car, Drive, EngineAt, Published, Shift, Source, Transmission, UnknownCar, cars, find_car};
 pub use driver::{Driver, Plan};
 pub use rules::DragRace;
 pub use snapshot::{Input, LaneView, Phase, Snapshot};

@@ -7,7 +7,7 @@ use crate::cars::{Car, PEAK_SLIP, cars};
 use crate::physics::{CarState, Controls, step};
 use crate::snapshot::{Input, LaneView, Phase, Snapshot};
 use crate::timing::{
-    BEAM_60_FT, BEAM_330_FT, BEAM_660_FT, BEAM_1000_FT, BEAM_1320_FT, BEAM_START, Timing, TimeSlip, tenths_of_ms,
+    BEAM_60_FT, BEAM_330_FT, BEAM_660_FT, BEAM_1000_FT, BEAM_1320_FT, BEAM_START, TimeSlip, Timing, tenths_of_ms,
 };
 use crate::tree::{Lamps, TreeKind, delay_s};
 
@@ -272,7 +272,16 @@ impl Race {
             if driven {
                 roll_into_beams(lane, number, feet.input, roll_frames, happened);
             }
-            run(lane, number, controls(lane, driven.then_some(feet.input)), substeps, start_s, tick_s, green_s, happened);
+            run(
+                lane,
+                number,
+                controls(lane, driven.then_some(feet.input)),
+                substeps,
+                start_s,
+                tick_s,
+                green_s,
+                happened,
+            );
         }
 
         self.frames = self.frames.saturating_add(1);
@@ -288,8 +297,7 @@ impl Race {
     pub fn snapshot(&self) -> Snapshot {
         let now_s = self.time_s(self.frames);
         let green_s = self.green_s();
-        let lamps =
-            self.tree_frame.map_or(Lamps::default(), |frame| self.tree.lamps(now_s - self.time_s(frame)));
+        let lamps = self.tree_frame.map_or(Lamps::default(), |frame| self.tree.lamps(now_s - self.time_s(frame)));
         let view = |lane: &Lane| {
             let car = lane.car();
             let start_s = lane.timing.at_s(BEAM_START);
@@ -334,7 +342,11 @@ impl Race {
             _ => None,
         };
         let first_s = line(&best);
-        let next_s = standings.iter().filter(|other| best.beats(other)).filter_map(line).reduce(|a, b| if b < a { b } else { a });
+        let next_s = standings
+            .iter()
+            .filter(|other| best.beats(other))
+            .filter_map(line)
+            .reduce(|a, b| if b < a { b } else { a });
         let winners = standings.iter().filter(|other| !best.beats(other)).count();
         let quickest_loser = self
             .lanes
@@ -387,19 +399,16 @@ impl Race {
             (false, Some(Fate::Finished), Some(time_s)) => Standing::AtLine { time_s: tenths_of_ms(time_s - green_s) },
             (false, Some(Fate::DidNotStage), _) => Standing::Absent,
             (false, Some(Fate::Left), _) if lane.timing.crossed() == 0 => Standing::Absent,
-            _ => Standing::Broke {
-                distance_m: lane.state.distance_m,
-                launched: lane.timing.crossed() > 0,
-            },
+            _ => Standing::Broke { distance_m: lane.state.distance_m, launched: lane.timing.crossed() > 0 },
         }
     }
 
     /// Ends the lanes whose time is up.
     fn keep_limits(&mut self, happened: &mut Vec<(u16, Happened)>) {
         let staging_over = self.frames >= self.frames_in(STAGE_MAX_MS)
-            || self.first_staged_frame.is_some_and(|frame| {
-                self.frames >= frame.saturating_add(self.frames_in(STAGE_AFTER_FIRST_MAX_MS))
-            });
+            || self
+                .first_staged_frame
+                .is_some_and(|frame| self.frames >= frame.saturating_add(self.frames_in(STAGE_AFTER_FIRST_MAX_MS)));
         if self.first_staged_frame.is_none() && self.lanes.iter().any(|lane| lane.phase == Phase::Staged) {
             self.first_staged_frame = Some(self.frames);
         }

@@ -80,10 +80,7 @@ mod tests {
         assert_eq!(TreeKind::Sportsman.lamps(-0.02), Lamps::default());
         let steps: Vec<(u8, bool)> =
             [0, 499, 500, 999, 1000, 1499, 1500].iter().map(|ms| (at(*ms).ambers, at(*ms).green)).collect();
-        assert_eq!(
-            steps,
-            [(1, false), (1, false), (2, false), (2, false), (4, false), (4, false), (0, true)]
-        );
+        assert_eq!(steps, [(1, false), (1, false), (2, false), (2, false), (4, false), (4, false), (0, true)]);
     }
 
     #[test]

@@ -54,18 +54,19 @@ fn words_gears_tyres_and_curves_are_checked() {
     check(&message("gtr", "limiter_rpm = 7000.0", "limiter_rpm = 9000.0"), &["`torque_nm`", "at limiter_rpm"]);
     check(&message("gtr", "id = \"gtr\"", "id = \"mx5\""), &["`id`", "no other car has"]);
     check(&message("camaro_ss", "converter =", "torque_converter ="), &["torque_converter", "`converter`"]);
-    check(&message("mx5", "year = 2016", "year = 2016\nconverter = { stall_rpm = 2000, torque_ratio = 2 }"), &[
-        "`converter`",
-        "only an automatic",
-    ]);
+    check(
+        &message("mx5", "year = 2016", "year = 2016\nconverter = { stall_rpm = 2000, torque_ratio = 2 }"),
+        &["`converter`", "only an automatic"],
+    );
 }
 
 #[test]
 fn a_source_must_say_where_it_was_read() {
     check(&message("mx5", "from_memory = false", "from_memory = \"no\""), &["`sources.from_memory`", "true or false"]);
-    check(&message("model_3p", ", url = \"https://insideevs.com/motor-trend-test-tesla-model-3-performance/\"", ""), &[
-        "`sources.url` is missing",
-    ]);
+    check(
+        &message("model_3p", ", url = \"https://insideevs.com/motor-trend-test-tesla-model-3-performance/\"", ""),
+        &["`sources.url` is missing"],
+    );
 }
 
 #[test]

@@ -2,9 +2,7 @@
 
 use drag_race::physics::{CarState, Controls, GRAVITY_MPS2, RAD_S_PER_RPM, driven_load_share, step, torque_at};
 use drag_race::timing::{BEAM_1320_FT, Timing};
-use drag_race::{
-    Car, Drive, Driver, Lamps, LaneView, Phase, Plan, Snapshot, Transmission, TreeKind, cars, find_car,
-};
+use drag_race::{Car, Drive, Driver, Lamps, LaneView, Phase, Plan, Snapshot, Transmission, TreeKind, cars, find_car};
 use proptest::prelude::*;
 
 const TICK_S: f64 = 0.02;
@@ -92,7 +90,9 @@ fn nothing_accelerates_beyond_its_grip_or_makes_energy() {
             assert!(after.distance_m >= before.distance_m && after.speed_mps >= 0.0, "{}", car.id);
             let rad_s = before.engine_rad_s.max(after.engine_rad_s);
             // Idle control may add up to its stiffness below idle.
-            given += (torque_at(car, before.engine_rpm()) + 50.0 * f64::from(before.engine_rpm() < car.idle_rpm)) * rad_s * dt_s;
+            given += (torque_at(car, before.engine_rpm()) + 50.0 * f64::from(before.engine_rpm() < car.idle_rpm))
+                * rad_s
+                * dt_s;
             assert!(energy(after) <= given * 1.01 + 50.0, "{}: {} J of {given} J in {after:?}", car.id, energy(after));
         });
     }
@@ -139,7 +139,8 @@ fn a_car_left_alone_stops_and_stays() {
         let mut state = CarState::at_rest(car);
         state.speed_mps = 40.0;
         state.wheel_rad_s = 40.0 / car.tyre_radius_m;
-        let nobody = Controls { left_pedal: if car.has_clutch() { 1.0 } else { 0.0 }, brake: 0.4, ..Controls::default() };
+        let nobody =
+            Controls { left_pedal: if car.has_clutch() { 1.0 } else { 0.0 }, brake: 0.4, ..Controls::default() };
         for _ in 0..15_000 {
             step(car, &mut state, &nobody, 0.002);
         }

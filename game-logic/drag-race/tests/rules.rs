@@ -66,11 +66,28 @@ fn a_race_of_two_goes_from_staging_to_time_slips() {
     let margin = total(&results[1]) - total(&results[0]);
     assert!((number(&results[0], "margin_s") - margin).abs() < 3e-4);
     assert!((number(&results[1], "margin_s") - margin).abs() < 3e-4);
-    assert_eq!(names(&bench), [
-        "staged", "tree_started", "launched", "launched", "sixty_foot", "sixty_foot", "three_thirty_foot",
-        "three_thirty_foot", "eighth_mile", "eighth_mile", "thousand_foot", "thousand_foot", "finished", "time_slip",
-        "finished", "time_slip", "race_decided",
-    ]);
+    assert_eq!(
+        names(&bench),
+        [
+            "staged",
+            "tree_started",
+            "launched",
+            "launched",
+            "sixty_foot",
+            "sixty_foot",
+            "three_thirty_foot",
+            "three_thirty_foot",
+            "eighth_mile",
+            "eighth_mile",
+            "thousand_foot",
+            "thousand_foot",
+            "finished",
+            "time_slip",
+            "finished",
+            "time_slip",
+            "race_decided",
+        ]
+    );
 }
 
 #[test]
@@ -309,7 +326,8 @@ fn sixty_four_lanes_run_in_one_room() {
     // The bench checks the events of a tick, the sizes of snapshots and of the output.
     let results = bench.run_to_results(LIMIT).unwrap();
     assert_eq!(results.len(), 64);
-    let winners: Vec<&str> = results.iter().filter(|r| r.place == Some(1)).map(|r| r.data["car"].as_str().unwrap()).collect();
+    let winners: Vec<&str> =
+        results.iter().filter(|r| r.place == Some(1)).map(|r| r.data["car"].as_str().unwrap()).collect();
     assert_eq!(winners, ["corvette_c8"; 6]);
     assert!(results.iter().all(|result| result.place.is_some()));
     let state = postcard::to_allocvec(bench.rules()).unwrap();
@@ -336,10 +354,13 @@ fn a_seeded_race_gives_the_same_slips_as_ever() {
     drives(&mut bench, 0, Driver::new("civic_type_r", 0, 0.6, 11).unwrap());
     drives(&mut bench, 1, Driver::new("golf_gti", 1, 0.9, 12).unwrap());
     let results = bench.run_to_results(LIMIT).unwrap().to_vec();
-    insta::assert_json_snapshot!("seeded_race", serde_json::json!({
-        "results": results,
-        "events": bench.events().iter().map(|event| format!("{} {} {}", event.frame, event.name, event.data)).collect::<Vec<_>>(),
-    }));
+    insta::assert_json_snapshot!(
+        "seeded_race",
+        serde_json::json!({
+            "results": results,
+            "events": bench.events().iter().map(|event| format!("{} {} {}", event.frame, event.name, event.data)).collect::<Vec<_>>(),
+        })
+    );
 }
 
 #[test]

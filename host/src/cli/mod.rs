@@ -2,7 +2,12 @@
 //!
 //! Exit codes: 0 done, 1 failed (the reason is on standard error), 2 the command line or the settings are wrong.
 
+mod bots;
+mod events;
+mod race;
 mod serve;
+mod slips;
+mod view;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -44,6 +49,12 @@ struct OutputArgs {
 enum Command {
     /// Run a host until ctrl-C
     Serve(serve::ServeArgs),
+    /// Run a host and a race between drivers in this terminal
+    Race(race::RaceArgs),
+    /// Let drivers race on a running host
+    Bots(bots::BotsArgs),
+    /// Follow the events of hosts as they happen
+    Events(events::EventsArgs),
 }
 
 /// Runs the command line of this process.
@@ -67,6 +78,9 @@ pub fn run() -> ExitCode {
     let result = runtime.block_on(async {
         match command {
             Command::Serve(args) => serve::serve(args, json).await,
+            Command::Race(args) => race::race(args, json).await,
+            Command::Bots(args) => bots::bots(args, json).await,
+            Command::Events(args) => events::events(args, json).await,
         }
     });
     // What is still blocked (a resolver, a disk) must not keep the process.

@@ -46,6 +46,7 @@
 
 pub mod broker;
 pub mod cloudevent;
+pub mod follow;
 pub(crate) mod link;
 pub mod outbox;
 pub mod payload;
@@ -78,7 +79,7 @@ const MQTT_PORT: u16 = 1883;
 /// Something that happened, as the code that saw it tells it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InternalEvent {
-    /// What happened: words of `a-z 0-9 - _` joined by dots, 64 bytes at most.
+    /// What happened: words of `a-z 0-9 - _` joined by dots, 80 bytes at most.
     pub kind: String,
     /// Name of the rules module that it concerns; none for an event of the host itself.
     pub module: Option<String>,
@@ -218,7 +219,7 @@ pub enum EventsError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EmitError {
     /// The kind would not be safe in a topic.
-    #[error("{0:?} cannot be the kind of an event: use words of a-z, 0-9, - and _ joined by dots, {max} bytes at most", max = topics::NAME_MAX_BYTES)]
+    #[error("{0:?} cannot be the kind of an event: use words of a-z, 0-9, - and _ joined by dots, {max} bytes at most", max = topics::KIND_MAX_BYTES)]
     Kind(String),
     /// The module's name would not be safe in a topic.
     #[error("{0:?} cannot be a module's name in an event: use 1 to {max} of a-z, 0-9, - and _", max = topics::NAME_MAX_BYTES)]

@@ -54,12 +54,14 @@ pub struct PlayerResult<D> {
     pub data: D,
 }
 
-/// Whether this is a name that an event or an outcome may have: 1 to 64 characters of `a-z 0-9 _ .`, beginning with a letter.
+/// Whether this is a name that an event or an outcome may have: 1 to 64 characters, words of `a-z 0-9 _` joined by single dots,
+/// beginning with a letter. It becomes a level of a topic.
 #[must_use]
 pub fn is_event_name(name: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     name.len() <= EVENT_NAME_BYTES_MAX
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.'))
+        && name.split('.').all(is_word)
 }
 
 const HEADER_BYTES: usize = 8;
@@ -236,7 +238,7 @@ fn next_item<'a>(cursor: &mut Cursor<'a>) -> Result<Item<'a>, Malformed> {
         PUBLIC_EVENT | INTERNAL_EVENT if !is_event_name(name) => {
             return Err(start.malformed(
                 "name",
-                "an event name that is not 1 to 64 characters of a-z, 0-9, _ and ., beginning with a letter",
+                "an event name that is not 1 to 64 characters, words of a-z, 0-9 and _ joined by single dots, beginning with a letter",
             ));
         }
         PUBLIC_EVENT | INTERNAL_EVENT => {}
@@ -316,6 +318,17 @@ mod tests {
         for (items, field) in cases {
             assert_eq!(OutputReader::read(&written(items), 2).unwrap_err().field, field);
         }
+    }
+
+    #[test]
+    fn event_names_are_safe_in_topics() {
+        for good in ["a", "red_light", "pit.stop.2"] {
+            assert!(is_event_name(good), "{good}");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "1a", "A", "a/b", "a+", "#", "a b", "é"] {
+            assert!(!is_event_name(bad), "{bad}");
+        }
+        assert!(!is_event_name(&"a".repeat(65)));
     }
 
     proptest! {

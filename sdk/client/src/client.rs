@@ -44,27 +44,12 @@ impl Client {
         let (events_in, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let (commands, commands_out) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (alive, alive_out) = oneshot::channel();
-        let driver = Driver::new(
-            options,
-            Arc::clone(&shared),
-            events_in,
-            commands_out,
-            alive_out,
-        );
+        let driver = Driver::new(options, Arc::clone(&shared), events_in, commands_out, alive_out);
         tokio::spawn(driver.run(link));
         // Ids must rise for a player, not for a program: one that starts again goes on where the clock is.
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let next_action_id = Mutex::new((since_epoch.as_micros() as u64).min(INTEGER_MAX / 2));
-        Ok(Self {
-            welcome,
-            shared,
-            events,
-            commands,
-            next_action_id,
-            _alive: alive,
-        })
+        Ok(Self { welcome, shared, events, commands, next_action_id, _alive: alive })
     }
 
     /// What the host said when the session opened first.
@@ -76,10 +61,7 @@ impl Client {
     ///
     /// Errors: [`ActionError::Closed`].
     pub async fn ready(&self) -> Result<(), ActionError> {
-        self.commands
-            .send(Command::Ready)
-            .await
-            .map_err(|_| ActionError::Closed)
+        self.commands.send(Command::Ready).await.map_err(|_| ActionError::Closed)
     }
 
     /// Queues an action for the rules and gives its id; [`Incoming::ActionResult`] says what became of it. Waits while
@@ -87,16 +69,9 @@ impl Client {
     ///
     /// Errors: [`ActionError::Message`] if it is too large, [`ActionError::Closed`].
     pub async fn action(&self, data: Value) -> Result<u64, ActionError> {
-        let place = self
-            .commands
-            .reserve()
-            .await
-            .map_err(|_| ActionError::Closed)?;
+        let place = self.commands.reserve().await.map_err(|_| ActionError::Closed)?;
         // Held over the send, so that ids leave in rising order whoever calls.
-        let mut next_id = self
-            .next_action_id
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut next_id = self.next_action_id.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *next_id;
         let text = ClientMessage::Action { id, data }.encode()?;
         *next_id += 1;
@@ -108,10 +83,7 @@ impl Client {
     ///
     /// Errors: [`ActionError::Closed`].
     pub async fn leave(&self) -> Result<(), ActionError> {
-        self.commands
-            .send(Command::Leave)
-            .await
-            .map_err(|_| ActionError::Closed)
+        self.commands.send(Command::Leave).await.map_err(|_| ActionError::Closed)
     }
 
     /// Sends the player's controls for the frame that is due, and gives that frame. `None`, and nothing is sent, if none is

@@ -8,9 +8,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use holeshot_wire::datagram::DATAGRAM_BYTES_MAX;
 use holeshot_wire::payload::Encode;
-use holeshot_wire::{
-    ByeCode, ClientMessage, HostMessage, Joined, OpenError, Phase, Reassembler, ToClient, ToHost,
-};
+use holeshot_wire::{ByeCode, ClientMessage, HostMessage, Joined, OpenError, Phase, Reassembler, ToClient, ToHost};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -207,9 +205,7 @@ impl Driver {
                 attempts = 0;
             }
             self.shared.restart();
-            self.notice(Incoming::Reconnecting {
-                reason: error.to_string(),
-            });
+            self.notice(Incoming::Reconnecting { reason: error.to_string() });
             link = loop {
                 if attempts >= self.options.reconnect_attempts_max || !error.may_retry() {
                     self.pending.push_back(Incoming::Disconnected { error });
@@ -324,11 +320,7 @@ impl Driver {
             }
             Command::Action { id, .. } if self.unanswered.len() >= ACTIONS_UNANSWERED_MAX => {
                 let reason = format!("{ACTIONS_UNANSWERED_MAX} actions wait for a result");
-                self.pending.push_back(Incoming::ActionResult {
-                    id,
-                    accepted: false,
-                    reason: Some(reason),
-                });
+                self.pending.push_back(Incoming::ActionResult { id, accepted: false, reason: Some(reason) });
                 Ok(())
             }
             Command::Action { id, text } => {
@@ -350,12 +342,8 @@ impl Driver {
         session.last_websocket_us = self.shared.now_us();
         match message {
             Some(Ok(Message::Text(text))) => self.on_message(&text),
-            Some(Ok(Message::Binary(payload))) => {
-                self.on_payload(session, &payload, Carrier::WebSocket).await
-            }
-            Some(Ok(Message::Close(_))) | None => {
-                Err(closed("the host closed the connection".into()))
-            }
+            Some(Ok(Message::Binary(payload))) => self.on_payload(session, &payload, Carrier::WebSocket).await,
+            Some(Ok(Message::Close(_))) | None => Err(closed("the host closed the connection".into())),
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
             Some(Err(error)) => Err(closed(error.to_string())),
         }
@@ -364,63 +352,36 @@ impl Driver {
     fn on_message(&mut self, text: &str) -> Result<(), End> {
         let message = HostMessage::decode(text).map_err(|error| {
             // The same message would come again after a reconnect.
-            let error = ConnectError::Protocol {
-                reason: error.to_string(),
-            };
+            let error = ConnectError::Protocol { reason: error.to_string() };
             End::over(Incoming::Disconnected { error })
         })?;
         match message {
-            HostMessage::Event {
-                seq,
-                name,
-                frame,
-                time_ms,
-                data,
-            } => {
+            HostMessage::Event { seq, name, frame, time_ms, data } => {
                 if self.last_seq.is_none_or(|last| seq > last) {
                     self.last_seq = Some(seq);
                     self.shared.lock().stats.events_received += 1;
-                    let event = Event {
-                        seq,
-                        name,
-                        frame,
-                        time_ms,
-                        data,
-                    };
+                    let event = Event { seq, name, frame, time_ms, data };
                     self.pending.push_back(Incoming::Event(event));
                 }
                 Ok(())
             }
-            HostMessage::ActionResult {
-                id,
-                accepted,
-                reason,
-            } => {
+            HostMessage::ActionResult { id, accepted, reason } => {
                 // A result may come twice if the action was repeated.
                 let before = self.unanswered.len();
                 self.unanswered.retain(|(waiting, _)| *waiting != id);
                 if self.unanswered.len() < before {
-                    self.pending.push_back(Incoming::ActionResult {
-                        id,
-                        accepted,
-                        reason,
-                    });
+                    self.pending.push_back(Incoming::ActionResult { id, accepted, reason });
                 }
                 Ok(())
             }
             HostMessage::Pong { .. } => Ok(()),
-            HostMessage::Bye { code, reason } if code.may_reconnect() && !self.said_leave => Err(
-                End::Lost(lost(format!("the host said goodbye: {code}: {reason}"))),
-            ),
+            HostMessage::Bye { code, reason } if code.may_reconnect() && !self.said_leave => {
+                Err(End::Lost(lost(format!("the host said goodbye: {code}: {reason}"))))
+            }
             HostMessage::Bye { code, reason } => Err(End::over(Incoming::Bye { code, reason })),
-            HostMessage::Refused { reason, .. } => Err(End::over(Incoming::Bye {
-                code: ByeCode::Other,
-                reason,
-            })),
+            HostMessage::Refused { reason, .. } => Err(End::over(Incoming::Bye { code: ByeCode::Other, reason })),
             HostMessage::Welcome { .. } => {
-                let error = ConnectError::Protocol {
-                    reason: "a second welcome".into(),
-                };
+                let error = ConnectError::Protocol { reason: "a second welcome".into() };
                 Err(End::over(Incoming::Disconnected { error }))
             }
         }
@@ -439,8 +400,7 @@ impl Driver {
                 // the silence will show.
                 return Ok(());
             };
-            self.on_datagram(session, buffer.get_mut(..bytes).unwrap_or_default())
-                .await?;
+            self.on_datagram(session, buffer.get_mut(..bytes).unwrap_or_default()).await?;
             let Some(udp) = &session.udp else {
                 return Ok(());
             };
@@ -470,12 +430,7 @@ impl Driver {
         }
     }
 
-    async fn on_payload(
-        &mut self,
-        session: &mut Session,
-        payload: &[u8],
-        carrier: Carrier,
-    ) -> Result<(), End> {
+    async fn on_payload(&mut self, session: &mut Session, payload: &[u8], carrier: Carrier) -> Result<(), End> {
         match ToClient::decode(payload) {
             Ok(ToClient::Snapshot(part)) => match session.joiner.push(&part) {
                 Joined::Whole(whole) => {
@@ -494,8 +449,7 @@ impl Driver {
             // Challenges are for UDP only.
             Ok(ToClient::Challenge(_)) => {}
             Ok(ToClient::Pong(sent_us)) => {
-                self.shared
-                    .on_rtt(self.shared.now_us().saturating_sub(sent_us));
+                self.shared.on_rtt(self.shared.now_us().saturating_sub(sent_us));
                 let confirms = match session.stage {
                     UdpStage::Probing { .. } => true,
                     UdpStage::Live => false,
@@ -543,9 +497,7 @@ impl Driver {
         }
         if now_us >= session.next_websocket_ping_us {
             session.next_websocket_ping_us = now_us + WEBSOCKET_PING_EVERY_US;
-            session
-                .send_message(&ClientMessage::Ping { t: now_us })
-                .await?;
+            session.send_message(&ClientMessage::Ping { t: now_us }).await?;
         }
         if session.udp.is_some() {
             self.keep_udp(session, now_us).await?;
@@ -584,13 +536,8 @@ impl Driver {
     /// drops large packets).
     fn is_udp_silent(&self, session: &Session, now_us: u64) -> bool {
         let is_long_ago = |at_us: u64| now_us.saturating_sub(at_us) > UDP_SILENT_US_MAX;
-        let is_playing = self
-            .shared
-            .lock()
-            .last_input_us
-            .is_some_and(|at_us| !is_long_ago(at_us));
-        is_long_ago(session.last_udp_us)
-            || is_playing && session.last_snapshot_us.is_some_and(is_long_ago)
+        let is_playing = self.shared.lock().last_input_us.is_some_and(|at_us| !is_long_ago(at_us));
+        is_long_ago(session.last_udp_us) || is_playing && session.last_snapshot_us.is_some_and(is_long_ago)
     }
 
     async fn fall_back(&mut self, session: &mut Session, now_us: u64) -> Result<(), End> {
@@ -633,9 +580,7 @@ impl Session {
         match message.encode() {
             Ok(text) => self.send_text(text).await,
             Err(error) => {
-                let error = ConnectError::Protocol {
-                    reason: error.to_string(),
-                };
+                let error = ConnectError::Protocol { reason: error.to_string() };
                 Err(End::over(Incoming::Disconnected { error }))
             }
         }
@@ -698,19 +643,14 @@ async fn receive(udp: Option<&UdpLink>, buffer: &mut [u8]) -> std::io::Result<us
 }
 
 fn lost(reason: String) -> ConnectError {
-    ConnectError::Io {
-        what: "the host any more".into(),
-        reason,
-    }
+    ConnectError::Io { what: "the host any more".into(), reason }
 }
 
 /// The pause before an attempt: it doubles, and is spread by up to a half, so that the players of a room do not all come
 /// back at once.
 fn pause(attempt: u32) -> Duration {
     let (first_ms, longest_ms) = RECONNECT_PAUSE_MS;
-    let ms = first_ms
-        .saturating_mul(1 << attempt.min(10))
-        .min(longest_ms);
+    let ms = first_ms.saturating_mul(1 << attempt.min(10)).min(longest_ms);
     let mut random = [0; 1];
     let spread = match getrandom::fill(&mut random) {
         Ok(()) => u64::from(random[0]),

@@ -44,7 +44,5 @@ mod shared;
 pub use client::Client;
 pub use holeshot_wire::{ByeCode, Phase, PlayerName, RefusalCode, RulesInfo};
 pub use incoming::{Carrier, Event, Incoming, Snapshot, Welcome};
-pub use options::{
-    ActionError, ConnectError, ConnectOptions, InputError, RECONNECT_ATTEMPTS_MAX, Transport,
-};
+pub use options::{ActionError, ConnectError, ConnectOptions, InputError, RECONNECT_ATTEMPTS_MAX, Transport};
 pub use shared::NetStats;

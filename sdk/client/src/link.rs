@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use holeshot_wire::message::HOST_MESSAGE_BYTES_MAX;
-use holeshot_wire::{
-    ClientHandshake, ClientMessage, HandshakeMessage, HostMessage, Opener, PROTOCOL_VERSION, Sealer,
-};
+use holeshot_wire::{ClientHandshake, ClientMessage, HandshakeMessage, HostMessage, Opener, PROTOCOL_VERSION, Sealer};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -38,75 +36,43 @@ pub(crate) struct UdpLink {
 }
 
 /// Opens a session. `after` is the last event seen.
-pub(crate) async fn open(
-    options: &ConnectOptions,
-    after: Option<u64>,
-) -> Result<Link, ConnectError> {
+pub(crate) async fn open(options: &ConnectOptions, after: Option<u64>) -> Result<Link, ConnectError> {
     let limit = Duration::from_millis(CONNECT_MS_MAX);
     tokio::time::timeout(limit, open_unbounded(options, after))
         .await
-        .unwrap_or(Err(ConnectError::Timeout {
-            waited_ms: CONNECT_MS_MAX,
-        }))
+        .unwrap_or(Err(ConnectError::Timeout { waited_ms: CONNECT_MS_MAX }))
 }
 
-async fn open_unbounded(
-    options: &ConnectOptions,
-    after: Option<u64>,
-) -> Result<Link, ConnectError> {
+async fn open_unbounded(options: &ConnectOptions, after: Option<u64>) -> Result<Link, ConnectError> {
     // Before anything is sent: what cannot work is said at once.
     let handshake = match (options.transport, options.host_key) {
         (Transport::WebSocketOnly, _) => None,
         (Transport::Udp, None) => return Err(ConnectError::HostKeyMissing),
-        (Transport::Udp, Some(host_key)) => Some(ClientHandshake::start(
-            &host_key,
-            &options.ticket,
-            random()?,
-        )?),
+        (Transport::Udp, Some(host_key)) => Some(ClientHandshake::start(&host_key, &options.ticket, random()?)?),
     };
     let (handshake, message_1) = handshake.unzip();
-    let hello = ClientMessage::Hello {
-        protocol: PROTOCOL_VERSION,
-        ticket: options.ticket.clone(),
-        noise: message_1,
-        after,
-    };
+    let hello =
+        ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: options.ticket.clone(), noise: message_1, after };
     let hello = hello.encode().map_err(ConnectError::Ticket)?;
 
     let (mut websocket, peer) = open_websocket(&options.ws_url).await?;
-    websocket
-        .send(Message::text(hello))
-        .await
-        .map_err(|error| io(&options.ws_url, error))?;
+    websocket.send(Message::text(hello)).await.map_err(|error| io(&options.ws_url, error))?;
     let (welcome, udp_port, message_2) = first_answer(&mut websocket, &options.ws_url).await?;
     let udp = match (handshake, udp_port, message_2) {
         (Some(handshake), Some(port), Some(message_2)) => {
             let (sealer, opener) = handshake.finish(&message_2)?.into_client(welcome.session);
             let socket = open_udp(SocketAddr::new(peer.ip(), port)).await?;
-            Some(UdpLink {
-                socket,
-                sealer,
-                opener,
-            })
+            Some(UdpLink { socket, sealer, opener })
         }
         // The host has no UDP: the session goes on over the WebSocket.
         _ => None,
     };
-    Ok(Link {
-        websocket,
-        udp,
-        welcome,
-    })
+    Ok(Link { websocket, udp, welcome })
 }
 
 async fn open_websocket(url: &str) -> Result<(WebSocket, SocketAddr), ConnectError> {
-    let wrong = |reason: &str| ConnectError::Url {
-        url: url.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let request = url
-        .into_client_request()
-        .map_err(|error| wrong(&error.to_string()))?;
+    let wrong = |reason: &str| ConnectError::Url { url: url.to_owned(), reason: reason.to_owned() };
+    let request = url.into_client_request().map_err(|error| wrong(&error.to_string()))?;
     let uri = request.uri();
     match uri.scheme_str() {
         Some("ws") => {}
@@ -116,9 +82,7 @@ async fn open_websocket(url: &str) -> Result<(WebSocket, SocketAddr), ConnectErr
     let host = uri.host().ok_or_else(|| wrong("no host"))?;
     // In a URL, IPv6 addresses stand in brackets.
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(80)))
-        .await
-        .map_err(|error| io(url, error))?;
+    let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await.map_err(|error| io(url, error))?;
     // Actions and events are small and urgent.
     tcp.set_nodelay(true).map_err(|error| io(url, error))?;
     let peer = tcp.peer_addr().map_err(|error| io(url, error))?;
@@ -127,14 +91,10 @@ async fn open_websocket(url: &str) -> Result<(WebSocket, SocketAddr), ConnectErr
         .max_frame_size(Some(HOST_MESSAGE_BYTES_MAX))
         .read_buffer_size(16 << 10)
         .write_buffer_size(0);
-    let (websocket, _) = client_async_with_config(request, tcp, Some(config))
-        .await
-        .map_err(|error| match error {
-            tungstenite::Error::Io(error) => io(url, error),
-            error => ConnectError::WebSocket {
-                reason: error.to_string(),
-            },
-        })?;
+    let (websocket, _) = client_async_with_config(request, tcp, Some(config)).await.map_err(|error| match error {
+        tungstenite::Error::Io(error) => io(url, error),
+        error => ConnectError::WebSocket { reason: error.to_string() },
+    })?;
     Ok((websocket, peer))
 }
 
@@ -168,24 +128,11 @@ async fn first_answer(
                 phase,
                 resumed,
             }) => {
-                let welcome = Welcome {
-                    session,
-                    room,
-                    player,
-                    players,
-                    tick_hz,
-                    rules,
-                    phase,
-                    resumed,
-                };
+                let welcome = Welcome { session, room, player, players, tick_hz, rules, phase, resumed };
                 Ok((welcome, udp_port, noise))
             }
-            Ok(HostMessage::Refused { code, reason }) => {
-                Err(ConnectError::Refused { code, reason })
-            }
-            Ok(_) => Err(protocol(
-                "the first message is neither welcome nor refused".into(),
-            )),
+            Ok(HostMessage::Refused { code, reason }) => Err(ConnectError::Refused { code, reason }),
+            Ok(_) => Err(protocol("the first message is neither welcome nor refused".into())),
             Err(error) => Err(protocol(error.to_string())),
         };
     }
@@ -205,15 +152,10 @@ async fn open_udp(host: SocketAddr) -> Result<UdpSocket, ConnectError> {
 
 fn random() -> Result<[u8; 32], ConnectError> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| ConnectError::Random {
-        reason: error.to_string(),
-    })?;
+    getrandom::fill(&mut bytes).map_err(|error| ConnectError::Random { reason: error.to_string() })?;
     Ok(bytes)
 }
 
 fn io(what: &str, reason: impl ToString) -> ConnectError {
-    ConnectError::Io {
-        what: what.to_owned(),
-        reason: reason.to_string(),
-    }
+    ConnectError::Io { what: what.to_owned(), reason: reason.to_string() }
 }

@@ -38,11 +38,7 @@ pub struct ConnectOptions {
 impl ConnectOptions {
     /// Over UDP, with all events that the host still has.
     pub fn udp(ws_url: impl Into<String>, ticket: impl Into<String>, host_key: [u8; 32]) -> Self {
-        Self {
-            host_key: Some(host_key),
-            transport: Transport::Udp,
-            ..Self::websocket(ws_url, ticket)
-        }
+        Self { host_key: Some(host_key), transport: Transport::Udp, ..Self::websocket(ws_url, ticket) }
     }
 
     /// Over the WebSocket alone, with all events that the host still has.
@@ -81,14 +77,10 @@ pub enum ConnectError {
         reason: String,
     },
     /// `wss://` needs TLS, which this client does not have.
-    #[error(
-        "wss:// needs TLS, which this client is built without; use ws://, or a proxy that speaks TLS"
-    )]
+    #[error("wss:// needs TLS, which this client is built without; use ws://, or a proxy that speaks TLS")]
     Tls,
     /// [`Transport::Udp`] was asked for without the host's key.
-    #[error(
-        "UDP needs the host's public key, which comes with the ticket; give it, or use the WebSocket only"
-    )]
+    #[error("UDP needs the host's public key, which comes with the ticket; give it, or use the WebSocket only")]
     HostKeyMissing,
     /// The host could not be reached, or the connection broke before `welcome`.
     #[error("cannot reach {what}: {reason}")]

@@ -104,10 +104,7 @@ impl Pacer {
 
     /// Takes note of a whole snapshot of `frame` that arrived at `now_us`.
     pub fn on_snapshot(&mut self, frame: u32, advice: Advice, now_us: u64) {
-        if self
-            .newest_snapshot_frame
-            .is_some_and(|newest| frame <= newest)
-        {
+        if self.newest_snapshot_frame.is_some_and(|newest| frame <= newest) {
             return;
         }
         self.newest_snapshot_frame = Some(frame);
@@ -115,8 +112,7 @@ impl Pacer {
         while self.offsets_us.len() >= self.tick_hz as usize {
             self.offsets_us.pop_front();
         }
-        self.offsets_us
-            .push_back(now_us as i64 - self.frame_us(frame) as i64);
+        self.offsets_us.push_back(now_us as i64 - self.frame_us(frame) as i64);
         self.follow(frame, advice, now_us);
     }
 
@@ -169,10 +165,7 @@ impl Pacer {
                 let spare = spare_us / tick_us;
                 // Far too early is not jitter: the host may drop inputs that far ahead. So half of it at once.
                 let down = if spare > 8 { spare / 2 } else { 1 };
-                self.change(
-                    u64::from(self.lead_frames).saturating_sub(down as u64),
-                    now_us,
-                );
+                self.change(u64::from(self.lead_frames).saturating_sub(down as u64), now_us);
             }
         }
     }
@@ -303,16 +296,8 @@ mod tests {
         /// Everything that arrives anywhere up to `until_us`, in order.
         fn deliver(&mut self, until_us: u64) {
             loop {
-                let down = self
-                    .down
-                    .iter()
-                    .enumerate()
-                    .min_by_key(|(_, packet)| packet.0);
-                let up = self
-                    .up
-                    .iter()
-                    .enumerate()
-                    .min_by_key(|(_, packet)| packet.0);
+                let down = self.down.iter().enumerate().min_by_key(|(_, packet)| packet.0);
+                let up = self.up.iter().enumerate().min_by_key(|(_, packet)| packet.0);
                 let (down, up) = (down.map(|(i, p)| (p.0, i)), up.map(|(i, p)| (p.0, i)));
                 let next_is_down = match (down, up) {
                     (Some(down), Some(up)) => down.0 <= up.0,
@@ -367,10 +352,7 @@ mod tests {
             world.run(6_000);
             let least = (2 * one_way_ms).div_ceil(20) as u32 + 1;
             let lead = world.pacer.lead_frames();
-            assert!(
-                (least..=least + 2).contains(&lead),
-                "{lead} at {one_way_ms} ms, {least} needed"
-            );
+            assert!((least..=least + 2).contains(&lead), "{lead} at {one_way_ms} ms, {least} needed");
             assert_eq!(world.run(500), 0.0);
         }
     }
@@ -401,16 +383,9 @@ mod tests {
         (world.down_us, world.up_us) = (70_000, 90_000);
         let meanwhile = world.run(50);
         let late = world.run(250);
-        assert!(
-            late < 2.0,
-            "{late} % late, {meanwhile} % in the first second"
-        );
+        assert!(late < 2.0, "{late} % late, {meanwhile} % in the first second");
         assert!(world.pacer.lead_frames() >= before + 5);
-        assert!(
-            world.pacer.lead_frames() <= before + 12,
-            "{}",
-            world.pacer.lead_frames()
-        );
+        assert!(world.pacer.lead_frames() <= before + 12, "{}", world.pacer.lead_frames());
     }
 
     #[test]
@@ -423,10 +398,7 @@ mod tests {
         for _ in 0..60 {
             assert_eq!(world.run(100), 0.0);
             let lead = world.pacer.lead_frames();
-            assert!(
-                lead <= last && last - lead <= 6,
-                "from {last} to {lead} in 2 s"
-            );
+            assert!(lead <= last && last - lead <= 6, "from {last} to {lead} in 2 s");
             last = lead;
         }
         assert!(last <= before - 6, "still {last}");
@@ -463,10 +435,7 @@ mod tests {
     fn frames_rise_and_are_given_once() {
         let mut pacer = Pacer::new(50);
         assert_eq!(pacer.take_frame(0), None);
-        let advice = Advice {
-            margin_ms: None,
-            newest_input_frame: None,
-        };
+        let advice = Advice { margin_ms: None, newest_input_frame: None };
         pacer.on_snapshot(10, advice, 1_000_000);
         assert_eq!(pacer.take_frame(1_000_000), Some(10 + LEAD_FRAMES_FIRST));
         assert_eq!(pacer.take_frame(1_010_000), None);
@@ -477,10 +446,7 @@ mod tests {
 
     #[test]
     fn the_ends_of_the_range_do_no_harm() {
-        let advice = Advice {
-            margin_ms: Some(i16::MIN),
-            newest_input_frame: Some(0),
-        };
+        let advice = Advice { margin_ms: Some(i16::MIN), newest_input_frame: Some(0) };
         for hz in [0, 1, 128, u16::MAX] {
             let mut pacer = Pacer::new(hz);
             pacer.on_rtt(u64::MAX / 200);

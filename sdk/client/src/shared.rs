@@ -129,10 +129,7 @@ impl Shared {
     pub(crate) fn on_snapshot(&self, whole: &WholeSnapshot<'_>) {
         let now_us = self.now_us();
         let mut state = self.lock();
-        let advice = Advice {
-            margin_ms: whole.margin_ms,
-            newest_input_frame: whole.newest_input_frame,
-        };
+        let advice = Advice { margin_ms: whole.margin_ms, newest_input_frame: whole.newest_input_frame };
         state.pacer.on_snapshot(whole.frame, advice, now_us);
         if let Some(newest) = state.newest_snapshot_frame {
             state.stats.snapshots_missed += u64::from(whole.frame.saturating_sub(newest + 1));
@@ -185,10 +182,7 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> NetStats {
         let state = self.lock();
-        NetStats {
-            lead_frames: state.pacer.lead_frames(),
-            ..state.stats
-        }
+        NetStats { lead_frames: state.pacer.lead_frames(), ..state.stats }
     }
 }
 
@@ -198,10 +192,7 @@ impl State {
             return Err(InputError::Closed);
         }
         if bytes.len() > INPUT_BYTES_MAX {
-            return Err(InputError::TooLong {
-                bytes: bytes.len(),
-                max: INPUT_BYTES_MAX,
-            });
+            return Err(InputError::TooLong { bytes: bytes.len(), max: INPUT_BYTES_MAX });
         }
         Ok(())
     }
@@ -220,17 +211,11 @@ impl State {
         };
         match written {
             Ok(_) => {}
-            Err(PayloadError::Range {
-                field: "newest_frame",
-                ..
-            }) => {
+            Err(PayloadError::Range { field: "newest_frame", .. }) => {
                 return Err(InputError::Frame { frame });
             }
             Err(_) => {
-                return Err(InputError::TooLong {
-                    bytes: bytes.len(),
-                    max: INPUT_BYTES_MAX,
-                });
+                return Err(InputError::TooLong { bytes: bytes.len(), max: INPUT_BYTES_MAX });
             }
         }
         self.last_input_us = Some(now_us);
@@ -268,13 +253,8 @@ mod tests {
 
     fn sent(shared: &Shared) -> Vec<(u32, Vec<u8>)> {
         let payload = shared.lock().outbox.pop_back().unwrap();
-        let Ok(ToHost::Inputs(inputs)) = ToHost::decode(&payload) else {
-            panic!()
-        };
-        inputs
-            .iter()
-            .map(|(frame, bytes)| (frame, bytes.to_vec()))
-            .collect()
+        let Ok(ToHost::Inputs(inputs)) = ToHost::decode(&payload) else { panic!() };
+        inputs.iter().map(|(frame, bytes)| (frame, bytes.to_vec())).collect()
     }
 
     #[test]
@@ -283,10 +263,7 @@ mod tests {
         for frame in 0..20 {
             shared.send_input_for(frame, &[frame as u8]).unwrap();
         }
-        let expected: Vec<_> = (12..20)
-            .rev()
-            .map(|frame| (frame, vec![frame as u8]))
-            .collect();
+        let expected: Vec<_> = (12..20).rev().map(|frame| (frame, vec![frame as u8])).collect();
         assert_eq!(sent(&shared), expected);
     }
 
@@ -300,11 +277,7 @@ mod tests {
         shared.send_input_for(1_000, &[1]).unwrap();
         let after = sent(&shared);
         assert_eq!(after.len(), INPUTS_COUNT_MAX);
-        assert!(
-            after
-                .iter()
-                .all(|(frame, bytes)| *frame > 984 && bytes == &[1])
-        );
+        assert!(after.iter().all(|(frame, bytes)| *frame > 984 && bytes == &[1]));
     }
 
     #[test]
@@ -320,18 +293,9 @@ mod tests {
     #[test]
     fn wrong_inputs_are_refused() {
         let shared = Shared::new(50);
-        assert_eq!(
-            shared.send_input(&[0; 241]),
-            Err(InputError::TooLong {
-                bytes: 241,
-                max: 240
-            })
-        );
+        assert_eq!(shared.send_input(&[0; 241]), Err(InputError::TooLong { bytes: 241, max: 240 }));
         assert_eq!(shared.send_input(&[0; 240]), Ok(None));
-        assert_eq!(
-            shared.send_input_for(u32::MAX, &[]),
-            Err(InputError::Frame { frame: u32::MAX })
-        );
+        assert_eq!(shared.send_input_for(u32::MAX, &[]), Err(InputError::Frame { frame: u32::MAX }));
         shared.lock().is_closed = true;
         assert_eq!(shared.send_input(&[]), Err(InputError::Closed));
     }
@@ -361,13 +325,6 @@ mod tests {
         assert_eq!((snapshot.frame, snapshot.bytes.len()), (7, 7));
         assert_eq!(shared.take_snapshot(), None);
         let stats = shared.stats();
-        assert_eq!(
-            (
-                stats.snapshots_received,
-                stats.snapshots_missed,
-                stats.snapshots_replaced
-            ),
-            (3, 2, 2)
-        );
+        assert_eq!((stats.snapshots_received, stats.snapshots_missed, stats.snapshots_replaced), (3, 2, 2));
     }
 }

@@ -90,7 +90,8 @@ impl<'a, R: Rules> Output<'a, R> {
         self.write_snapshot(Some(player), snapshot);
     }
 
-    /// An event for every player of the room, reliable and in order. `name`: `a-z 0-9 _ .`, beginning with a letter. `data` becomes JSON.
+    /// An event for every player of the room, reliable and in order. `name`: words of `a-z 0-9 _` joined by single
+    /// dots, beginning with a letter, 64 bytes at most. `data` becomes JSON.
     pub fn public_event(&mut self, name: &str, data: &impl Serialize) {
         let json = json(data);
         self.writer.push(Item::PublicEvent { name, json: &json });

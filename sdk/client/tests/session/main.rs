@@ -3,8 +3,8 @@
 mod peer;
 
 use holeshot_client::{
-    ActionError, ByeCode, Carrier, Client, ConnectError, ConnectOptions, Incoming, InputError,
-    Phase, RefusalCode, Transport,
+    ActionError, ByeCode, Carrier, Client, ConnectError, ConnectOptions, Incoming, InputError, Phase, RefusalCode,
+    Transport,
 };
 use holeshot_wire::{ClientMessage, HostKeypair, HostMessage, ToClient};
 use peer::{Peer, Said, Session, soon};
@@ -14,24 +14,16 @@ use tokio_tungstenite::tungstenite::Message;
 /// Waits for the next thing that `pick` takes; what comes before it must be snapshots or notices of the carrier.
 async fn incoming<T>(client: &mut Client, what: &str, pick: impl Fn(&Incoming) -> Option<T>) -> T {
     loop {
-        let next = soon(what, client.next())
-            .await
-            .unwrap_or_else(|| panic!("over before {what}"));
+        let next = soon(what, client.next()).await.unwrap_or_else(|| panic!("over before {what}"));
         if let Some(picked) = pick(&next) {
             return picked;
         }
-        assert!(
-            matches!(next, Incoming::Snapshot(_) | Incoming::Carrier(_)),
-            "{next:?} before {what}"
-        );
+        assert!(matches!(next, Incoming::Snapshot(_) | Incoming::Carrier(_)), "{next:?} before {what}");
     }
 }
 
 async fn carrier(client: &mut Client, wanted: Carrier) {
-    incoming(client, "a carrier", |next| {
-        (*next == Incoming::Carrier(wanted)).then_some(())
-    })
-    .await;
+    incoming(client, "a carrier", |next| (*next == Incoming::Carrier(wanted)).then_some(())).await;
 }
 
 async fn event(client: &mut Client) -> (u64, String) {
@@ -54,8 +46,7 @@ async fn snapshot(client: &mut Client) -> (u32, Vec<u8>) {
 macro_rules! open {
     ($peer:ident, $options:expr, $phase:expr, $client:ident, $session:ident) => {
         let options = $options;
-        let (client, (session, after)) =
-            tokio::join!(Client::connect(options), $peer.welcome($phase));
+        let (client, (session, after)) = tokio::join!(Client::connect(options), $peer.welcome($phase));
         let mut $client = client.unwrap();
         #[allow(unused_mut)]
         let mut $session: Session<'_> = session;
@@ -96,26 +87,15 @@ async fn a_whole_session_over_udp() {
     assert_eq!(event(&mut client).await, (1, "started".into()));
 
     let id = client.action(json!({"car": 3})).await.unwrap();
-    let action = ClientMessage::Action {
-        id,
-        data: json!({"car": 3}),
-    };
+    let action = ClientMessage::Action { id, data: json!({"car": 3}) };
     assert_eq!(session.hear_message().await, action);
-    let result = HostMessage::ActionResult {
-        id,
-        accepted: false,
-        reason: Some("no".into()),
-    };
+    let result = HostMessage::ActionResult { id, accepted: false, reason: Some("no".into()) };
     session.say(result.clone()).await;
     // Saying it twice does not make it two.
     session.say(result).await;
     session.event(2, "after").await;
     let result = soon("a result", client.next()).await;
-    let expected = Incoming::ActionResult {
-        id,
-        accepted: false,
-        reason: Some("no".into()),
-    };
+    let expected = Incoming::ActionResult { id, accepted: false, reason: Some("no".into()) };
     assert_eq!(result, Some(expected));
     assert_eq!(event(&mut client).await.0, 2);
 
@@ -126,46 +106,21 @@ async fn a_whole_session_over_udp() {
     assert_eq!(snapshot(&mut client).await, (100, state));
     let frame = client.send_input(&[7, 8]).unwrap().unwrap();
     assert!(frame > 100, "{frame}");
-    let Said::Inputs {
-        inputs,
-        snapshot_frame,
-        over_udp,
-    } = session.hear().await
-    else {
-        panic!()
-    };
+    let Said::Inputs { inputs, snapshot_frame, over_udp } = session.hear().await else { panic!() };
     assert_eq!(inputs, [(frame, vec![7, 8])]);
     assert_eq!((snapshot_frame, over_udp), (Some(100), true));
 
     client.leave().await.unwrap();
     assert_eq!(session.hear_message().await, ClientMessage::Leave);
     let reason = "see you".to_string();
-    session
-        .say(HostMessage::Bye {
-            code: ByeCode::Left,
-            reason: reason.clone(),
-        })
-        .await;
+    session.say(HostMessage::Bye { code: ByeCode::Left, reason: reason.clone() }).await;
     let bye = soon("bye", client.next()).await;
-    assert_eq!(
-        bye,
-        Some(Incoming::Bye {
-            code: ByeCode::Left,
-            reason
-        })
-    );
+    assert_eq!(bye, Some(Incoming::Bye { code: ByeCode::Left, reason }));
     assert_eq!(soon("the end", client.next()).await, None);
     assert_eq!(client.send_input(&[1]), Err(InputError::Closed));
     assert_eq!(client.action(json!(1)).await, Err(ActionError::Closed));
     let stats = client.stats();
-    assert_eq!(
-        (
-            stats.snapshots_received,
-            stats.inputs_sent,
-            stats.events_received
-        ),
-        (1, 1, 2)
-    );
+    assert_eq!((stats.snapshots_received, stats.inputs_sent, stats.events_received), (1, 1, 2));
     assert_eq!((stats.refused, stats.reconnects), (0, 0));
     assert!(stats.rtt_us.is_some());
 }
@@ -173,23 +128,12 @@ async fn a_whole_session_over_udp() {
 #[tokio::test]
 async fn a_session_over_the_websocket_alone() {
     let mut peer = Peer::open().await;
-    open!(
-        peer,
-        peer.websocket_options(),
-        Phase::Running,
-        client,
-        session
-    );
+    open!(peer, peer.websocket_options(), Phase::Running, client, session);
     let state = vec![5; 8_192];
     session.snapshot(9, &state).await;
     assert_eq!(snapshot(&mut client).await, (9, state));
     let frame = client.send_input(&[1]).unwrap().unwrap();
-    let Said::Inputs {
-        inputs, over_udp, ..
-    } = session.hear().await
-    else {
-        panic!()
-    };
+    let Said::Inputs { inputs, over_udp, .. } = session.hear().await else { panic!() };
     assert_eq!((inputs, over_udp), (vec![(frame, vec![1])], false));
 }
 
@@ -225,17 +169,9 @@ async fn inputs_follow_the_frames_without_a_gap() {
             }
         }
     }
-    session
-        .say(HostMessage::Bye {
-            code: ByeCode::RoomFinished,
-            reason: String::new(),
-        })
-        .await;
+    session.say(HostMessage::Bye { code: ByeCode::RoomFinished, reason: String::new() }).await;
     let stats = while_answering(&mut session, player).await.unwrap();
-    assert!(
-        stats.inputs_sent >= u64::from(60 - first.unwrap()),
-        "{stats:?}"
-    );
+    assert!(stats.inputs_sent >= u64::from(60 - first.unwrap()), "{stats:?}");
     assert!(stats.lead_frames >= 1);
 }
 
@@ -254,43 +190,23 @@ async fn a_lost_connection_is_opened_again() {
         assert!(unanswered > answered);
         assert_eq!(session.hear_message().await, ClientMessage::Ready);
         for _ in 0..2 {
-            assert!(matches!(
-                session.hear_message().await,
-                ClientMessage::Action { .. }
-            ));
+            assert!(matches!(session.hear_message().await, ClientMessage::Action { .. }));
         }
-        session
-            .say(HostMessage::ActionResult {
-                id: answered,
-                accepted: true,
-                reason: None,
-            })
-            .await;
-        assert!(matches!(
-            client.next().await,
-            Some(Incoming::ActionResult { .. })
-        ));
+        session.say(HostMessage::ActionResult { id: answered, accepted: true, reason: None }).await;
+        assert!(matches!(client.next().await, Some(Incoming::ActionResult { .. })));
         // The connection breaks, without a word.
         drop(session);
         let lost = soon("the loss", client.next()).await;
-        assert!(
-            matches!(lost, Some(Incoming::Reconnecting { .. })),
-            "{lost:?}"
-        );
+        assert!(matches!(lost, Some(Incoming::Reconnecting { .. })), "{lost:?}");
 
         let (mut session, after) = peer.welcome(Phase::Readying).await;
         assert_eq!(after, Some(2));
         let again = soon("the return", client.next()).await;
-        let Some(Incoming::Reconnected(welcome)) = again else {
-            panic!("{again:?}")
-        };
+        let Some(Incoming::Reconnected(welcome)) = again else { panic!("{again:?}") };
         assert!(welcome.resumed && welcome.session == 2);
         // What the host may not have got comes again, and nothing else.
         assert_eq!(session.hear_message().await, ClientMessage::Ready);
-        let repeated = ClientMessage::Action {
-            id: unanswered,
-            data: json!("b"),
-        };
+        let repeated = ClientMessage::Action { id: unanswered, data: json!("b") };
         assert_eq!(session.hear_message().await, repeated);
         // Events that come again are not given again.
         session.event(2, "two").await;
@@ -312,61 +228,27 @@ async fn a_lost_connection_is_opened_again() {
 #[tokio::test]
 async fn a_host_that_is_gone_is_given_up() {
     let mut peer = Peer::open().await;
-    let options = ConnectOptions {
-        reconnect_attempts_max: 2,
-        ..peer.websocket_options()
-    };
+    let options = ConnectOptions { reconnect_attempts_max: 2, ..peer.websocket_options() };
     open!(peer, options, Phase::Running, client, session);
     drop(session);
     drop(peer);
-    assert!(matches!(
-        soon("the loss", client.next()).await,
-        Some(Incoming::Reconnecting { .. })
-    ));
+    assert!(matches!(soon("the loss", client.next()).await, Some(Incoming::Reconnecting { .. })));
     let last = soon("the end", client.next()).await;
-    assert!(
-        matches!(
-            last,
-            Some(Incoming::Disconnected {
-                error: ConnectError::Io { .. }
-            })
-        ),
-        "{last:?}"
-    );
+    assert!(matches!(last, Some(Incoming::Disconnected { error: ConnectError::Io { .. } })), "{last:?}");
     assert_eq!(soon("the end", client.next()).await, None);
 }
 
 #[tokio::test]
 async fn a_refused_reconnect_is_final() {
     let mut peer = Peer::open().await;
-    open!(
-        peer,
-        peer.websocket_options(),
-        Phase::Running,
-        client,
-        session
-    );
+    open!(peer, peer.websocket_options(), Phase::Running, client, session);
     drop(session);
     let (mut websocket, _) = peer.hello().await;
-    let refused = HostMessage::Refused {
-        code: RefusalCode::RoomClosed,
-        reason: "over".into(),
-    };
-    futures_util::SinkExt::send(&mut websocket, Message::text(refused.encode().unwrap()))
-        .await
-        .unwrap();
-    assert!(matches!(
-        soon("the loss", client.next()).await,
-        Some(Incoming::Reconnecting { .. })
-    ));
-    let error = ConnectError::Refused {
-        code: RefusalCode::RoomClosed,
-        reason: "over".into(),
-    };
-    assert_eq!(
-        soon("the end", client.next()).await,
-        Some(Incoming::Disconnected { error })
-    );
+    let refused = HostMessage::Refused { code: RefusalCode::RoomClosed, reason: "over".into() };
+    futures_util::SinkExt::send(&mut websocket, Message::text(refused.encode().unwrap())).await.unwrap();
+    assert!(matches!(soon("the loss", client.next()).await, Some(Incoming::Reconnecting { .. })));
+    let error = ConnectError::Refused { code: RefusalCode::RoomClosed, reason: "over".into() };
+    assert_eq!(soon("the end", client.next()).await, Some(Incoming::Disconnected { error }));
     assert_eq!(client.next().await, None);
 }
 
@@ -386,12 +268,7 @@ async fn udp_that_falls_silent_is_replaced_and_comes_back() {
         }
         tokio::task::yield_now().await;
     };
-    let Said::Inputs {
-        inputs, over_udp, ..
-    } = session.hear().await
-    else {
-        panic!()
-    };
+    let Said::Inputs { inputs, over_udp, .. } = session.hear().await else { panic!() };
     assert_eq!((inputs[0].0, over_udp), (frame, false));
     session.snapshot(2, b"two").await;
     assert_eq!(snapshot(&mut client).await, (2, b"two".to_vec()));
@@ -405,10 +282,7 @@ async fn udp_that_falls_silent_is_replaced_and_comes_back() {
 #[tokio::test]
 async fn udp_that_never_works_is_replaced() {
     let mut peer = Peer::open().await;
-    let (client, (mut session, _)) = tokio::join!(
-        Client::connect(peer.udp_options()),
-        peer.welcome(Phase::Running)
-    );
+    let (client, (mut session, _)) = tokio::join!(Client::connect(peer.udp_options()), peer.welcome(Phase::Running));
     let mut client = client.unwrap();
     session.hears_udp = false;
     while_answering(&mut session, carrier(&mut client, Carrier::WebSocket)).await;
@@ -440,23 +314,11 @@ async fn foreign_and_repeated_datagrams_are_counted_and_dropped() {
 async fn events_wait_for_a_player_program_that_is_slow() {
     const EVENTS: u64 = 1_500;
     let mut peer = Peer::open().await;
-    open!(
-        peer,
-        peer.websocket_options(),
-        Phase::Running,
-        client,
-        session
-    );
+    open!(peer, peer.websocket_options(), Phase::Running, client, session);
     let sender = async {
         for seq in 1..=EVENTS {
             let data = json!("x".repeat(4_000));
-            let event = HostMessage::Event {
-                seq,
-                name: "e".into(),
-                frame: None,
-                time_ms: None,
-                data,
-            };
+            let event = HostMessage::Event { seq, name: "e".into(), frame: None, time_ms: None, data };
             session.say(event).await;
         }
         session
@@ -484,24 +346,11 @@ async fn dropping_the_client_closes_the_connection() {
 #[tokio::test]
 async fn what_a_host_must_not_say_ends_the_session() {
     let mut peer = Peer::open().await;
-    open!(
-        peer,
-        peer.websocket_options(),
-        Phase::Running,
-        client,
-        session
-    );
+    open!(peer, peer.websocket_options(), Phase::Running, client, session);
     let nonsense = Message::text(r#"{"type":"event","seq":0,"name":"e","data":1}"#);
-    futures_util::SinkExt::send(&mut session.websocket, nonsense)
-        .await
-        .unwrap();
+    futures_util::SinkExt::send(&mut session.websocket, nonsense).await.unwrap();
     let last = soon("the end", client.next()).await;
-    let Some(Incoming::Disconnected {
-        error: ConnectError::Protocol { reason },
-    }) = last
-    else {
-        panic!("{last:?}")
-    };
+    let Some(Incoming::Disconnected { error: ConnectError::Protocol { reason } }) = last else { panic!("{last:?}") };
     assert!(reason.contains("`seq` of `event`"), "{reason}");
     assert_eq!(client.next().await, None);
 }
@@ -512,41 +361,21 @@ async fn errors_of_connecting_say_what_is_wrong() {
     let connect = |options| soon("an answer", Client::connect(options));
 
     let bad_url = ConnectOptions::websocket("http://x", "t");
-    assert!(matches!(
-        connect(bad_url).await,
-        Err(ConnectError::Url { .. })
-    ));
+    assert!(matches!(connect(bad_url).await, Err(ConnectError::Url { .. })));
     let tls = ConnectOptions::websocket("wss://127.0.0.1:1", "t");
     assert_eq!(connect(tls).await.err(), Some(ConnectError::Tls));
-    let no_key = ConnectOptions {
-        transport: Transport::Udp,
-        ..peer.websocket_options()
-    };
-    assert_eq!(
-        connect(no_key).await.err(),
-        Some(ConnectError::HostKeyMissing)
-    );
-    let long = ConnectOptions {
-        ticket: "t".repeat(9_000),
-        ..peer.websocket_options()
-    };
+    let no_key = ConnectOptions { transport: Transport::Udp, ..peer.websocket_options() };
+    assert_eq!(connect(no_key).await.err(), Some(ConnectError::HostKeyMissing));
+    let long = ConnectOptions { ticket: "t".repeat(9_000), ..peer.websocket_options() };
     assert!(matches!(connect(long).await, Err(ConnectError::Ticket(_))));
 
     let (refused, ()) = tokio::join!(connect(peer.websocket_options()), async {
         let (mut websocket, _) = peer.hello().await;
-        let refused = HostMessage::Refused {
-            code: RefusalCode::BadTicket,
-            reason: "no".into(),
-        };
+        let refused = HostMessage::Refused { code: RefusalCode::BadTicket, reason: "no".into() };
         let text = Message::text(refused.encode().unwrap());
-        futures_util::SinkExt::send(&mut websocket, text)
-            .await
-            .unwrap();
+        futures_util::SinkExt::send(&mut websocket, text).await.unwrap();
     });
-    let expected = ConnectError::Refused {
-        code: RefusalCode::BadTicket,
-        reason: "no".into(),
-    };
+    let expected = ConnectError::Refused { code: RefusalCode::BadTicket, reason: "no".into() };
     assert_eq!(refused.err(), Some(expected));
 
     let (closed, ()) = tokio::join!(connect(peer.websocket_options()), async {
@@ -559,13 +388,7 @@ async fn errors_of_connecting_say_what_is_wrong() {
     let options = ConnectOptions::udp(peer.url(), peer::TICKET, real.public());
     let (impostor, ()) = tokio::join!(connect(options), async {
         let (mut websocket, hello) = peer.hello().await;
-        let ClientMessage::Hello {
-            noise: Some(message_1),
-            ..
-        } = hello
-        else {
-            panic!()
-        };
+        let ClientMessage::Hello { noise: Some(message_1), .. } = hello else { panic!() };
         let impostor = HostKeypair::from_private([5; 32]).unwrap();
         assert!(holeshot_wire::accept(&impostor, peer::TICKET, &message_1, [6; 32]).is_err());
         let mut answer = message_1;
@@ -578,18 +401,12 @@ async fn errors_of_connecting_say_what_is_wrong() {
             udp_port: Some(9),
             noise: Some(answer),
             tick_hz: 50,
-            rules: holeshot_wire::RulesInfo {
-                name: "t".into(),
-                version: "1".into(),
-                hash: "0".repeat(64),
-            },
+            rules: holeshot_wire::RulesInfo { name: "t".into(), version: "1".into(), hash: "0".repeat(64) },
             phase: Phase::Running,
             resumed: false,
         };
         let text = Message::text(welcome.encode().unwrap());
-        futures_util::SinkExt::send(&mut websocket, text)
-            .await
-            .unwrap();
+        futures_util::SinkExt::send(&mut websocket, text).await.unwrap();
     });
     assert!(matches!(impostor, Err(ConnectError::Handshake(_))));
     let secret = format!("{:?}", peer.udp_options());

@@ -9,8 +9,8 @@ use futures_util::{SinkExt, StreamExt};
 use holeshot_client::ConnectOptions;
 use holeshot_wire::payload::Encode;
 use holeshot_wire::{
-    ClientMessage, Heard, HostKeypair, HostMessage, Opener, Path, Phase, PlayerName, Route,
-    RulesInfo, Sealer, Snapshot, ToClient, ToHost, accept, snapshot_parts,
+    ClientMessage, Heard, HostKeypair, HostMessage, Opener, Path, Phase, PlayerName, Route, RulesInfo, Sealer,
+    Snapshot, ToClient, ToHost, accept, snapshot_parts,
 };
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_tungstenite::tungstenite::Message;
@@ -23,9 +23,7 @@ pub(crate) const TICKET: &str = "a.test.ticket";
 
 /// Waits for something that must come.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what} never came"))
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} never came"))
 }
 
 /// A host's doors.
@@ -76,64 +74,32 @@ impl Peer {
     }
 
     /// Likewise, with any key pair.
-    pub(crate) async fn welcome_as(
-        &mut self,
-        keypair: &HostKeypair,
-        phase: Phase,
-    ) -> (Session<'_>, Option<u64>) {
+    pub(crate) async fn welcome_as(&mut self, keypair: &HostKeypair, phase: Phase) -> (Session<'_>, Option<u64>) {
         let (mut websocket, hello) = self.hello().await;
-        let ClientMessage::Hello {
-            protocol: 1,
-            ticket,
-            noise,
-            after,
-        } = hello
-        else {
-            panic!("{hello:?}")
-        };
+        let ClientMessage::Hello { protocol: 1, ticket, noise, after } = hello else { panic!("{hello:?}") };
         assert_eq!(ticket, TICKET);
         self.sessions += 1;
         let session = self.sessions;
-        let keys = noise
-            .map(|message_1| accept(keypair, &ticket, &message_1, [session as u8; 32]).unwrap());
+        let keys = noise.map(|message_1| accept(keypair, &ticket, &message_1, [session as u8; 32]).unwrap());
         let (keys, message_2) = keys.unzip();
         let welcome = HostMessage::Welcome {
             session,
             room: "room-1".into(),
             player: 1,
-            players: vec![PlayerName {
-                player: 1,
-                name: "Ada".into(),
-            }],
+            players: vec![PlayerName { player: 1, name: "Ada".into() }],
             udp_port: message_2.map(|_| self.udp.local_addr().unwrap().port()),
             noise: message_2,
             tick_hz: 50,
-            rules: RulesInfo {
-                name: "test".into(),
-                version: "1".into(),
-                hash: "0".repeat(64),
-            },
+            rules: RulesInfo { name: "test".into(), version: "1".into(), hash: "0".repeat(64) },
             phase,
             resumed: session > 1,
         };
-        websocket
-            .send(Message::text(welcome.encode().unwrap()))
-            .await
-            .unwrap();
+        websocket.send(Message::text(welcome.encode().unwrap())).await.unwrap();
         let (path, seal) = match keys {
             Some(keys) => (Path::udp(), Some(keys.into_host(session))),
             None => (Path::websocket(), None),
         };
-        (
-            Session {
-                udp: &self.udp,
-                websocket,
-                path,
-                seal,
-                hears_udp: true,
-            },
-            after,
-        )
+        (Session { udp: &self.udp, websocket, path, seal, hears_udp: true }, after)
     }
 }
 
@@ -164,37 +130,18 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     pub(crate) async fn say(&mut self, message: HostMessage) {
         let text = message.encode().unwrap();
-        soon(
-            "room for a message",
-            self.websocket.send(Message::text(text)),
-        )
-        .await
-        .unwrap();
+        soon("room for a message", self.websocket.send(Message::text(text))).await.unwrap();
     }
 
     pub(crate) async fn event(&mut self, seq: u64, name: &str) {
         let data = serde_json::json!({ "number": seq });
-        self.say(HostMessage::Event {
-            seq,
-            name: name.into(),
-            frame: None,
-            time_ms: None,
-            data,
-        })
-        .await;
+        self.say(HostMessage::Event { seq, name: name.into(), frame: None, time_ms: None, data }).await;
     }
 
     /// Sends a snapshot the way payloads go.
     pub(crate) async fn snapshot(&mut self, frame: u32, bytes: &[u8]) {
         let part = |part, parts, bytes| {
-            ToClient::Snapshot(Snapshot {
-                frame,
-                part,
-                parts,
-                margin_ms: Some(10),
-                newest_input_frame: None,
-                bytes,
-            })
+            ToClient::Snapshot(Snapshot { frame, part, parts, margin_ms: Some(10), newest_input_frame: None, bytes })
         };
         if self.path.route() == Route::WebSocket {
             self.payload(part(0, 1, bytes)).await;
@@ -223,19 +170,12 @@ impl Session<'_> {
 
     pub(crate) fn sealed(&mut self, payload: ToClient<'_>) -> Vec<u8> {
         let mut datagram = Vec::new();
-        self.seal
-            .as_mut()
-            .unwrap()
-            .0
-            .seal(&payload, &mut datagram)
-            .unwrap();
+        self.seal.as_mut().unwrap().0.seal(&payload, &mut datagram).unwrap();
         datagram
     }
 
     pub(crate) async fn datagram(&mut self, datagram: &[u8]) {
-        let Route::Udp(address) = self.path.route() else {
-            panic!("no address")
-        };
+        let Route::Udp(address) = self.path.route() else { panic!("no address") };
         self.udp.send_to(datagram, address).await.unwrap();
     }
 
@@ -299,10 +239,7 @@ impl Session<'_> {
     async fn on_payload(&mut self, payload: &[u8], over_udp: bool) -> Option<Said> {
         match ToHost::decode(payload).unwrap() {
             ToHost::Inputs(inputs) => Some(Said::Inputs {
-                inputs: inputs
-                    .iter()
-                    .map(|(frame, bytes)| (frame, bytes.to_vec()))
-                    .collect(),
+                inputs: inputs.iter().map(|(frame, bytes)| (frame, bytes.to_vec())).collect(),
                 snapshot_frame: inputs.snapshot_frame(),
                 over_udp,
             }),

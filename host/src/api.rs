@@ -1,0 +1,107 @@
+//! A client of a host's HTTP interface, for the commands that talk to a running host.
+
+use anyhow::{Context, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use holeshot_client::ConnectOptions;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long one request may take, in seconds: a host answers in milliseconds, a module compiles in seconds.
+const REQUEST_WAIT_MAX_S: u64 = 30;
+
+/// A host's HTTP interface.
+#[derive(Debug, Clone)]
+pub struct Api {
+    url: String,
+    http: reqwest::Client,
+}
+
+/// A player's permission to open a session, as the host gives it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TicketGrant {
+    ticket: String,
+    ws_url: String,
+    host_key: String,
+}
+
+impl TicketGrant {
+    /// What a client needs to open the session, with datagrams or without.
+    ///
+    /// # Errors
+    /// If the host's key is not one.
+    pub fn connect_options(&self, with_udp: bool) -> anyhow::Result<ConnectOptions> {
+        if !with_udp {
+            return Ok(ConnectOptions::websocket(&self.ws_url, &self.ticket));
+        }
+        let key = URL_SAFE_NO_PAD.decode(&self.host_key).ok().and_then(|key| <[u8; 32]>::try_from(key).ok());
+        let key = key.with_context(|| format!("the host's key {:?} is not 32 bytes in base64", self.host_key))?;
+        Ok(ConnectOptions::udp(&self.ws_url, &self.ticket, key))
+    }
+}
+
+impl Api {
+    /// The interface of the host at `http://…`.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be set up.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(REQUEST_WAIT_MAX_S))
+            .no_proxy()
+            .build()
+            .context("the HTTP client cannot be set up")?;
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), http })
+    }
+
+    /// Opens a room and gives its id.
+    ///
+    /// # Errors
+    /// The host's own words, or why it cannot be reached.
+    pub async fn create_room(&self, players: &[Value], options: &Value, seed: Option<u64>) -> anyhow::Result<String> {
+        let mut body = json!({ "players": players, "options": options });
+        if let (Some(seed), Some(object)) = (seed, body.as_object_mut()) {
+            object.insert("seed".into(), seed.into());
+        }
+        let created = self.post("/api/rooms", &body).await?;
+        let room = created.get("room").and_then(Value::as_str);
+        Ok(room.context("the host's answer names no room; is it a Holeshot host of this version?")?.to_owned())
+    }
+
+    /// Gets a player's ticket.
+    ///
+    /// # Errors
+    /// As for [`create_room`](Api::create_room).
+    pub async fn join(&self, room: &str, player: &str) -> anyhow::Result<TicketGrant> {
+        let grant = self.post(&format!("/api/rooms/{room}/join"), &json!({ "player": player })).await?;
+        serde_json::from_value(grant).context("the host's answer is no ticket; is it a Holeshot host of this version?")
+    }
+
+    /// Whatever a path answers.
+    ///
+    /// # Errors
+    /// As for [`create_room`](Api::create_room).
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.answer(self.http.get(format!("{}{path}", self.url))).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.answer(self.http.post(format!("{}{path}", self.url)).json(body)).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+        let response = request.send().await.with_context(|| {
+            format!("cannot reach a host at {}; start one with `holeshot serve`, or name it with --url", self.url)
+        })?;
+        let status = response.status();
+        let body: Value = response.json().await.unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
+        }
+        match body.pointer("/error/message").and_then(Value::as_str) {
+            Some(message) => bail!("the host says: {message}"),
+            None => bail!("{} answered {status}, and not as a Holeshot host does", self.url),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `holeshot bots`: drivers against a running host.
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::race::pick_cars;
+use super::serve::stop_signal;
+use crate::api::Api;
+use crate::bots::{self, Bot};
+
+/// Drivers that one process plays at most: a socket each, below the usual limit of 1,024 open files.
+const DRIVERS_MAX: u32 = 400;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct BotsArgs {
+    /// The host
+    #[arg(long, env = "HOLESHOT_URL", value_name = "URL", default_value = "http://127.0.0.1:7700")]
+    url: String,
+    /// Races at the same time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200))]
+    races: u32,
+    /// Drivers in each race
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    players: u32,
+    /// Their skill: 0 a beginner, 1 near the best the car can do
+    #[arg(long, value_name = "SKILL", default_value_t = 0.8)]
+    skill: f64,
+    /// Decides cars, reactions and errors [default: random, printed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Let inputs and snapshots travel over the WebSocket alone, as a browser would
+    #[arg(long)]
+    no_udp: bool,
+}
+
+pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
+    if args.races.saturating_mul(args.players) > DRIVERS_MAX {
+        bail!("{} races of {} drivers; one process plays {DRIVERS_MAX} drivers at most", args.races, args.players);
+    }
+    if !(0.0..=1.0).contains(&args.skill) {
+        bail!("--skill {}; accepted: 0 to 1", args.skill);
+    }
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => u64::from(u32::from_le_bytes(crate::identity::random()?)),
+    };
+    if !as_json {
+        println!("seed {seed}");
+    }
+    let stop = stop_signal()?;
+    let api = Api::new(&args.url)?;
+    let mut races = JoinSet::new();
+    for race in 0..args.races {
+        let seed = seed.wrapping_add(u64::from(race) * 1_000);
+        let cars = pick_cars(seed, args.players as usize);
+        let drivers: Vec<Bot> = cars
+            .into_iter()
+            .enumerate()
+            .map(|(lane, car)| Bot {
+                name: bots::name(lane),
+                car,
+                skill: args.skill,
+                seed: seed.wrapping_add(lane as u64),
+                with_udp: !args.no_udp,
+            })
+            .collect();
+        let api = api.clone();
+        races.spawn(async move { race_of(&api, drivers, seed).await });
+    }
+    let all = async {
+        let mut failed = 0;
+        while let Some(race) = races.join_next().await {
+            match race? {
+                Ok((room, reports)) if as_json => println!("{}", json!({ "room": room, "players": reports })),
+                Ok((room, reports)) => {
+                    println!("room {room}");
+                    for report in reports {
+                        println!(
+                            "  {:<8} {}: {} snapshots, {} missed, {} inputs over {}",
+                            report.name,
+                            report.ending,
+                            report.snapshots_received,
+                            report.snapshots_missed,
+                            report.inputs_sent,
+                            report.carrier.unwrap_or("nothing"),
+                        );
+                    }
+                }
+                Err(error) => {
+                    failed += 1;
+                    eprintln!("a race failed: {error:#}");
+                }
+            }
+        }
+        if failed > 0 {
+            bail!("{failed} of {} races failed", args.races);
+        }
+        Ok(())
+    };
+    tokio::select! {
+        done = all => done,
+        signal = stop => bail!("{signal}: the races were left"),
+    }
+}
+
+async fn race_of(api: &Api, drivers: Vec<Bot>, seed: u64) -> anyhow::Result<(String, Vec<bots::BotReport>)> {
+    let players: Vec<_> = drivers.iter().map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } })).collect();
+    let room = api.create_room(&players, &json!({ "tree": "sportsman" }), Some(seed)).await?;
+    let mut playing = JoinSet::new();
+    for bot in drivers {
+        let (api, room) = (api.clone(), room.clone());
+        playing.spawn(async move { bots::play(&api, &room, &bot, None).await });
+    }
+    let mut reports = Vec::new();
+    while let Some(played) = playing.join_next().await {
+        reports.push(played??);
+    }
+    reports.sort_by_key(|report| report.player);
+    Ok((room, reports))
+}

@@ -1,0 +1,98 @@
+//! `holeshot events`: what hosts say, as it happens.
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::serve::stop_signal;
+use crate::events::BrokerAccess;
+use crate::events::cloudevent::{CloudEvent, rfc3339};
+use crate::events::follow::{Followed, Follower};
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct EventsArgs {
+    /// The broker: that of a host (`holeshot serve` prints its address), or the one that hosts publish to
+    #[arg(long, env = "HOLESHOT_BROKER", value_name = "URL", default_value = "mqtt://127.0.0.1:1883")]
+    broker: String,
+    /// User name, if the broker wants one
+    #[arg(long, env = "HOLESHOT_BROKER_USERNAME", value_name = "NAME")]
+    username: Option<String>,
+    /// Password of that user
+    #[arg(long, env = "HOLESHOT_BROKER_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    password: Option<String>,
+    /// Only events of this room
+    #[arg(long, value_name = "ROOM")]
+    room: Option<String>,
+    /// Only events whose kind begins with this, such as `room.` or `rules.`
+    #[arg(long, value_name = "PREFIX")]
+    kind: Option<String>,
+    /// End after this many events
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+}
+
+pub(super) async fn events(args: EventsArgs, as_json: bool) -> anyhow::Result<()> {
+    let access = BrokerAccess::from_url(&args.broker, args.username, args.password)?;
+    let stop = stop_signal()?;
+    let mut follower = Follower::start(access);
+    let follow = async {
+        let mut shown = 0;
+        let mut connected = false;
+        while let Some(followed) = follower.next().await {
+            match followed {
+                Followed::Subscribed => {
+                    connected = true;
+                    eprintln!("following {}; stop with ctrl-C", args.broker);
+                }
+                Followed::Disconnected if connected => {
+                    connected = false;
+                    eprintln!(
+                        "the connection to {} is lost; events until it is back are in the records only",
+                        args.broker
+                    );
+                }
+                Followed::Disconnected => eprintln!("no broker answers at {}; trying again", args.broker),
+                Followed::Refused => bail!(
+                    "the broker at {} refuses the subscription; does it want --username and --password?",
+                    args.broker
+                ),
+                Followed::NotAnEvent { topic, error } => {
+                    eprintln!("on {topic} came something that is no event: {error}")
+                }
+                Followed::Event(event) => {
+                    let of_kind = args.kind.as_ref().is_none_or(|prefix| event.kind.starts_with(prefix));
+                    let of_room = args.room.as_ref().is_none_or(|room| event.room.as_ref() == Some(room));
+                    if of_kind && of_room {
+                        println!("{}", if as_json { whole(&event) } else { line(&event) });
+                        shown += 1;
+                        if args.count.is_some_and(|count| shown >= count) {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        followed = follow => followed,
+        _ = stop => Ok(()),
+    }
+}
+
+fn whole(event: &CloudEvent) -> String {
+    let event: Value = serde_json::from_slice(&event.encode()).unwrap_or_default();
+    event.to_string()
+}
+
+/// Width of the data in a line for people, in characters.
+const DATA_CHARS_MAX: usize = 120;
+
+fn line(event: &CloudEvent) -> String {
+    let mut data = if event.data == json!({}) { String::new() } else { event.data.to_string() };
+    if let Some((cut, _)) = data.char_indices().nth(DATA_CHARS_MAX) {
+        data.truncate(cut);
+        data.push('…');
+    }
+    format!("{}  {:<16} {:<32} {data}", rfc3339(event.time), event.kind, event.room.as_deref().unwrap_or("-"))
+}

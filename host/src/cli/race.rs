@@ -1,0 +1,224 @@
+//! `holeshot race`: a host, drivers and a race in one process, on free ports, shown as it happens.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::serve::stop_signal;
+use super::slips;
+use super::view::View;
+use crate::api::Api;
+use crate::bots::{self, Bot, BotReport, Seen};
+use crate::config::Settings;
+use crate::server::Server;
+
+/// How long a race may take from its opening to its results, in seconds: cutscene, countdown, staging, a slow car, and a busy machine.
+const RACE_WAIT_MAX_S: u64 = 180;
+/// How long its results may take from the broker into the records, in seconds.
+const RECORD_WAIT_MAX_S: u64 = 10;
+/// Sights that may wait for the screen: 5 s of them. A slow terminal misses some.
+const SIGHTS_QUEUED_MAX: usize = 256;
+/// Lanes that a race shown here may have.
+const LANES_MAX: usize = 8;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct RaceArgs {
+    /// Cars, one per lane, 1 to 8 [default: two that the seed picks]; `--cars help` lists them
+    #[arg(long, value_name = "CAR,CAR", value_delimiter = ',')]
+    cars: Vec<String>,
+    /// Skill of the drivers, one for all or one per lane: 0 a beginner, 1 near the best the car can do
+    #[arg(long, value_name = "SKILL", value_delimiter = ',', default_value = "0.8")]
+    skill: Vec<f64>,
+    /// Lamps of the Christmas tree: pro (.400 s) or sportsman (.500 s)
+    #[arg(long, default_value = "sportsman", value_parser = ["pro", "sportsman"])]
+    tree: String,
+    /// Decides cars, reactions and errors; the same seed gives the same drivers [default: random, printed]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Let inputs and snapshots travel over the WebSocket alone, as a browser would
+    #[arg(long)]
+    no_udp: bool,
+    /// Folder for the records
+    #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER", default_value = "holeshot-data")]
+    data_dir: PathBuf,
+}
+
+pub(super) async fn race(args: RaceArgs, json: bool) -> anyhow::Result<()> {
+    if args.cars.iter().any(|car| car == "help") {
+        return list_cars(json);
+    }
+    let seed = match args.seed {
+        Some(seed) => seed,
+        // 32 bits are enough for a seed that people may type again.
+        None => u64::from(u32::from_le_bytes(crate::identity::random()?)),
+    };
+    let bots = drivers(&args, seed)?;
+    let stop = stop_signal()?;
+    let any_port = Some(std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0)));
+    let settings = Settings {
+        http_listen: any_port,
+        udp_listen: any_port,
+        mqtt_listen: any_port,
+        data_dir: Some(args.data_dir.clone()),
+        // Nobody comes later to read the outcome.
+        linger_s: Some(1),
+        ..Settings::default()
+    };
+    if !json {
+        println!("starting a host (the first start compiles the rules, which takes a few seconds)");
+    }
+    let server = Server::start(settings.resolve()?).await?;
+    if !json {
+        let addresses = server.addresses();
+        println!(
+            "host on HTTP and WebSocket {}, UDP {}, MQTT {}; seed {seed}",
+            addresses.http, addresses.udp, addresses.mqtt
+        );
+    }
+    let raced = tokio::select! {
+        raced = run(&server, &bots, &args.tree, seed, json) => raced,
+        signal = stop => Err(anyhow::anyhow!("{signal}: the race was broken off")),
+    };
+    let records = server.addresses().records.clone();
+    let flush = server.stop().await?;
+    let (room, record, reports) = raced?;
+    if flush.left > 0 {
+        bail!("{} events were not recorded in time; the next start on {} does it", flush.left, args.data_dir.display());
+    }
+    if json {
+        println!("{}", json!({ "room": room, "seed": seed, "records": records, "record": record, "players": reports }));
+        return Ok(());
+    }
+    print!("{}", slips::table(&record));
+    for report in &reports {
+        println!(
+            "{:<8} {} snapshots, {} missed; {} inputs, {} frames ahead, over {}",
+            report.name,
+            report.snapshots_received,
+            report.snapshots_missed,
+            report.inputs_sent,
+            report.lead_frames,
+            report.carrier.unwrap_or("nothing"),
+        );
+    }
+    println!("\nrecords: {}", records.display());
+    println!("  sqlite3 {} \"select kind, json from events where room = '{room}'\"", records.display());
+    Ok(())
+}
+
+/// Runs one race on a host: its room, its record, and how it went for each player.
+async fn run(
+    server: &Server,
+    bots: &[Bot],
+    tree: &str,
+    seed: u64,
+    json: bool,
+) -> anyhow::Result<(String, Value, Vec<BotReport>)> {
+    let api = Api::new(&server.url())?;
+    let players: Vec<_> = bots.iter().map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } })).collect();
+    let room = api.create_room(&players, &json!({ "tree": tree }), Some(seed)).await?;
+    let deadline = Instant::now() + Duration::from_secs(RACE_WAIT_MAX_S);
+
+    let (sights, mut seen) = mpsc::channel(SIGHTS_QUEUED_MAX);
+    let mut playing = JoinSet::new();
+    let mut sights = Some(sights);
+    for bot in bots.iter().cloned() {
+        // One pair of eyes is enough: every player sees every lane.
+        let (api, room, sights) = (api.clone(), room.clone(), sights.take());
+        playing.spawn(async move { bots::play(&api, &room, &bot, sights).await });
+    }
+    let mut view = View::new(bots, std::io::stdout().is_terminal(), json);
+    let mut reports = Vec::with_capacity(bots.len());
+    while reports.len() < bots.len() {
+        tokio::select! {
+            Some(sight) = seen.recv() => match sight {
+                Seen::Event(event) => view.event(&event)?,
+                Seen::Snapshot(snapshot) => view.snapshot(&snapshot)?,
+            },
+            played = timeout_at(deadline, playing.join_next()) => match played {
+                Ok(Some(played)) => reports.push(played??),
+                Ok(None) => break,
+                Err(_) => bail!("the race was not over within {RACE_WAIT_MAX_S} s; is this machine very busy?"),
+            },
+        }
+    }
+    while let Ok(sight) = seen.try_recv() {
+        if let Seen::Event(event) = sight {
+            view.event(&event)?;
+        }
+    }
+    view.end()?;
+    reports.sort_by_key(|report| report.player);
+
+    // What is shown as the result is what the records say: it went through the broker and the manager.
+    let deadline = Instant::now() + Duration::from_secs(RECORD_WAIT_MAX_S);
+    loop {
+        let answer = api.get(&format!("/api/rooms/{room}")).await?;
+        let record = answer.get("recorded").cloned().unwrap_or_default();
+        if record.get("ended_at").is_some_and(|ended| !ended.is_null()) {
+            return Ok((room, record, reports));
+        }
+        if Instant::now() > deadline {
+            bail!("the race was over, but its end did not reach the records within {RECORD_WAIT_MAX_S} s");
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn drivers(args: &RaceArgs, seed: u64) -> anyhow::Result<Vec<Bot>> {
+    let cars = if args.cars.is_empty() { pick_cars(seed, 2) } else { args.cars.clone() };
+    if cars.len() > LANES_MAX {
+        bail!("{} cars; a race shown here has 1 to {LANES_MAX} lanes", cars.len());
+    }
+    for car in &cars {
+        drag_race::find_car(car)?;
+    }
+    if args.skill.len() != 1 && args.skill.len() != cars.len() {
+        bail!("{} skills for {} cars; give one for all or one per car", args.skill.len(), cars.len());
+    }
+    if let Some(skill) = args.skill.iter().find(|skill| !(0.0..=1.0).contains(*skill)) {
+        bail!("--skill {skill}; accepted: 0 to 1");
+    }
+    let skills = args.skill.iter().cycle();
+    Ok(cars
+        .into_iter()
+        .zip(skills)
+        .enumerate()
+        .map(|(lane, (car, &skill))| Bot {
+            name: bots::name(lane),
+            car,
+            skill,
+            seed: seed.wrapping_add(lane as u64),
+            with_udp: !args.no_udp,
+        })
+        .collect())
+}
+
+/// Cars that the seed picks: neighbours in the catalogue's order of elapsed times make a close race. With more lanes than cars some come twice.
+pub(super) fn pick_cars(seed: u64, lanes: usize) -> Vec<String> {
+    let mut cars: Vec<_> = drag_race::cars().iter().collect();
+    cars.sort_by(|a, b| a.published.quarter_mile_s.total_cmp(&b.published.quarter_mile_s));
+    let starts = cars.len().saturating_sub(lanes) as u64 + 1;
+    let first = usize::try_from(seed % starts).unwrap_or_default();
+    cars.iter().cycle().skip(first).take(lanes).map(|car| car.id.to_owned()).collect()
+}
+
+fn list_cars(json: bool) -> anyhow::Result<()> {
+    let cars = drag_race::cars();
+    if json {
+        let cars: Vec<_> = cars.iter().map(|car| json!({ "id": car.id, "name": car.name, "year": car.year })).collect();
+        println!("{}", serde_json::to_string(&cars).context("the catalogue cannot be written")?);
+    } else {
+        for car in cars {
+            println!("{:<16} {} ({})", car.id, car.name, car.year);
+        }
+    }
+    Ok(())
+}
