@@ -137,6 +137,7 @@ struct Session {
     stage: UdpStage,
     carrier: Option<Carrier>,
     joiner: Reassembler,
+    opened_us: u64,
     last_udp_us: u64,
     last_snapshot_us: Option<u64>,
     last_websocket_us: u64,
@@ -241,6 +242,7 @@ impl Driver {
             stage: UdpStage::Probing { since_us: now_us },
             carrier: None,
             joiner: Reassembler::new(),
+            opened_us: now_us,
             last_udp_us: now_us,
             last_snapshot_us: None,
             last_websocket_us: now_us,
@@ -449,7 +451,13 @@ impl Driver {
             // Challenges are for UDP only.
             Ok(ToClient::Challenge(_)) => {}
             Ok(ToClient::Pong(sent_us)) => {
-                self.shared.on_rtt(self.shared.now_us().saturating_sub(sent_us));
+                let now_us = self.shared.now_us();
+                if !(session.opened_us..=now_us).contains(&sent_us) {
+                    // Not the token of a ping of this session.
+                    self.shared.lock().stats.refused += 1;
+                    return Ok(());
+                }
+                self.shared.on_rtt(now_us - sent_us);
                 let confirms = match session.stage {
                     UdpStage::Probing { .. } => true,
                     UdpStage::Live => false,
