@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod api;
+pub mod bench;
 pub mod bots;
 mod cli;
 pub mod clock;

@@ -15,8 +15,8 @@ use super::FUEL_PER_US;
 /// How often the watchdog's clock moves, in milliseconds. Its deadlines are many times that.
 pub(super) const EPOCH_MS: u64 = 20;
 
-/// Memory mappings that one instance takes: its memory, and the unused rest of the slot behind it.
-const MAPPINGS_PER_INSTANCE: u64 = 2;
+/// Memory mappings that one instance takes: the module's data, what was grown or left empty before and after it, and the unused rest of the slot.
+const MAPPINGS_PER_INSTANCE: u64 = 4;
 /// Mappings left to everything else: threads, libraries, the allocator, compiled modules, the database.
 const MAPPINGS_RESERVED: u64 = 8_192;
 /// Bytes behind a memory that trap when touched. Small: the compiler checks bounds explicitly, since 4 GiB slots would need more page tables.
@@ -190,8 +190,9 @@ fn config(instances_max: u32) -> Config {
         .memory_guard_size(GUARD_BYTES as u64)
         .guard_before_linear_memory(false)
         .memory_may_move(false)
-        // With copy-on-write an instance takes four mappings instead of two.
-        .memory_init_cow(false)
+        // Data is mapped and copied on write: the drag race has 51 KiB, of which a room writes one page. Without it a room takes twice the
+        // memory; with it, four mappings instead of two.
+        .memory_init_cow(true)
         // A module that compiles must leave the other cores to the shards.
         .parallel_compilation(false)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
@@ -207,9 +208,27 @@ fn config(instances_max: u32) -> Config {
     config
 }
 
-/// What instructions cost where it is not 1. Work that depends on an operand is paid by its amount, so that fuel, not the watchdog, ends it.
+/// What instructions cost where it is not 1. Work that takes many cycles or depends on an operand is paid by its amount, so that fuel, not the
+/// watchdog, ends it. (Copying and filling cost 1 per byte by default.)
 fn operator_cost() -> OperatorCost {
     OperatorCost {
+        // In cycles of a current processor, times two instructions that a cycle otherwise runs.
+        I32DivS: 20,
+        I32DivU: 20,
+        I32RemS: 20,
+        I32RemU: 20,
+        I64DivS: 30,
+        I64DivU: 30,
+        I64RemS: 30,
+        I64RemU: 30,
+        F32Div: 10,
+        F64Div: 10,
+        F32Sqrt: 15,
+        F64Sqrt: 20,
+        F32x4Div: 10,
+        F64x2Div: 10,
+        F32x4Sqrt: 15,
+        F64x2Sqrt: 20,
         // Each is a call into the host, whether it succeeds or not.
         MemoryGrow: 255,
         TableGrow: 255,
@@ -253,9 +272,9 @@ mod tests {
         let Err(error) = check_mappings(40_000, Some((65_530, 200))) else { panic!("40,000 rooms do not fit") };
         assert_eq!(
             error,
-            EngineError::TooFewMappings { asked: 40_000, needed: 88_392, possible: 28_569, suggested: 131_072 }
+            EngineError::TooFewMappings { asked: 40_000, needed: 168_392, possible: 14_284, suggested: 262_144 }
         );
-        assert!(error.to_string().contains("sysctl -w vm.max_map_count=131072"));
+        assert!(error.to_string().contains("sysctl -w vm.max_map_count=262144"));
         assert_eq!(check_mappings(0, None), Err(EngineError::InstancesOutOfRange { asked: 0 }));
         assert_eq!(check_mappings(70_000, None), Err(EngineError::InstancesOutOfRange { asked: 70_000 }));
     }

@@ -29,17 +29,19 @@ pub use native::NativeRules;
 /// Length of a rules module's file in bytes: several times a large game, and still compiled within seconds.
 pub const MODULE_BYTES_MAX: usize = 8 << 20;
 
-/// Fuel that a microsecond buys: WebAssembly instructions, measured (`holeshot bench tick` prints it for your machine).
-pub const FUEL_PER_US: u64 = 1_000;
+/// Fuel that a microsecond buys, in WebAssembly instructions. `holeshot bench tick` prints what this machine does: 5,000 to 10,000 with the drag
+/// race on a server's core of 2025, since many instructions (reading a local, a constant) become no code. Set lower, so that a machine of half the
+/// speed still keeps a room within its share of the tick.
+pub const FUEL_PER_US: u64 = 4_000;
 
-/// Fuel for a module's `_initialize`, start function, version and manifest together: they run while nobody plays.
-pub const LOAD_FUEL: u64 = 500_000 * FUEL_PER_US;
-/// Fuel for beginning a room.
-pub const INIT_FUEL: u64 = 100_000 * FUEL_PER_US;
-/// Fuel for saving a state: other rooms of the shard wait for it, so no longer than two ticks.
-pub const SAVE_FUEL: u64 = 40_000 * FUEL_PER_US;
-/// Fuel for taking a state over.
-pub const RESTORE_FUEL: u64 = 100_000 * FUEL_PER_US;
+/// Fuel for a module's start function, `_initialize`, version and manifest, each: a tenth of a second, while nobody plays.
+pub const LOAD_FUEL: u64 = 100_000 * FUEL_PER_US;
+/// Fuel for beginning a room: two and a half ticks of a shard, if it is done there.
+pub const INIT_FUEL: u64 = 50_000 * FUEL_PER_US;
+/// Fuel for saving a state: half a tick, because the other rooms of the shard wait for it. A state of 1 MiB takes about 4 ms.
+pub const SAVE_FUEL: u64 = 10_000 * FUEL_PER_US;
+/// Fuel for taking a state over: as for beginning a room.
+pub const RESTORE_FUEL: u64 = 50_000 * FUEL_PER_US;
 
 /// When the watchdog ends a tick that fuel did not end, in milliseconds. Fuel is the budget and stops at the same instruction everywhere; this only
 /// catches what fuel prices too low, so it is far above a tick's share.

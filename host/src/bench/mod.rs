@@ -1,0 +1,3 @@
+//! `holeshot bench`: measurements of this build on this machine. What is measured is the real thing; nothing here is used by a running host.
+
+pub mod tick;
