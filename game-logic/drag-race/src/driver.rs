@@ -1,7 +1,9 @@
 //! A driver: sees snapshots, gives inputs, has a skill. For bots and for the tests that compare the model with
 //! published runs. It has no clock and no access to a race's state; what it knows beyond a snapshot is its car.
 
-use crate::cars::{CLUTCH_CAPACITY_FACTOR, Car, PEAK_SLIP, Transmission, UnknownCar, find_car};
+use crate::cars::{
+    CLUTCH_CAPACITY_FACTOR, Car, Drive, PEAK_SLIP, SUSPENSION_LAG_S, Transmission, UnknownCar, find_car,
+};
 use crate::physics::{CarState, Controls, GRAVITY_MPS2, RAD_S_PER_RPM, driven_load_share, step, torque_at};
 use crate::prng::Prng;
 use crate::snapshot::{Input, LaneView, Phase, Snapshot};
@@ -18,8 +20,13 @@ const STALE_CALLS_MAX: u32 = 12;
 /// Share of the best slip that a driver holds the tyres at: 0.85 gives 99 % of the grip, with room before it is lost.
 const SLIP_SHARE_WANTED: f64 = 0.85;
 
-/// How fast the right foot learns from the slip, in units of torque share per unit of slip and second.
-const TRIM_PER_S: f64 = 40.0;
+/// How fast the right foot learns from the slip, in units of torque share per unit of slip and second. Grip that is
+/// lost comes back late, so it gives slowly and takes fast.
+const TRIM_UP_PER_S: f64 = 20.0;
+const TRIM_DOWN_PER_S: f64 = 40.0;
+
+/// Time in which a driver without delay may correct without overdoing it: four ticks, in s.
+const ANSWER_MIN_S: f64 = 0.08;
 
 /// What a driver means to do with its car.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,7 +42,7 @@ pub struct Plan {
 impl Plan {
     /// The catalogue's advice for a car.
     pub fn of(car: &Car) -> Self {
-        Self { launch_rpm: car.launch_rpm, shift_rpm: car.shift_rpm, grip_use: 1.0 }
+        Self { launch_rpm: car.launch_rpm, shift_rpm: car.shift_rpm, grip_use: 0.98 }
     }
 }
 
@@ -220,21 +227,22 @@ impl Driver {
         let tread_mps = f64::from(view.tread_mps);
         let speed_mps = f64::from(view.speed_mps);
         let ratio = car.ratios.get(view.gear as usize - 1).copied().unwrap_or(1.0);
-        self.shift_up(view, rpm, tick_s);
 
         // What the tyres will bear, less when they already slip beyond their best.
         let against_mps = if tread_mps > 1.0 { tread_mps } else { 1.0 };
         let slip = (tread_mps - speed_mps) / against_mps;
         let caution = if slip > PEAK_SLIP { 1.0 / (1.0 + 6.0 * (slip - PEAK_SLIP)) } else { 1.0 };
         if self.last.throttle < 255 && !view.shifting && speed_mps > 0.5 {
-            let wanted = SLIP_SHARE_WANTED * self.plan.grip_use * PEAK_SLIP;
-            self.trim = (self.trim + TRIM_PER_S * tick_s * (wanted - slip)).clamp(0.6, 1.6);
+            let missing = SLIP_SHARE_WANTED * self.plan.grip_use * PEAK_SLIP - slip;
+            let per_s = if missing > 0.0 { TRIM_UP_PER_S } else { TRIM_DOWN_PER_S };
+            self.trim = (self.trim + per_s * tick_s * ANSWER_MIN_S / self.answer_s() * missing).clamp(0.6, 1.6);
         }
         let grip_nm = self.bearable_force_n() * caution * self.trim * car.tyre_radius_m;
         self.since_launch_s += tick_s;
 
         let engine_nm = torque_at(car, rpm);
         let wheels_rpm = tread_mps / car.tyre_radius_m * ratio / RAD_S_PER_RPM;
+        self.shift_up(view, rpm, wheels_rpm, tick_s);
         let through = ratio * car.driveline_efficiency;
         let (throttle, clutch) = match car.transmission {
             Transmission::Manual | Transmission::Dct if view.gear == 1 && wheels_rpm < 0.97 * rpm => {
@@ -260,23 +268,28 @@ impl Driver {
     fn slip_clutch(&self, rpm: f64, engine_nm: f64, wish_nm: f64) -> (f64, f64) {
         let car = self.car;
         let capacity_nm = CLUTCH_CAPACITY_FACTOR * car.peak_torque_nm;
-        let over_rpm = rpm - self.plan.launch_rpm;
-        let hold_nm = engine_nm + over_rpm * RAD_S_PER_RPM * car.engine_inertia_kgm2 / 0.08;
+        // The torque that brings the engine back to its launch speed within the time that the feet can answer.
+        let over_rad_s = (rpm - self.plan.launch_rpm) * RAD_S_PER_RPM;
+        let slowing_nm = over_rad_s * car.engine_inertia_kgm2 / self.answer_s();
+        let hold_nm = engine_nm + slowing_nm;
         let through_nm = if hold_nm < wish_nm { hold_nm } else { wish_nm };
-        let clutch = 1.0 - through_nm / capacity_nm;
-        let throttle = if hold_nm < wish_nm {
-            1.0
-        } else {
-            (through_nm - over_rpm * RAD_S_PER_RPM * car.engine_inertia_kgm2 / 0.08) / engine_nm
-        };
-        (throttle, clutch)
+        let throttle = if hold_nm < wish_nm { 1.0 } else { (through_nm - slowing_nm) / engine_nm };
+        (throttle, 1.0 - through_nm / capacity_nm)
+    }
+
+    /// Time in which this driver may correct without overdoing it: a few ticks, and more where it sees late.
+    fn answer_s(&self) -> f64 {
+        ANSWER_MIN_S + 2.0 * self.delay_s
     }
 
     /// The largest force that the driven tyres give once the load has moved, times the share the plan asks for. In the
-    /// first instants the load has not moved yet.
+    /// first instants the load has not come to the rear yet; to the front it will not come, so nobody counts on it.
     fn bearable_force_n(&self) -> f64 {
         let car = self.car;
-        let settled = self.since_launch_s / (self.since_launch_s + 0.08);
+        let settled = match car.drive {
+            Drive::Fwd => 1.0,
+            _ => self.since_launch_s / (self.since_launch_s + SUSPENSION_LAG_S),
+        };
         let mut accel_mps2 = 0.0;
         for _ in 0..6 {
             accel_mps2 = car.tyre_grip * GRAVITY_MPS2 * driven_load_share(car, accel_mps2 * settled);
@@ -284,8 +297,10 @@ impl Driver {
         accel_mps2 * car.mass_kg * self.plan.grip_use
     }
 
-    fn shift_up(&mut self, view: &LaneView, rpm: f64, tick_s: f64) {
-        if view.shifting || view.gear != self.gear || view.gear >= self.car.top_gear() {
+    fn shift_up(&mut self, view: &LaneView, rpm: f64, wheels_rpm: f64, tick_s: f64) {
+        // While the clutch still slips the engine's speed says nothing of the car's.
+        let slipping = wheels_rpm < 0.8 * self.plan.shift_rpm;
+        if slipping || view.shifting || view.gear != self.gear || view.gear >= self.car.top_gear() {
             return;
         }
         // The change begins one tick after the snapshot, or later by the delay.
@@ -295,16 +310,17 @@ impl Driver {
         }
     }
 
-    /// Drives the first foot on its own, to learn how long this car takes for it.
+    /// Drives the first foot on its own, from an engine that has settled, to learn how long this car takes for it.
     fn tried_rollout_s(&self) -> f64 {
         const TICK_S: f64 = 0.02;
-        const SUBSTEPS: u32 = 10;
+        const SUBSTEPS: u32 = 5;
+        const SETTLING_TICKS: u32 = 100;
+        const TICKS_MAX: u32 = SETTLING_TICKS + 100;
+        let dt_s = TICK_S / f64::from(SUBSTEPS);
         let mut trial = self.clone();
-        trial.launched = true;
         let mut state = CarState::at_rest(self.car);
-        state.engine_rad_s = self.plan.launch_rpm * RAD_S_PER_RPM;
         let mut time_s = 0.0;
-        while time_s < 2.0 {
+        for tick in 0..TICKS_MAX {
             let view = LaneView {
                 phase: Phase::Staged,
                 red_light: false,
@@ -318,7 +334,9 @@ impl Driver {
                 reaction_s: None,
                 elapsed_s: None,
             };
-            let input = trial.go(&view, TICK_S, 1.0);
+            let input = if tick < SETTLING_TICKS { trial.wait(&view) } else { trial.go(&view, TICK_S, 1.0) };
+            trial.last = input;
+            trial.last_rpm = f64::from(view.rpm);
             let controls = Controls {
                 throttle: f64::from(input.throttle) / 255.0,
                 left_pedal: f64::from(input.clutch) / 255.0,
@@ -326,8 +344,10 @@ impl Driver {
                 gear: 0,
             };
             for _ in 0..SUBSTEPS {
-                step(self.car, &mut state, &controls, TICK_S / f64::from(SUBSTEPS));
-                time_s += TICK_S / f64::from(SUBSTEPS);
+                step(self.car, &mut state, &controls, dt_s);
+                if tick >= SETTLING_TICKS {
+                    time_s += dt_s;
+                }
                 if state.distance_m >= FOOT_M {
                     return time_s;
                 }

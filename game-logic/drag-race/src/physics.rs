@@ -140,20 +140,29 @@ pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
 
     let drive = DriveStep::new(car, state, throttle, pedal_opens_clutch);
     let held = state.speed_mps == 0.0 && brake > 0.0 && drive.wheel_torque_nm <= brake_n * radius_m;
-    let wheel_before = state.wheel_rad_s;
-    drive.apply(car, state, &tyre, held, dt_s);
+    let (_, undriven_wheels) = wheels(car);
+    let moving_kg = car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m);
+    let resistance_n = drag_n + rolling_n + bearing_n + brake_n;
+
+    // A gripping tyre answers within a fraction of a step, so its force is taken linearly implicit: it is the one that
+    // goes with the speeds that wheel and car will have at the step's end.
+    let inertia = drive.turning_inertia;
+    let stiffness = tyre.stiffness_ns_m * dt_s;
+    let wished_n = (tyre.force_n + stiffness * (radius_m * drive.wheel_torque_nm / inertia + resistance_n / moving_kg))
+        / (1.0 + stiffness * (radius_m * radius_m / inertia + 1.0 / moving_kg));
+    let force_n = between(-grip_n, wished_n, grip_n);
+    let wheel_rad_s = if held {
+        0.0
+    } else {
+        larger(0.0, state.wheel_rad_s + (drive.wheel_torque_nm - force_n * radius_m) / inertia * dt_s)
+    };
+    drive.apply(car, state, wheel_rad_s, dt_s);
     state.shift_left_s = larger(0.0, state.shift_left_s - dt_s);
     if held {
         state.settled_accel_mps2 = 0.0;
         return;
     }
-
-    // The force that goes with the wheel's new speed, so that what the wheel gives is what the body gets.
-    let force_n =
-        between(-grip_n, tyre.force_n + tyre.stiffness_ns_m * (state.wheel_rad_s - wheel_before) * radius_m, grip_n);
-    let (_, undriven_wheels) = wheels(car);
-    let moving_kg = car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m);
-    let wished_mps = state.speed_mps + (force_n - drag_n - rolling_n - bearing_n - brake_n) / moving_kg * dt_s;
+    let wished_mps = state.speed_mps + (force_n - resistance_n) / moving_kg * dt_s;
     let speed_mps = larger(0.0, wished_mps);
     let accel_mps2 = (speed_mps - state.speed_mps) / dt_s;
     state.distance_m += 0.5 * (state.speed_mps + speed_mps) * dt_s;
@@ -187,6 +196,8 @@ struct DriveStep {
     capacity_nm: f64,
     /// Engine turns per wheel turn.
     ratio: f64,
+    /// Inertia that turns with the wheels, in kg m²: theirs, and while coupled the engine's as they feel it.
+    turning_inertia: f64,
     /// Through the converter and not through a clutch.
     by_converter: bool,
 }
@@ -212,48 +223,43 @@ impl DriveStep {
         };
         let input_rad_s = state.wheel_rad_s * ratio;
 
-        if state.coupled {
-            let wheel_torque_nm = engine_torque_nm * ratio * efficiency(car, engine_torque_nm);
-            return Self {
-                wheel_torque_nm,
-                engine_torque_nm,
-                load_torque_nm: 0.0,
-                capacity_nm,
-                ratio,
-                by_converter: false,
-            };
-        }
-        if let (Transmission::Automatic { stall_rpm, torque_ratio }, 1, false) =
-            (car.transmission, state.gear, shifting)
-        {
-            let (load_torque_nm, turbine_nm) =
-                converter_torques(car, stall_rpm, torque_ratio, state.engine_rad_s, input_rad_s);
-            let wheel_torque_nm = turbine_nm * ratio * efficiency(car, turbine_nm);
-            return Self { wheel_torque_nm, engine_torque_nm, load_torque_nm, capacity_nm, ratio, by_converter: true };
-        }
-        let load_torque_nm = if state.engine_rad_s >= input_rad_s { capacity_nm } else { -capacity_nm };
-        let wheel_torque_nm = load_torque_nm * ratio * efficiency(car, load_torque_nm);
-        Self { wheel_torque_nm, engine_torque_nm, load_torque_nm, capacity_nm, ratio, by_converter: false }
-    }
-
-    /// New speeds of engine and wheels. The tyre is taken linearly implicit (its stiffness at the step's start goes
-    /// into the wheel's equation), since a gripping wheel answers within a fraction of a step.
-    fn apply(&self, car: &Car, state: &mut CarState, tyre: &Tyre, held: bool, dt_s: f64) {
-        let radius_m = car.tyre_radius_m;
         let (driven_wheels, _) = wheels(car);
         let wheel_inertia = driven_wheels * car.wheel_inertia_kgm2;
-        let damping = dt_s * radius_m * radius_m * tyre.stiffness_ns_m;
-        let road_nm = tyre.force_n * radius_m;
-        let engine_inertia = car.engine_inertia_kgm2;
+        let mut drive = Self {
+            wheel_torque_nm: 0.0,
+            engine_torque_nm,
+            load_torque_nm: 0.0,
+            capacity_nm,
+            ratio,
+            turning_inertia: wheel_inertia,
+            by_converter: false,
+        };
+        let to_wheels_nm = match car.transmission {
+            _ if state.coupled => {
+                let felt = ratio * ratio * efficiency(car, engine_torque_nm);
+                drive.turning_inertia = wheel_inertia + car.engine_inertia_kgm2 * felt;
+                engine_torque_nm
+            }
+            Transmission::Automatic { stall_rpm, torque_ratio } if state.gear == 1 && !shifting => {
+                drive.by_converter = true;
+                let (pump_nm, turbine_nm) =
+                    converter_torques(car, stall_rpm, torque_ratio, state.engine_rad_s, input_rad_s);
+                drive.load_torque_nm = pump_nm;
+                turbine_nm
+            }
+            _ => {
+                drive.load_torque_nm = if state.engine_rad_s >= input_rad_s { capacity_nm } else { -capacity_nm };
+                drive.load_torque_nm
+            }
+        };
+        drive.wheel_torque_nm = to_wheels_nm * ratio * efficiency(car, to_wheels_nm);
+        drive
+    }
 
+    /// New speeds of engine and wheels, once the tyre has said what the wheels do.
+    fn apply(&self, car: &Car, state: &mut CarState, wheel_rad_s: f64, dt_s: f64) {
+        let engine_inertia = car.engine_inertia_kgm2;
         if state.coupled {
-            let turning =
-                wheel_inertia + engine_inertia * self.ratio * self.ratio * efficiency(car, self.engine_torque_nm);
-            let wheel_rad_s = if held {
-                0.0
-            } else {
-                larger(0.0, state.wheel_rad_s + dt_s * (self.wheel_torque_nm - road_nm) / (turning + damping))
-            };
             let engine_rad_s = wheel_rad_s * self.ratio;
             let clutch_nm = self.engine_torque_nm - engine_inertia * (engine_rad_s - state.engine_rad_s) / dt_s;
             state.wheel_rad_s = wheel_rad_s;
@@ -267,11 +273,6 @@ impl DriveStep {
         }
 
         let engine_rad_s = state.engine_rad_s + dt_s * (self.engine_torque_nm - self.load_torque_nm) / engine_inertia;
-        let wheel_rad_s = if held {
-            0.0
-        } else {
-            larger(0.0, state.wheel_rad_s + dt_s * (self.wheel_torque_nm - road_nm) / (wheel_inertia + damping))
-        };
         let before = state.engine_rad_s - state.wheel_rad_s * self.ratio;
         let after = engine_rad_s - wheel_rad_s * self.ratio;
         state.engine_rad_s = larger(0.0, engine_rad_s);
@@ -285,6 +286,7 @@ impl DriveStep {
         }
         if state.coupled {
             // Both turn as one from here, with the angular momentum they had.
+            let wheel_inertia = self.turning_inertia;
             let reflected = engine_inertia * self.ratio;
             let turning = wheel_inertia + reflected * self.ratio;
             state.wheel_rad_s = (wheel_inertia * wheel_rad_s + reflected * state.engine_rad_s) / turning;

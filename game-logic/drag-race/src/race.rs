@@ -11,9 +11,9 @@ use crate::timing::{
 };
 use crate::tree::{Lamps, TreeKind, delay_s};
 
-/// Longest physics step, in ms. At 2 ms every car's quarter mile is within 0.2 % of that with 0.25 ms (a test holds
-/// it there); a tick of 20 ms then takes ten steps.
-pub const SUBSTEP_MAX_MS: u32 = 2;
+/// Longest physics step, in ms. At 4 ms every car's quarter mile is within 0.1 % of that with 0.25 ms (a test holds
+/// it there); a tick of 20 ms then takes five steps. The steps are what a tick costs.
+pub const SUBSTEP_MAX_MS: u32 = 4;
 
 /// The left pedal counts as down from here: half way.
 const PEDAL_DOWN_MIN: u8 = 128;
@@ -256,7 +256,7 @@ impl Race {
         let hands_off_frames = self.frames_in(HANDS_OFF_AFTER_MS);
         let given_up_frames = self.frames_in(GIVEN_UP_AFTER_MS);
         let roll_frames = self.frames_in(ROLL_TO_BEAM_MS);
-        let substeps = (1000 + SUBSTEP_MAX_MS * self.tick_hz - 1) / (SUBSTEP_MAX_MS * self.tick_hz);
+        let substeps = 1000_u32.div_ceil(SUBSTEP_MAX_MS * self.tick_hz);
 
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             let number = index as u16;

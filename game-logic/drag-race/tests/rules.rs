@@ -51,7 +51,7 @@ fn a_race_of_two_goes_from_staging_to_time_slips() {
     let mut bench = bench("", &["mustang_gt", "wrx"]);
     bench.join_all();
     drives(&mut bench, 0, driver("mustang_gt", 0, 0.05));
-    drives(&mut bench, 1, driver("wrx", 1, 0.08));
+    drives(&mut bench, 1, driver("wrx", 1, 0.2));
     let results = bench.run_to_results(LIMIT).unwrap().to_vec();
     assert_eq!(outcomes(&results), [("won", Some(1)), ("lost", Some(2))]);
     for result in &results {
@@ -81,9 +81,9 @@ fn a_race_of_two_goes_from_staging_to_time_slips() {
             "eighth_mile",
             "thousand_foot",
             "thousand_foot",
-            "finished",
+            "quarter_mile",
             "time_slip",
-            "finished",
+            "quarter_mile",
             "time_slip",
             "race_decided",
         ]
