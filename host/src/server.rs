@@ -22,11 +22,8 @@ use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, Flush, Intern
 use crate::identity::Identity;
 use crate::manager::{Manager, ManagerConfig, Records};
 use crate::rooms::Rooms;
-use crate::rules::{Engine, EngineSettings, Module, ModuleStore};
+use crate::rules::{DRAG_RACE_WASM, Engine, EngineSettings, Module, ModuleStore};
 use crate::shard::{Command, ShardHandle, ShardLayout};
-
-/// The drag race, as the build of this binary compiled it.
-pub const DRAG_RACE_WASM: &[u8] = include_bytes!(env!("HOLESHOT_DRAG_RACE_WASM"));
 
 /// Name of the file in the data folder that a running host holds.
 const LOCK_FILE: &str = "holeshot.lock";

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed (the reason is on standard error), 2 the command line or the settings are wrong.
 
+mod bench;
 mod bots;
 mod events;
 mod race;
@@ -55,6 +56,8 @@ enum Command {
     Bots(bots::BotsArgs),
     /// Follow the events of hosts as they happen
     Events(events::EventsArgs),
+    /// Measure this machine
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command line of this process.
@@ -81,6 +84,7 @@ pub fn run() -> ExitCode {
             Command::Race(args) => race::race(args, json).await,
             Command::Bots(args) => bots::bots(args, json).await,
             Command::Events(args) => events::events(args, json).await,
+            Command::Bench(args) => bench::bench(args, json).await,
         }
     });
     // What is still blocked (a resolver, a disk) must not keep the process.

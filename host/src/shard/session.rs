@@ -77,6 +77,11 @@ impl Session {
         Self { room, player, path, keys, outbound }
     }
 
+    /// Whether the client asked for datagrams.
+    pub(super) const fn has_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Opens a datagram: whether it is the newest, and its payload.
     pub(super) fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Option<(bool, &'a [u8])> {
         let (_, opener) = self.keys.as_mut()?;

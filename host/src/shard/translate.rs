@@ -110,7 +110,13 @@ impl Departures<'_> {
     fn internal_event(&mut self, source: EventSource, kind: &str, frame: Option<u32>, json: &str) {
         let mut data = serde_json::from_str(json).unwrap_or_else(|_| serde_json::Value::String(json.into()));
         let kind = match source {
-            EventSource::Room => kind.to_owned(),
+            EventSource::Room => {
+                if let ("player.joined", Some(fields)) = (kind, data.as_object_mut()) {
+                    let player = fields.get("player").and_then(serde_json::Value::as_u64);
+                    fields.insert("transport".into(), self.transport(player).into());
+                }
+                kind.to_owned()
+            }
             EventSource::Module => {
                 data = serde_json::json!({ "frame": frame, "data": data });
                 format!("rules.{kind}")
@@ -125,6 +131,16 @@ impl Departures<'_> {
         };
         if let Err(error) = self.sink.emit(event) {
             tracing::error!(room = self.live.id, %error, "an event is lost");
+        }
+    }
+
+    /// How the player asked for its payloads to travel.
+    fn transport(&mut self, player: Option<u64>) -> &'static str {
+        let slot = player.and_then(|player| usize::try_from(player).ok());
+        let id = slot.and_then(|slot| *self.players.get(slot)?);
+        match id.and_then(|id| self.sessions.get_mut(id)) {
+            Some(session) if session.has_keys() => "udp",
+            _ => "websocket",
         }
     }
 
