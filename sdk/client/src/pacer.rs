@@ -432,6 +432,37 @@ mod tests {
     }
 
     #[test]
+    fn a_margin_that_is_too_small_raises_the_lead_once_until_it_shows() {
+        let mut pacer = Pacer::new(50);
+        let mut snapshot = |frame: u32, margin_ms| {
+            // Nothing is missing: the host is ten frames in hand.
+            let advice = Advice { margin_ms: Some(margin_ms), newest_input_frame: Some(frame + 10) };
+            pacer.on_snapshot(frame, advice, u64::from(frame) * 20_000);
+            pacer.lead_frames()
+        };
+        assert_eq!(snapshot(0, MARGIN_MS_MIN as i16), LEAD_FRAMES_FIRST);
+        assert_eq!(snapshot(1, MARGIN_MS_MIN as i16 - 1), LEAD_FRAMES_FIRST + 1);
+        // The same worst input is still in the host's window.
+        for frame in 2..=100 {
+            assert_eq!(snapshot(frame, MARGIN_MS_MIN as i16 - 1), LEAD_FRAMES_FIRST + 1);
+        }
+        // By now it speaks of the new lead: 38 ms late is two frames and a margin.
+        assert_eq!(snapshot(200, -38), LEAD_FRAMES_FIRST + 4);
+    }
+
+    #[test]
+    fn the_clock_follows_the_snapshots_that_came_fastest() {
+        let mut pacer = Pacer::new(50);
+        let advice = Advice { margin_ms: None, newest_input_frame: None };
+        // Frame 0 comes 19 ms late, frame 1 on time, frame 2 late again.
+        for (frame, late_us) in [(0, 19_000), (1, 0), (2, 15_000)] {
+            pacer.on_snapshot(frame, advice, 100_000 + u64::from(frame) * 20_000 + late_us);
+        }
+        assert_eq!(pacer.frame_now(159_999), Some(2));
+        assert_eq!(pacer.frame_now(160_000), Some(3));
+    }
+
+    #[test]
     fn frames_rise_and_are_given_once() {
         let mut pacer = Pacer::new(50);
         assert_eq!(pacer.take_frame(0), None);

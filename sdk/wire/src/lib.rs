@@ -49,6 +49,37 @@
 //! - Every `Probe` is answered with a `Challenge`. A `Response` that fits switches the session to UDP, at the
 //!   address that the response came from.
 //!
+//! # Both sides of one datagram
+//!
+//! ```
+//! use holeshot_wire::{ClientHandshake, HostKeypair, Heard, Header, Path, Route, ToClient, ToHost, accept};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // All random bytes are arguments; these are none.
+//! let host = HostKeypair::from_private([1; 32])?;
+//! let (client, message_1) = ClientHandshake::start(&host.public(), "the ticket", [2; 32])?;
+//! let (host_keys, message_2) = accept(&host, "the ticket", &message_1, [3; 32])?;
+//! let (mut client_seals, _client_opens) = client.finish(&message_2)?.into_client(7);
+//! let (mut host_seals, mut host_opens) = host_keys.into_host(7);
+//! let mut path = Path::udp();
+//!
+//! // The client sends; one buffer serves all datagrams.
+//! let mut datagram = Vec::with_capacity(holeshot_wire::datagram::DATAGRAM_BYTES_MAX);
+//! client_seals.seal(&ToHost::Probe, &mut datagram)?;
+//!
+//! // The host receives: find the session, open, tell the path, and only then act.
+//! let from = "192.0.2.1:4000";
+//! let bytes = datagram.len();
+//! assert_eq!(Header::peek(&datagram)?.session, 7);
+//! let opened = host_opens.open(&mut datagram)?;
+//! let payload = ToHost::decode(opened.payload)?;
+//! let heard = Heard { from, bytes, newest: opened.newest, asks: (&payload).into() };
+//! let challenge = path.on_datagram(heard, || [4; 8]).ok_or("a new address is challenged")?;
+//! assert_eq!((challenge.to, path.route()), (from, Route::Nowhere));
+//! host_seals.seal(&ToClient::Challenge(challenge.bytes), &mut datagram)?;
+//! # Ok(()) }
+//! ```
+//!
 //! # Rules for both sides
 //!
 //! - Unknown fields in messages are ignored. Unknown message types and payload kinds are refused, as are fields
