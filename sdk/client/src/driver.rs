@@ -206,7 +206,9 @@ impl Driver {
                 attempts = 0;
             }
             self.shared.restart();
-            self.notice(Incoming::Reconnecting { reason: error.to_string() });
+            if self.options.reconnect_attempts_max > 0 {
+                self.notice(Incoming::Reconnecting { reason: error.to_string() });
+            }
             link = loop {
                 if attempts >= self.options.reconnect_attempts_max || !error.may_retry() {
                     self.pending.push_back(Incoming::Disconnected { error });

@@ -239,6 +239,17 @@ async fn a_host_that_is_gone_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_client_that_shall_not_reconnect_does_not() {
+    let mut peer = Peer::open().await;
+    let options = ConnectOptions { reconnect_attempts_max: 0, ..peer.websocket_options() };
+    open!(peer, options, Phase::Running, client, session);
+    drop(session);
+    let last = soon("the end", client.next()).await;
+    assert!(matches!(last, Some(Incoming::Disconnected { .. })), "{last:?}");
+    assert_eq!(client.next().await, None);
+}
+
+#[tokio::test]
 async fn a_refused_reconnect_is_final() {
     let mut peer = Peer::open().await;
     open!(peer, peer.websocket_options(), Phase::Running, client, session);
