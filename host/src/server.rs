@@ -220,8 +220,12 @@ impl Server {
         })
         .await?;
         let _http_gone = self.stop_http.send(true);
-        if tokio::time::timeout(Duration::from_secs(DRAIN_WAIT_S), self.http).await.is_err() {
-            tracing::warn!("requests still under way after {DRAIN_WAIT_S} s are cut off");
+        let drained = async {
+            self.doors.sockets.none_left().await;
+            self.http.await
+        };
+        if tokio::time::timeout(Duration::from_secs(DRAIN_WAIT_S), drained).await.is_err() {
+            tracing::warn!("connections still open after {DRAIN_WAIT_S} s are cut off");
         }
         emit(&self.events.sink(), "host.stopping", None, json!({}));
         let flush = self.events.shutdown(Duration::from_secs(FLUSH_WAIT_S)).await;

@@ -72,7 +72,7 @@ pub(super) async fn race(args: RaceArgs, json: bool) -> anyhow::Result<()> {
         ..Settings::default()
     };
     if !json {
-        println!("starting a host (the first start compiles the rules, which takes a few seconds)");
+        println!("starting a host");
     }
     let server = Server::start(settings.resolve()?).await?;
     if !json {

@@ -2,7 +2,6 @@
 //! mean is the shard's business.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -13,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use holeshot_wire::message::CLIENT_MESSAGE_BYTES_MAX;
 use holeshot_wire::{ByeCode, ClientMessage, HostMessage, PROTOCOL_VERSION, RefusalCode};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -37,23 +36,41 @@ pub const SEND_WAIT_MAX_S: u64 = 10;
 pub const SOCKETS_MAX: usize = 20_000;
 
 /// Counts open WebSockets.
-#[derive(Debug, Default)]
-pub struct SocketCount(AtomicUsize);
+#[derive(Debug)]
+pub struct SocketCount(watch::Sender<usize>);
+
+impl Default for SocketCount {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl SocketCount {
+    /// Waits until none is open.
+    pub async fn none_left(&self) {
+        let mut open = self.0.subscribe();
+        // It fails only when the sender is gone, and that is `self`.
+        let _ = open.wait_for(|open| *open == 0).await;
+    }
+}
 
 /// One open WebSocket in the count, until it is dropped.
 struct Counted(Arc<Doors>);
 
 impl Counted {
     fn new(doors: &Arc<Doors>) -> Option<Self> {
-        let before = doors.sockets.0.fetch_add(1, Ordering::Relaxed);
-        let counted = Self(Arc::clone(doors));
-        (before < SOCKETS_MAX).then_some(counted)
+        let taken = doors.sockets.0.send_if_modified(|open| {
+            let free = *open < SOCKETS_MAX;
+            *open += usize::from(free);
+            free
+        });
+        taken.then(|| Self(Arc::clone(doors)))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.sockets.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.sockets.0.send_modify(|open| *open = open.saturating_sub(1));
     }
 }
 
