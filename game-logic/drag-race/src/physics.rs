@@ -324,7 +324,7 @@ pub fn torque_at(car: &Car, rpm: f64) -> f64 {
     let table = car.torque_nm;
     let place = larger(0.0, rpm / 100.0);
     let index = place as usize;
-    match (table.get(index), table.get(index + 1)) {
+    match (table.get(index), table.get(index.saturating_add(1))) {
         (Some(low), Some(high)) => low + (high - low) * (place - index as f64),
         _ => table.last().copied().unwrap_or(0.0),
     }

@@ -205,7 +205,7 @@ impl Race {
     pub fn new(seed: u64, tick_hz: u32, tree: TreeKind, cars: &[u16]) -> Self {
         Self {
             seed,
-            tick_hz: tick_hz.clamp(1, 128),
+            tick_hz,
             tree,
             frames: 0,
             first_staged_frame: None,
@@ -251,12 +251,12 @@ impl Race {
     /// the event, in order; events of the whole race have lane 0.
     pub fn tick(&mut self, feet: &[Feet], happened: &mut Vec<(u16, Happened)>) {
         let start_s = self.time_s(self.frames);
-        let tick_s = 1.0 / f64::from(self.tick_hz);
+        let tick_s = 1.0 / f64::from(self.hz());
         let green_s = self.green_s();
         let hands_off_frames = self.frames_in(HANDS_OFF_AFTER_MS);
         let given_up_frames = self.frames_in(GIVEN_UP_AFTER_MS);
         let roll_frames = self.frames_in(ROLL_TO_BEAM_MS);
-        let substeps = 1000_u32.div_ceil(SUBSTEP_MAX_MS * self.tick_hz);
+        let substeps = 1000_u32.div_ceil(SUBSTEP_MAX_MS * self.hz());
 
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             let number = index as u16;
@@ -432,7 +432,7 @@ impl Race {
             let waiting = self.lanes.iter().any(|lane| matches!(lane.phase, Phase::Approaching | Phase::PreStaged));
             let staged = self.lanes.iter().any(|lane| matches!(lane.phase, Phase::Staged | Phase::Racing));
             if staged && !waiting {
-                let delay_frames = libm::round(delay_s(self.seed) * f64::from(self.tick_hz)) as u32;
+                let delay_frames = libm::round(delay_s(self.seed) * f64::from(self.hz())) as u32;
                 self.tree_frame = Some(self.frames.saturating_add(delay_frames.max(1)));
             }
         }
@@ -441,13 +441,18 @@ impl Race {
         }
     }
 
+    /// Ticks per second, within what the boundary allows even if a damaged state says otherwise.
+    fn hz(&self) -> u32 {
+        self.tick_hz.clamp(1, 128)
+    }
+
     fn time_s(&self, frame: u32) -> f64 {
-        f64::from(frame) / f64::from(self.tick_hz)
+        f64::from(frame) / f64::from(self.hz())
     }
 
     /// Frames in `ms`, rounded up.
     fn frames_in(&self, ms: u32) -> u32 {
-        (ms * self.tick_hz).div_ceil(1000)
+        (ms * self.hz()).div_ceil(1000)
     }
 }
 

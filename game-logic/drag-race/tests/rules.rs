@@ -394,6 +394,50 @@ fn a_saved_race_goes_on_bit_for_bit_in_other_hands() {
     assert_eq!(happened_there, happened);
 }
 
+/// A host may ask for other ticks than the manifest does; the strip's clocks must not follow.
+#[test]
+fn the_tick_rate_changes_no_times() {
+    let elapsed_s = |tick_hz| {
+        let mut race = Race::new(7, tick_hz, TreeKind::Sportsman, &[find_car("gtr").unwrap().0]);
+        race.set_present(0, true);
+        let mut driver = driver("gtr", 0, 0.1);
+        let mut feet = [Feet { input: PEDAL_DOWN, age_frames: Some(0) }];
+        while !race.over() {
+            race.tick(&feet, &mut Vec::new());
+            feet[0].input = driver.drive(&race.snapshot());
+        }
+        race.results()[0].slip.quarter_mile_s.unwrap()
+    };
+    let usual_s = elapsed_s(50);
+    for tick_hz in [25, 40, 60, 100, 128] {
+        assert!((elapsed_s(tick_hz) / usual_s - 1.0).abs() < 0.01, "{tick_hz} Hz: {}", elapsed_s(tick_hz));
+    }
+}
+
+/// The state comes from a host's file: whatever it holds, the rules must answer and not trap.
+#[test]
+fn a_damaged_state_is_no_panic() {
+    let mut race = Race::new(7, 50, TreeKind::Pro, &[3, 5]);
+    race.set_present(0, true);
+    race.set_present(1, true);
+    let feet = [Feet { input: GO, age_frames: Some(0) }; 2];
+    for _ in 0..60 {
+        race.tick(&feet, &mut Vec::new());
+    }
+    let saved = postcard::to_allocvec(&race).unwrap();
+    for at in 0..saved.len() {
+        for value in [0, 1, 0x7f, 0x80, 0xff] {
+            let mut bytes = saved.clone();
+            bytes[at] = value;
+            let Ok(mut damaged) = postcard::from_bytes::<Race>(&bytes) else { continue };
+            for _ in 0..3 {
+                damaged.tick(&feet, &mut Vec::new());
+                let _ = (damaged.snapshot(), damaged.results(), damaged.over());
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
