@@ -25,6 +25,8 @@ const BLOCK_TICKS: usize = 50;
 const FRAMES_MAX: usize = 1_500;
 /// Times that all rooms are stepped once, in the cold part.
 const SWEEPS: usize = 40;
+/// Rooms whose memory is measured, per number of players. Enough that a room's pages outweigh what else the process does.
+const MEMORY_ROOMS: u32 = 200;
 /// Instances beside the rooms: the one that plays hot, and one that is asked for the manifest.
 const INSTANCES_BESIDE: u32 = 4;
 
@@ -164,10 +166,13 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
     };
     let empty_call = empty_call(&*store.load(EMPTY_WASM)?)?;
     let module = store.load(DRAG_RACE_WASM)?;
-    let rows = options
-        .players
+    let recordings: Vec<Recording> =
+        options.players.iter().map(|&players| record_race(players)).collect::<Result<_, _>>()?;
+    let memories = memories(&module, &recordings, options.rooms)?;
+    let rows = recordings
         .iter()
-        .map(|&players| row(&module, players, options))
+        .zip(memories)
+        .map(|(recording, memory)| row(&module, recording, memory, options))
         .collect::<Result<Vec<Row>, BenchError>>()?;
     Ok(Report { optimised: !cfg!(debug_assertions), rooms: options.rooms, empty_call, rows })
 }
@@ -290,41 +295,30 @@ fn record_race(players: usize) -> Result<Recording, BenchError> {
     Ok(recording)
 }
 
-fn row(module: &Module, players: usize, options: &Options) -> Result<Row, BenchError> {
-    let recording = record_race(players)?;
+fn row(module: &Module, recording: &Recording, memory: Option<Memory>, options: &Options) -> Result<Row, BenchError> {
+    let players = recording.setup.players.len();
     let state_version = module.manifest().state_version;
 
-    // Memory first: what earlier rooms left behind in the allocator would be counted as free.
-    let before = system_kib();
     let begin_wasm = || module.instantiate(&recording.setup, "bench");
     let begin_native = || NativeRules::<DragRace>::new(&recording.setup);
     let mut wasm_rooms = rooms(options.rooms, begin_wasm)?;
-    warm(&mut wasm_rooms, &recording, state_version)?;
-    let with_wasm = system_kib();
+    warm(&mut wasm_rooms, recording, state_version)?;
     let mut native_rooms = rooms(options.rooms, begin_native)?;
-    warm(&mut native_rooms, &recording, state_version)?;
-    let with_native = system_kib();
-    let memory = match (before, with_wasm, with_native) {
-        (Some(before), Some(wasm), Some(native)) => Some(Memory {
-            wasm_kib: wasm.saturating_sub(before) as f64 / f64::from(options.rooms),
-            native_kib: native.saturating_sub(wasm) as f64 / f64::from(options.rooms),
-        }),
-        _ => None,
-    };
-    let cold = cold(&mut wasm_rooms, &mut native_rooms, &recording, players)?;
+    warm(&mut native_rooms, recording, state_version)?;
+    let cold = cold(&mut wasm_rooms, &mut native_rooms, recording, players)?;
     drop(wasm_rooms);
     drop(native_rooms);
 
     let mut wasm = begin_wasm()?;
     let mut native = begin_native()?;
-    let (fuel_total, fuel_max) = compare_all(&mut wasm, &mut native, &recording, players)?;
+    let (fuel_total, fuel_max) = compare_all(&mut wasm, &mut native, recording, players)?;
     let mut samples = Samples::default();
     let mut wasm_ns_per_frame = Vec::new();
     for _ in 0..options.rounds {
         wasm.restore(state_version, &recording.start)?;
         native.restore(state_version, &recording.start)?;
         let before = samples.wasm.len();
-        hot_round(&mut wasm, &mut native, &recording, players, &mut samples)?;
+        hot_round(&mut wasm, &mut native, recording, players, &mut samples)?;
         let round = samples.wasm.get(before..).unwrap_or_default();
         wasm_ns_per_frame.push(round.iter().sum::<f64>() / round.len().max(1) as f64);
     }
@@ -340,6 +334,44 @@ fn row(module: &Module, players: usize, options: &Options) -> Result<Row, BenchE
         fuel_per_us: fuel_per_frame / best_round_ns * 1_000.0,
         output_bytes: recording.outputs.iter().map(Vec::len).sum(),
     })
+}
+
+/// Memory per room of each recording. The rooms play from the start to where every car is under way, and all are kept until the last is
+/// measured: what one gave back, the next would take without asking the system.
+fn memories(module: &Module, recordings: &[Recording], rooms_max: u32) -> Result<Vec<Option<Memory>>, BenchError> {
+    let count = MEMORY_ROOMS.min(rooms_max / recordings.len().max(1) as u32).max(1);
+    let play = |room: &mut dyn Rules, recording: &Recording| {
+        recording.records.iter().take(recording.under_way.0).try_for_each(|record| room.tick(record).map(|_| ()))
+    };
+    let (mut wasm_kept, mut native_kept, mut memories) = (Vec::new(), Vec::new(), Vec::new());
+    for recording in recordings {
+        // The first room of a kind also takes what all will share.
+        for _ in 0..2 {
+            play(&mut module.instantiate(&recording.setup, "bench")?, recording)?;
+            play(&mut NativeRules::<DragRace>::new(&recording.setup)?, recording)?;
+        }
+        let before = system_kib();
+        for _ in 0..count {
+            let mut room = module.instantiate(&recording.setup, "bench")?;
+            play(&mut room, recording)?;
+            wasm_kept.push(room);
+        }
+        let with_wasm = system_kib();
+        for _ in 0..count {
+            let mut room = NativeRules::<DragRace>::new(&recording.setup)?;
+            play(&mut room, recording)?;
+            native_kept.push(room);
+        }
+        let with_native = system_kib();
+        memories.push(match (before, with_wasm, with_native) {
+            (Some(before), Some(wasm), Some(native)) => Some(Memory {
+                wasm_kib: wasm.saturating_sub(before) as f64 / f64::from(count),
+                native_kib: native.saturating_sub(wasm) as f64 / f64::from(count),
+            }),
+            _ => None,
+        });
+    }
+    Ok(memories)
 }
 
 fn rooms<R>(count: u32, begin: impl Fn() -> Result<R, InstantiateError>) -> Result<Vec<R>, InstantiateError> {
