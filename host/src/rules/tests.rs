@@ -594,7 +594,6 @@ fn an_endless_tick_is_stopped_by_fuel_at_the_same_instruction_every_time() {
 #[test]
 fn work_that_one_instruction_does_is_paid_by_its_amount() {
     for code in [
-        // 4 MiB at a time.
         "(loop (memory.fill (i32.const 0) (i32.const 0) (i32.const 65536)) (br 0)) (i64.const 0)",
         "(loop (memory.copy (i32.const 0) (i32.const 1) (i32.const 65535)) (br 0)) (i64.const 0)",
         "(loop (drop (memory.grow (i32.const 100000))) (br 0)) (i64.const 0)",
