@@ -129,9 +129,9 @@ async fn run(
     let (sights, mut seen) = mpsc::channel(SIGHTS_QUEUED_MAX);
     let mut playing = JoinSet::new();
     let mut sights = Some(sights);
-    for bot in bots.iter().cloned() {
+    for bot in bots {
         // One pair of eyes is enough: every player sees every lane.
-        let (api, room, sights) = (api.clone(), room.clone(), sights.take());
+        let (api, room, bot, sights) = (api.clone(), room.clone(), bot.clone(), sights.take());
         playing.spawn(async move { bots::play(&api, &room, &bot, sights).await });
     }
     let mut view = View::new(bots, std::io::stdout().is_terminal(), json);
