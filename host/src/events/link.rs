@@ -214,11 +214,18 @@ impl Link {
         {
             task.abort();
         }
+        self.handle.gate().connected = false;
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
+        {
+            // Whoever still holds a handle must not wait for a task that is gone.
+            let mut gate = self.handle.gate();
+            gate.closing = true;
+            gate.connected = false;
+        }
         if let Some(task) = self.task.take() {
             task.abort();
         }
@@ -249,7 +256,7 @@ impl Driver {
                     let epoch = {
                         let mut gate = self.handle.gate();
                         gate.epoch += 1;
-                        gate.connected = true;
+                        gate.connected = !gate.closing;
                         gate.epoch
                     };
                     tracing::debug!(link = self.name, epoch, "connected to the broker");

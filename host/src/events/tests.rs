@@ -575,7 +575,8 @@ async fn a_foreign_client_cannot_publish() {
     }
 
     // A will would be published past the rules, a client id of ours would end our session, a name must be ours.
-    let refused: [(&str, fn(&mut MqttOptions)); 4] = [
+    type Change = fn(&mut MqttOptions);
+    let refused: [(&str, Change); 4] = [
         ("will", |options| {
             let topic = topics::status("pit");
             options.set_last_will(rumqttc::LastWill::new(topic, "{}", QoS::AtLeastOnce, true));
