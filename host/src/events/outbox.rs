@@ -5,7 +5,7 @@
 //! Policy when the manager stays away and the outbox fills: nothing accepted is ever deleted before its receipt. New
 //! events are refused, by class: those of the rules (`rules.*`) from half of each bound on, those of the host (the
 //! record of rooms and players) at the full bound. Refusals are counted, logged once a while, and returned by
-//! [`Outbox::push`]; nothing ever waits.
+//! [`super::EventSink::emit`]; nothing ever waits.
 //!
 //! With SQLite's `synchronous = NORMAL` the death of the process loses nothing that was written; a power cut may roll
 //! back the last commits. Sequences of an origin could then be used twice, so every start is a new origin.

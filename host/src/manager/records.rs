@@ -1,5 +1,5 @@
 //! The records: the SQLite file, its layout and its migrations, and the handle that reads it. Writing is the business
-//! of [`super::recorder`] and [`super::derive`].
+//! of `recorder` and `derive`.
 //!
 //! Migrations are an ordered list of SQL texts, counted by `PRAGMA user_version`: the next migration is a new entry
 //! at the end, and none is ever changed. That is all a crate for it would do here, in a dozen lines. A file of a newer
