@@ -166,9 +166,12 @@ pub struct RoomFinished {
     pub frames: u64,
     /// One entry per player.
     pub results: Vec<PlayerResult>,
-    /// Counters of the input cache: an object from the counter's name to its value.
+    /// What the room counted: an object from the counter's name to its value.
     #[serde(default)]
-    pub inputs: Value,
+    pub counters: Value,
+    /// What became of each player and of its inputs.
+    #[serde(default)]
+    pub players: Value,
 }
 
 /// The room ended without a result.

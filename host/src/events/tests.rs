@@ -232,7 +232,8 @@ async fn a_race_becomes_rows() {
                 },
                 PlayerResult { player: 0, place: Some(1), outcome: "won".to_owned(), data: json!({"et_s": 14.2}) },
             ],
-            inputs: json!({"late": 3}),
+            counters: json!({"ticks": 3}),
+            players: json!([{"inputs": {"late": 3}}]),
         }
         .event(None, None, now()),
     ));
@@ -256,7 +257,7 @@ async fn a_race_becomes_rows() {
     assert!(room.summary.closed_at.is_some());
     assert_eq!(room.seed.as_deref(), Some("18446744073709551615"));
     assert_eq!(room.options, json!({"tree": "pro"}));
-    assert_eq!(room.inputs, json!({"late": 3}));
+    assert_eq!(room.counters, json!({"room": {"ticks": 3}, "players": [{"inputs": {"late": 3}}]}));
     let names: Vec<&str> = room.players.iter().map(|player| player.name.as_str()).collect();
     assert_eq!(names, ["Ann", "Bob"]);
     assert_eq!(room.players[0].left_reason.as_deref(), Some("done"));
@@ -719,7 +720,8 @@ async fn lists_of_rooms_come_in_pages_and_by_state() {
         }
         match number % 5 {
             2 => {
-                let finished = RoomFinished { frames: 1, results: Vec::new(), inputs: Value::Null };
+                let finished =
+                    RoomFinished { frames: 1, results: Vec::new(), counters: Value::Null, players: Value::Null };
                 sink.emit(finished.event(Some("m"), room, now)).unwrap();
             }
             3 => {

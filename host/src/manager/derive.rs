@@ -4,7 +4,7 @@
 
 use rusqlite::{Connection, ErrorCode, params};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::events::CloudEvent;
 use crate::events::cloudevent::rfc3339;
@@ -57,6 +57,13 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
                 "UPDATE hosts SET version = ?2, listen = ?3, started_at = ?4
                  WHERE host = ?1 AND (started_at IS NULL OR started_at <= ?4)",
                 params![event.host, data.version, text(&data.listen), time],
+            )?;
+            // What a host that was killed did not come to say. If an event of that start is still on its way, it has the last word.
+            run(
+                connection,
+                "UPDATE rooms SET outcome = 'aborted', reason = 'host_lost', ended_at = ?2
+                 WHERE host = ?1 AND outcome IS NULL AND opened_at < ?2",
+                params![event.host, time],
             )?;
         }
         HostStopping::KIND => {
@@ -166,8 +173,8 @@ fn finished(connection: &Connection, event: &CloudEvent, data: &RoomFinished, ti
     let room = room(connection, event)?;
     run(
         connection,
-        "UPDATE rooms SET outcome = 'finished', frames = ?2, inputs = ?3, ended_at = ?4 WHERE room = ?1",
-        params![room, signed(data.frames)?, text(&data.inputs), time],
+        "UPDATE rooms SET outcome = 'finished', reason = NULL, frames = ?2, counters = ?3, ended_at = ?4 WHERE room = ?1",
+        params![room, signed(data.frames)?, text(&json!({ "room": data.counters, "players": data.players })), time],
     )?;
     for result in &data.results {
         run(

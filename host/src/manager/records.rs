@@ -89,7 +89,7 @@ CREATE TABLE rooms (
     outcome TEXT CHECK (outcome IN ('finished', 'aborted')),
     reason TEXT,
     frames INTEGER,
-    inputs TEXT,
+    counters TEXT,
     closed_at TEXT
 );
 CREATE TABLE players (
@@ -285,8 +285,8 @@ pub struct RoomRecord {
     pub seed: Option<String>,
     /// Options given to the rules.
     pub options: Value,
-    /// Counters of the input cache.
-    pub inputs: Value,
+    /// What the room (`room`) and its input cache for each player (`players`) counted.
+    pub counters: Value,
     /// Its players, by slot.
     pub players: Vec<PlayerRecord>,
     /// Its results, by place: the time slips of a race.
@@ -451,14 +451,14 @@ impl Records {
             let connection = connection.unchecked_transaction()?;
             let found = connection
                 .prepare_cached(&format!(
-                    "SELECT {ROOM_COLUMNS}, r.seed, r.options, r.inputs FROM rooms AS r WHERE r.room = ?1"
+                    "SELECT {ROOM_COLUMNS}, r.seed, r.options, r.counters FROM rooms AS r WHERE r.room = ?1"
                 ))?
                 .query_row([room], |row| {
                     Ok(RoomRecord {
                         summary: summary(row)?,
                         seed: row.get("seed")?,
                         options: json(row, "options")?,
-                        inputs: json(row, "inputs")?,
+                        counters: json(row, "counters")?,
                         players: Vec::new(),
                         results: Vec::new(),
                         events: Vec::new(),

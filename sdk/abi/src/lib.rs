@@ -7,9 +7,10 @@
 //! # The module
 //!
 //! A rules module is one core WebAssembly module (MVP plus bulk memory, sign extension, saturating float
-//! conversion, multi-value, reference types and fixed-width SIMD; no threads, no relaxed SIMD, no 64-bit memory, no GC, no WASI).
+//! conversion, multi-value, function references in tables and fixed-width SIMD; no threads, no relaxed SIMD, no 64-bit memory, no GC, no WASI).
 //! It has one linear memory and is called from one thread, one call at a time. The host creates one instance per room.
-//! It may use at most [`MEMORY_BYTES_MAX`] of memory, and at most [`TABLE_ELEMENTS_MAX`] table elements.
+//! It may use at most [`MEMORY_BYTES_MAX`] of memory, and at most one table, of function references, with at most [`TABLE_ELEMENTS_MAX`]
+//! elements.
 //!
 //! ## Exports
 //!
