@@ -50,7 +50,8 @@ impl View {
             "aborted" => format!("aborted: {}", data.get("reason").and_then(|r| r.as_str()).unwrap_or("?")),
             name => name.replace('_', " "),
         };
-        if self.live {
+        // Before the first picture (cutscene, countdown) a live view has nothing but these lines to show.
+        if self.drawn_lines > 0 {
             self.headline = text;
             return Ok(());
         }

@@ -115,8 +115,39 @@ impl OutputWriter {
         player: Option<u16>,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.push_with(if player.is_some() { SNAPSHOT } else { SHARED_SNAPSHOT }, "", player.unwrap_or(0), write)
+    }
+
+    /// Appends an event, public or internal, whose JSON text `write` puts at the end of the buffer it gets.
+    ///
+    /// # Errors
+    /// Those of `write`; the item is then taken back.
+    pub fn push_event_with<E>(
+        &mut self,
+        public: bool,
+        name: &str,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.push_with(if public { PUBLIC_EVENT } else { INTERNAL_EVENT }, name, 0, write)
+    }
+
+    /// Appends the results, whose JSON text `write` puts at the end of the buffer it gets.
+    ///
+    /// # Errors
+    /// Those of `write`; the item is then taken back.
+    pub fn push_results_with<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        self.push_with(RESULTS, "", 0, write)
+    }
+
+    fn push_with<E>(
+        &mut self,
+        kind: u8,
+        name: &str,
+        player: u16,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let start = self.bytes.len();
-        self.header(if player.is_some() { SNAPSHOT } else { SHARED_SNAPSHOT }, "", player.unwrap_or(0), 0);
+        self.header(kind, name, player, 0);
         let data = self.bytes.len();
         if let Err(error) = write(&mut self.bytes) {
             self.bytes.truncate(start);
@@ -288,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_written_in_place_is_the_same_as_one_pushed() {
+    fn an_item_written_in_place_is_the_same_as_one_pushed() {
         let mut writer = OutputWriter::default();
         writer.begin();
         writer
@@ -298,7 +329,20 @@ mod tests {
             })
             .unwrap();
         assert_eq!(writer.push_snapshot_with(None, |_| Err(7)), Err(7));
-        assert_eq!(writer.finish(), written(&[Item::Snapshot { player: 1, bytes: b"abc" }]));
+        let text = |out: &mut Vec<u8>| {
+            out.extend_from_slice(b"[1]");
+            Ok::<_, ()>(())
+        };
+        writer.push_event_with(true, "red", text).unwrap();
+        writer.push_event_with(false, "blue", text).unwrap();
+        writer.push_results_with(text).unwrap();
+        let expected = [
+            Item::Snapshot { player: 1, bytes: b"abc" },
+            Item::PublicEvent { name: "red", json: "[1]" },
+            Item::InternalEvent { name: "blue", json: "[1]" },
+            Item::Results("[1]"),
+        ];
+        assert_eq!(writer.finish(), written(&expected));
     }
 
     #[test]

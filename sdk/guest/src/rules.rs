@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use holeshot_abi::{InputStatus, Item, Manifest, OutputWriter, PlayerResult, Setup};
+use holeshot_abi::{InputStatus, Manifest, OutputWriter, PlayerResult, Setup};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -93,34 +93,31 @@ impl<'a, R: Rules> Output<'a, R> {
     /// An event for every player of the room, reliable and in order. `name`: words of `a-z 0-9 _` joined by single
     /// dots, beginning with a letter, 64 bytes at most. `data` becomes JSON.
     pub fn public_event(&mut self, name: &str, data: &impl Serialize) {
-        let json = json(data);
-        self.writer.push(Item::PublicEvent { name, json: &json });
+        written("an event's data", self.writer.push_event_with(true, name, |out| serde_json::to_writer(out, data)));
     }
 
     /// An event for the host's broker, where the manager and others subscribe.
     pub fn internal_event(&mut self, name: &str, data: &impl Serialize) {
-        let json = json(data);
-        self.writer.push(Item::InternalEvent { name, json: &json });
+        written("an event's data", self.writer.push_event_with(false, name, |out| serde_json::to_writer(out, data)));
     }
 
     /// Ends the game after this tick. Players may be left out. Once.
     pub fn finish<D: Serialize>(&mut self, results: &[PlayerResult<D>]) {
-        let json = json(&results);
-        self.writer.push(Item::Results(&json));
+        written("a result", self.writer.push_results_with(|out| serde_json::to_writer(out, results)));
         *self.finished = true;
     }
 
     fn write_snapshot(&mut self, player: Option<u16>, snapshot: &R::Snapshot) {
-        let written = self.writer.push_snapshot_with(player, |out| crate::canonical::to_postcard(snapshot, out));
-        if let Err(error) = written {
-            panic!("the snapshot cannot be serialised: {error}");
-        }
+        written(
+            "the snapshot",
+            self.writer.push_snapshot_with(player, |out| crate::canonical::to_postcard(snapshot, out)),
+        );
     }
 }
 
-fn json(data: &impl Serialize) -> String {
-    match serde_json::to_string(data) {
-        Ok(json) => json,
-        Err(error) => panic!("an event's data or a result cannot be serialised as JSON: {error}"),
+/// What cannot be serialised is a mistake in the rules, which their author must hear of: the panic names it in the host's log.
+fn written<E: core::fmt::Display>(what: &str, result: Result<(), E>) {
+    if let Err(error) = result {
+        panic!("{what} cannot be serialised: {error}");
     }
 }
