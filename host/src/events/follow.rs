@@ -50,7 +50,8 @@ impl Follower {
     pub fn start(access: BrokerAccess) -> Self {
         let (sender, followed) = mpsc::channel(EVENTS_QUEUED_MAX);
         let config = LinkConfig {
-            client_id: format!("holeshot-events-{}", uuid::Uuid::now_v7().simple()),
+            // Not `holeshot-…`: the embedded broker keeps those names for the host itself.
+            client_id: format!("follower-{}", uuid::Uuid::now_v7().simple()),
             access,
             keep_session: false,
             manual_acks: false,

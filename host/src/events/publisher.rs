@@ -106,7 +106,7 @@ struct Flow {
     probe: Option<u16>,
     rewind: Rewind,
     rewound: Option<Instant>,
-    /// Last acknowledgement, receipt or rewind.
+    /// Last acknowledgement, receipt or rewind, or the first event sent while none was unacknowledged.
     active: Instant,
     stall: Duration,
     published: u64,
@@ -224,7 +224,11 @@ impl Flow {
         })
     }
 
-    fn sent(&mut self, position: i64) {
+    fn sent(&mut self, position: i64, now: Instant) {
+        // The wait for an acknowledgement begins here, however long nothing was sent before.
+        if self.in_flight == 0 {
+            self.active = now;
+        }
         self.in_flight += 1;
         self.cursor = position;
         if let Some(probe) = &mut self.probe {
@@ -552,7 +556,7 @@ impl Sender {
                 return;
             };
             match self.link.publish(Some(epoch), &row.topic, row.payload, true, false) {
-                Ok(()) => flow.sent(row.position),
+                Ok(()) => flow.sent(row.position, Instant::now()),
                 Err(refused) => {
                     // The link's task is about to say that the connection is lost; everything is sent again then.
                     tracing::debug!(?refused, "an event was not taken for sending");
@@ -599,7 +603,7 @@ mod tests {
         let Step::Send { epoch: 1, room, cursor: 0 } = flow.step(t, 500, 500) else { panic!() };
         assert_eq!(room, WINDOW);
         for position in 1..=i64::from(WINDOW) {
-            flow.sent(position);
+            flow.sent(position, t);
         }
         assert!(matches!(flow.step(t, 500, 500), Step::Wait(_)));
         flow.acknowledged(t);
@@ -621,7 +625,7 @@ mod tests {
         assert!(matches!(flow.step(at(t, 999), 300, 300), Step::Wait(_)));
         assert_eq!(flow.step(at(t, 1000), 300, 300), Step::Rewind);
         for position in 1..=100 {
-            flow.sent(position);
+            flow.sent(position, at(t, 1000));
         }
         for _ in 0..100 {
             flow.acknowledged(at(t, 1000));
@@ -654,8 +658,19 @@ mod tests {
         let mut flow = Flow::new(t);
         flow.connected(1, t);
         flow.step(t, 1, 1);
-        flow.sent(1);
+        flow.sent(1, t);
         assert!(matches!(flow.step(at(t, 14_999), 1, 1), Step::Wait(_)));
         assert_eq!(flow.step(at(t, 15_000), 1, 1), Step::Kick);
+    }
+    #[test]
+    fn silence_before_an_event_is_no_fault_of_the_broker() {
+        let t = Instant::now();
+        let mut flow = Flow::new(t);
+        flow.connected(1, t);
+        flow.step(t, 0, 0);
+        assert!(matches!(flow.step(at(t, 60_000), 1, 1), Step::Send { .. }));
+        flow.sent(1, at(t, 60_000));
+        assert!(matches!(flow.step(at(t, 60_001), 1, 1), Step::Wait(_)));
+        assert_eq!(flow.step(at(t, 75_000), 1, 1), Step::Kick);
     }
 }
