@@ -1,0 +1,31 @@
+//! End-to-end tests: a whole host with real sockets, the real broker, a real SQLite file and real wasm modules, seen from outside.
+//!
+//! | file | what it covers |
+//! | --- | --- |
+//! | `race.rs` | a drag race from ticket to time slip, over datagrams and over the WebSocket alone, and the same results in every place that tells them |
+//! | `lifecycle.rs` | who comes late, leaves, is lost, returns; what each wait of a room leads to; a stop of the host in mid-game |
+//! | `doors.rs` | every HTTP route and its description; malformed and hostile requests, tickets, messages and datagrams |
+//! | `modules.rs` | rules that nobody here wrote in Rust, rules that trap, spin, grow, lie and chatter, and files that are no rules |
+//! | `determinism.rs` | one journal of inputs through native rules and through wasm, byte by byte |
+//! | `mqtt.rs` | the events as a foreign MQTT client sees them |
+//! | `command.rs` | the command as a process: signals, exit codes, settings, output |
+//!
+//! What these tests do not cover, and where that is covered: loss, reordering and delay of datagrams (`host/room/tests`, on a
+//! simulated network with a seed); each rule of the room's clock to the microsecond (there, too); each field of each
+//! message (`sdk/wire`); each broken module (`host/src/rules/tests.rs`); the physics (`game-logic/drag-race/tests`). Not
+//! covered anywhere yet: a network between two machines, a full disk, other systems than Linux.
+//!
+//! Every test runs in [`harness::run`]: it has a deadline, and it fails if a thread of the host panicked or the host logged an
+//! error that the test had not announced.
+
+mod harness;
+mod modules_made;
+mod peer;
+
+mod command;
+mod determinism;
+mod doors;
+mod lifecycle;
+mod modules;
+mod mqtt;
+mod race;
