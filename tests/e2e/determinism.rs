@@ -31,10 +31,7 @@ impl Dice {
 fn setup(lanes: usize, seed: u64) -> Setup {
     let cars = drag_race::cars();
     let car = |lane: usize| cars[(lane + (seed % 1_000) as usize) % cars.len()].id;
-    let player = |lane| PlayerSetup {
-        name: format!("driver {lane}"),
-        data: format!("{{\"car\":\"{}\"}}", car(lane)),
-    };
+    let player = |lane| PlayerSetup { name: format!("driver {lane}"), data: format!("{{\"car\":\"{}\"}}", car(lane)) };
     Setup {
         seed,
         tick_hz: DragRace::manifest().tick_hz,
@@ -105,7 +102,11 @@ fn compare(lanes: usize, seed: u64) -> String {
         }
     }
     let hash = ModuleHash::of(&everything).to_string();
-    println!("{lanes} lanes, seed {seed}: {} frames, {saved} states, {} bytes, {hash}", records.len(), everything.len());
+    println!(
+        "{lanes} lanes, seed {seed}: {} frames, {saved} states, {} bytes, {hash}",
+        records.len(),
+        everything.len()
+    );
     assert!(records.len() > 800, "{} frames are no race", records.len());
     hash
 }

@@ -89,9 +89,8 @@ fn unannounced() -> String {
         let _ = writeln!(text, "a thread of the host panicked: {panic}");
     }
     for line in seen.lines.iter().filter(|line| line.level == tracing::Level::ERROR) {
-        let is_announced = |(room, words): &(String, String)| {
-            line.room.as_deref() == Some(room) && line.text.contains(words.as_str())
-        };
+        let is_announced =
+            |(room, words): &(String, String)| line.room.as_deref() == Some(room) && line.text.contains(words.as_str());
         if !seen.announced.iter().any(is_announced) {
             let _ = writeln!(text, "the host logged an error: {}: {} (room {:?})", line.target, line.text, line.room);
         }
@@ -400,8 +399,7 @@ pub(crate) fn open_records(path: &Path) -> Connection {
 /// Kinds of a room's events in the order in which they happened.
 pub(crate) fn kinds(path: &Path, room: &str) -> Vec<String> {
     let connection = open_records(path);
-    let mut select =
-        connection.prepare("SELECT kind FROM events WHERE room = ?1 ORDER BY origin, sequence").unwrap();
+    let mut select = connection.prepare("SELECT kind FROM events WHERE room = ?1 ORDER BY origin, sequence").unwrap();
     select.query_map([room], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
@@ -410,10 +408,13 @@ pub(crate) fn kinds(path: &Path, room: &str) -> Vec<String> {
 pub(crate) fn unheard(path: &Path) -> String {
     let connection = open_records(path);
     let mut text = String::new();
-    let mut select =
-        connection.prepare("SELECT origin, COUNT(*), MIN(sequence), MAX(sequence) FROM events GROUP BY origin").unwrap();
+    let mut select = connection
+        .prepare("SELECT origin, COUNT(*), MIN(sequence), MAX(sequence) FROM events GROUP BY origin")
+        .unwrap();
     let rows = select
-        .query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?)))
+        .query_map([], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
+        })
         .unwrap();
     for row in rows {
         let (origin, count, first, last) = row.unwrap();

@@ -288,7 +288,10 @@ fn the_client_library_comes_back_by_itself_with_new_keys() {
         assert_eq!(ada.stats().reconnects, 1);
         ada.leave().await.unwrap();
         let record = host.ended(&room).await;
-        assert_eq!((&record["players"][0]["left_reason"], &record["reason"]), (&json!("quit"), &json!("everyone_left")));
+        assert_eq!(
+            (&record["players"][0]["left_reason"], &record["reason"]),
+            (&json!("quit"), &json!("everyone_left"))
+        );
         host.stop().await;
     });
 }

@@ -142,26 +142,27 @@ fn rules_that_fail_end_their_own_room_and_no_other() {
         let (eva, finn) = (bot("Eva", 5), bot("Finn", 6));
         let players = [&eva, &finn].map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } }));
         let race = api.create_room(&players, &Value::Null, Some(5)).await.unwrap();
-        let (of_eva, of_finn, ()) = tokio::join!(bots::play(&api, &race, &eva, None), bots::play(&api, &race, &finn, None), async {
-            host.wait_phase(&race, "running").await;
-            for (tally, kind, words, frame) in &broken {
-                ends_its_own_room(&host, tally, kind, words, *frame).await;
-            }
-            // Rules that are only greedy or talkative get less than they ask for, and go on.
-            for tally in [&greedy, &chatty] {
-                let room = host.open(&tally.name, &["Ada"]).await;
-                let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
-                ada.ready().await;
-                assert_eq!(ada.event("finished").await.data["frames"], 25, "{}", tally.name);
-                let lines = lines_of(&room);
-                // 32 lines of 100 in each of 25 ticks, and one that says so.
-                assert!(lines.len() <= 25 * 33 + 1, "{} lines", lines.len());
-                if tally.name == "chatty" {
-                    assert!(lines.iter().any(|(_, line)| line.contains("the rest is dropped")));
+        let (of_eva, of_finn, ()) =
+            tokio::join!(bots::play(&api, &race, &eva, None), bots::play(&api, &race, &finn, None), async {
+                host.wait_phase(&race, "running").await;
+                for (tally, kind, words, frame) in &broken {
+                    ends_its_own_room(&host, tally, kind, words, *frame).await;
                 }
-            }
-            serves_a_game(&host).await;
-        });
+                // Rules that are only greedy or talkative get less than they ask for, and go on.
+                for tally in [&greedy, &chatty] {
+                    let room = host.open(&tally.name, &["Ada"]).await;
+                    let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
+                    ada.ready().await;
+                    assert_eq!(ada.event("finished").await.data["frames"], 25, "{}", tally.name);
+                    let lines = lines_of(&room);
+                    // 32 lines of 100 in each of 25 ticks, and one that says so.
+                    assert!(lines.len() <= 25 * 33 + 1, "{} lines", lines.len());
+                    if tally.name == "chatty" {
+                        assert!(lines.iter().any(|(_, line)| line.contains("the rest is dropped")));
+                    }
+                }
+                serves_a_game(&host).await;
+            });
         for report in [of_eva.unwrap(), of_finn.unwrap()] {
             assert_eq!(report.ending, "finished", "{report:?}");
             let results = report.outcome["results"].as_array().unwrap();

@@ -58,7 +58,11 @@ impl Tally {
             self.name, self.players_min, self.manifest
         );
         assert!(MANIFEST_AT + manifest.len() <= AFTER_MANIFEST_AT, "{} bytes", manifest.len());
-        let text = replaced(TALLY, &between(TALLY, "\"{\\\"name\\\"", "}\")"), &format!("\"{}\")", manifest.replace('"', "\\\"")));
+        let text = replaced(
+            TALLY,
+            &between(TALLY, "\"{\\\"name\\\"", "}\")"),
+            &format!("\"{}\")", manifest.replace('"', "\\\"")),
+        );
         let text = replaced(
             &text,
             "(call $span (i32.const 16) (i32.const 122))",

@@ -218,7 +218,12 @@ impl Peer {
 
     fn told(&self) -> String {
         let events: Vec<_> = self.events.iter().map(|e| format!("{}:{} {}", e.seq, e.name, e.data)).collect();
-        format!("{} snapshots, last {:?}; {}", self.snapshot_frames.len(), self.snapshot_frames.last(), events.join(", "))
+        format!(
+            "{} snapshots, last {:?}; {}",
+            self.snapshot_frames.len(),
+            self.snapshot_frames.last(),
+            events.join(", ")
+        )
     }
 }
 
@@ -346,7 +351,8 @@ pub(crate) async fn serves_a_game(host: &Host) {
     ada.input(12, &[7]).await;
     ben.input(13, &[8]).await;
     let finished = ada.event("finished").await;
-    let tallies: Vec<&Value> = finished.data["results"].as_array().unwrap().iter().map(|result| &result["data"]).collect();
+    let tallies: Vec<&Value> =
+        finished.data["results"].as_array().unwrap().iter().map(|result| &result["data"]).collect();
     assert_eq!(tallies, [&Value::from(7), &Value::from(8)], "{}", finished.data);
     assert_eq!(ben.event("finished").await.data, finished.data);
 }

@@ -103,7 +103,8 @@ fn check_events(events: &[Event]) {
             "time_slip",
         ];
         // A driver may jump the light; then the lamp is red and the run goes on.
-        let fair: Vec<&str> = of_lane.iter().map(|name| if *name == "red_light" { "launched" } else { *name }).collect();
+        let fair: Vec<&str> =
+            of_lane.iter().map(|name| if *name == "red_light" { "launched" } else { *name }).collect();
         assert_eq!(fair, expected, "lane {lane}");
     }
     let at = |name: &str| names.iter().position(|n| *n == name).unwrap_or_else(|| panic!("no {name} in {names:?}"));
@@ -209,8 +210,7 @@ async fn a_race(carriers: [Carrier; 2], seed: u64) {
     }
     // The same on disk, and each event of the room once.
     assert_eq!(by_player(&results_in_sqlite(&host.records(), &room)), results);
-    let expected =
-        ["room.opened", "player.joined", "player.joined", "room.started", "room.finished", "room.closed"];
+    let expected = ["room.opened", "player.joined", "player.joined", "room.started", "room.finished", "room.closed"];
     assert_eq!(kinds(&host.records(), &room), expected);
     assert_eq!(internal.iter().map(|event| event["kind"].as_str().unwrap()).collect::<Vec<_>>(), expected);
     host.stop().await;

@@ -126,13 +126,12 @@ impl DragRace {
                 ),
                 Happened::Decided => out.public_event(name, &decided(&self.race.results())),
                 _ => {
-                    let lanes: Vec<LaneEvent> = happened
-                        .iter()
-                        .filter(|(_, other)| other == kind)
-                        .map(|(lane, _)| self.lane_event(*lane, kind))
-                        .collect();
-                    for lanes in lanes.chunks(LANES_PER_EVENT_MAX) {
-                        out.public_event(name, &LanesEvent { lanes });
+                    // An event's worth at a time: what all lanes would take here, the room's memory would keep.
+                    let mut lanes = happened.iter().filter(|(_, other)| other == kind).peekable();
+                    while lanes.peek().is_some() {
+                        let some = lanes.by_ref().take(LANES_PER_EVENT_MAX);
+                        let lanes: Vec<LaneEvent> = some.map(|(lane, _)| self.lane_event(*lane, kind)).collect();
+                        out.public_event(name, &LanesEvent { lanes: &lanes });
                     }
                 }
             }
@@ -194,14 +193,12 @@ impl Rules for DragRace {
 }
 
 fn decided(results: &[LaneResult]) -> Decided {
-    let mut winners = Vec::new();
     let mut decided = Decided { winners: Vec::new(), holeshot: false, margin_s: None };
     for result in results.iter().filter(|result| matches!(result.outcome.as_str(), "won" | "dead_heat")) {
-        winners.push(result.lane);
+        decided.winners.push(result.lane);
         decided.holeshot |= result.holeshot;
         decided.margin_s = result.margin_s;
     }
-    decided.winners = winners;
     decided
 }
 
