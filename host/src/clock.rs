@@ -7,19 +7,27 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     zero: Instant,
+    zero_unix_ms: u64,
 }
 
 impl Clock {
     /// A clock that starts now.
     #[must_use]
     pub fn start() -> Self {
-        Self { zero: Instant::now() }
+        Self { zero: Instant::now(), zero_unix_ms: unix_ms() }
     }
 
     /// Microseconds since the start.
     #[must_use]
     pub fn now_us(&self) -> u64 {
         u64::try_from(self.zero.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The wall time of a moment on this clock, in milliseconds since 1970. The same whenever it is asked: a later change of the
+    /// machine's time does not show.
+    #[must_use]
+    pub const fn unix_ms_at(&self, at_us: u64) -> u64 {
+        self.zero_unix_ms.saturating_add(at_us / 1_000)
     }
 
     /// Sleeps until `due_us` on this clock; returns at once if that is past.

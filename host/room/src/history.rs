@@ -9,6 +9,7 @@ struct Kept {
     seq: u64,
     name: Box<str>,
     frame: Option<u32>,
+    at_us: u64,
     json: Box<str>,
 }
 
@@ -18,7 +19,7 @@ impl Kept {
     }
 
     fn view(&self) -> PublicEvent<'_> {
-        PublicEvent { seq: self.seq, name: &self.name, frame: self.frame, json: &self.json }
+        PublicEvent { seq: self.seq, name: &self.name, frame: self.frame, at_us: self.at_us, json: &self.json }
     }
 }
 
@@ -38,9 +39,9 @@ impl History {
     }
 
     /// Numbers an event and keeps it, dropping the oldest as needed; the new one always stays.
-    pub(crate) fn push(&mut self, name: &str, frame: Option<u32>, json: &str) -> u64 {
+    pub(crate) fn push(&mut self, name: &str, frame: Option<u32>, at_us: u64, json: &str) -> u64 {
         self.last_seq += 1;
-        let event = Kept { seq: self.last_seq, name: name.into(), frame, json: json.into() };
+        let event = Kept { seq: self.last_seq, name: name.into(), frame, at_us, json: json.into() };
         self.bytes += event.bytes();
         while self.events.len() >= self.events_max.max(1) || self.bytes > self.bytes_max {
             let Some(oldest) = self.events.pop_front() else { break };
@@ -108,7 +109,7 @@ mod tests {
         let mut history = History::new(3, 1000);
         assert_eq!((history.after(0).missed(), history.after(0).len()), (0, 0));
         for n in 1..=5 {
-            assert_eq!(history.push("e", None, &n.to_string()), n);
+            assert_eq!(history.push("e", None, 0, &n.to_string()), n);
         }
         let seen = |seq| (history.after(seq).missed(), history.after(seq).map(|e| e.seq).collect::<Vec<_>>());
         assert_eq!(seen(0), (2, vec![3, 4, 5]));
@@ -123,16 +124,16 @@ mod tests {
     #[test]
     fn bytes_are_bounded_but_the_newest_always_stays() {
         let mut history = History::new(100, 10);
-        history.push("a", None, "1234");
-        history.push("b", None, "1234");
+        history.push("a", None, 0, "1234");
+        history.push("b", None, 0, "1234");
         assert_eq!(history.after(0).len(), 2, "ten bytes may stay");
-        history.push("b", None, "");
+        history.push("b", None, 0, "");
         assert_eq!(history.after(0).map(|e| e.seq).collect::<Vec<_>>(), [2, 3], "eleven may not");
-        history.push("c", Some(7), "12345678901234567890");
+        history.push("c", Some(7), 90, "12345678901234567890");
         let kept: Vec<_> = history.after(0).collect();
         assert_eq!(kept.len(), 1);
-        assert_eq!((kept[0].seq, kept[0].name, kept[0].frame), (4, "c", Some(7)));
-        history.push("d", None, "1");
+        assert_eq!((kept[0].seq, kept[0].name, kept[0].frame, kept[0].at_us), (4, "c", Some(7), 90));
+        history.push("d", None, 0, "1");
         assert_eq!(history.after(0).map(|e| e.seq).collect::<Vec<_>>(), [5]);
         assert_eq!(history.bytes, 2);
     }

@@ -185,6 +185,8 @@ pub struct PublicEvent<'a> {
     pub name: &'a str,
     /// The frame that brought it about, if one did.
     pub frame: Option<u32>,
+    /// When it left the room, in microseconds on the clock that the room was given. The same when it is told again.
+    pub at_us: u64,
     /// Its data, JSON text.
     pub json: &'a str,
 }

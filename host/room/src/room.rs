@@ -542,10 +542,10 @@ impl Room {
     // Telling.
 
     fn tell_public(&mut self, name: &str, frame: Option<u32>, json: &str, out: &mut dyn FnMut(Departure<'_>)) {
-        let seq = self.history.push(name, frame, json);
+        let seq = self.history.push(name, frame, self.now_us, json);
         self.counters.public_events = self.history.last_seq();
         self.counters.public_events_dropped = self.history.dropped();
-        out(Departure::PublicEvent(PublicEvent { seq, name, frame, json }));
+        out(Departure::PublicEvent(PublicEvent { seq, name, frame, at_us: self.now_us, json }));
     }
 
     fn tell_internal(&self, kind: &str, data: impl Serialize, out: &mut dyn FnMut(Departure<'_>)) {

@@ -371,7 +371,8 @@ impl Shard {
         let welcome = translate::welcome(id, player, slot, answer, self.udp_port, resumed);
         let mut greeted = self.sessions.send_text(id, welcome, &self.counters);
         if let Some(after) = after {
-            let events: Vec<_> = slot.room.events_after(after).map(|event| translate::event(&event)).collect();
+            let events: Vec<_> =
+                slot.room.events_after(after).map(|event| translate::event(&event, self.clock)).collect();
             for text in events {
                 greeted &= self.sessions.send_text(id, text, &self.counters);
             }
@@ -532,6 +533,7 @@ impl Shard {
             socket: &self.socket,
             sink: &self.sink,
             counters: &self.counters,
+            clock: self.clock,
             seal_buffer: &mut self.seal_buffer,
             lost: Vec::new(),
         };

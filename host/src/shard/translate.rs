@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::session::{SessionId, Sessions};
 use super::{RoomSlot, ShardCounters, count};
-use crate::clock::unix_ms;
+use crate::clock::Clock;
 use crate::events::{EventSink, InternalEvent};
 use crate::rooms::LiveRoom;
 
@@ -25,6 +25,7 @@ pub(super) struct Departures<'a> {
     pub(super) socket: &'a UdpSocket,
     pub(super) sink: &'a EventSink,
     pub(super) counters: &'a ShardCounters,
+    pub(super) clock: Clock,
     pub(super) seal_buffer: &'a mut Vec<u8>,
     /// Sessions that could not take a message that must not be lost: to be detached after the step.
     pub(super) lost: Vec<SessionId>,
@@ -38,7 +39,7 @@ impl Departures<'_> {
                 self.live.set_phase(phase);
             }
             Departure::PublicEvent(event) => {
-                let text = self::event(&event);
+                let text = self::event(&event, self.clock);
                 for at in 0..self.players.len() {
                     self.text(at, &text);
                 }
@@ -185,11 +186,12 @@ fn margin_ms(margin_us: i32) -> i16 {
 }
 
 /// A public event as a message. Its data goes through as the room has it, so the text is put together here.
-pub(super) fn event(event: &PublicEvent<'_>) -> Utf8Bytes {
-    let PublicEvent { seq, name, frame, json } = *event;
+pub(super) fn event(event: &PublicEvent<'_>, clock: Clock) -> Utf8Bytes {
+    let PublicEvent { seq, name, frame, at_us, json } = *event;
+    let time_ms = clock.unix_ms_at(at_us);
     let frame = frame.map(|frame| format!(",\"frame\":{frame}")).unwrap_or_default();
     // A name of an event has no character that JSON would escape.
-    format!("{{\"type\":\"event\",\"seq\":{seq},\"name\":\"{name}\"{frame},\"time_ms\":{},\"data\":{json}}}", unix_ms())
+    format!("{{\"type\":\"event\",\"seq\":{seq},\"name\":\"{name}\"{frame},\"time_ms\":{time_ms},\"data\":{json}}}")
         .into()
 }
 
@@ -247,15 +249,16 @@ mod tests {
 
     #[test]
     fn an_event_is_a_message_that_a_client_reads() {
-        let text =
-            event(&PublicEvent { seq: 7, name: "red_light", frame: Some(3), json: "{\"player\":1,\"a\":[1.5]}" });
+        let clock = Clock::start();
+        let json = "{\"player\":1,\"a\":[1.5]}";
+        let text = event(&PublicEvent { seq: 7, name: "red_light", frame: Some(3), at_us: 5_999, json }, clock);
         let Ok(HostMessage::Event { seq, name, frame, time_ms, data }) = HostMessage::decode(text.as_str()) else {
             panic!("not an event: {text}");
         };
         assert_eq!((seq, name.as_str(), frame), (7, "red_light", Some(3)));
-        assert!(time_ms.is_some());
+        assert_eq!(time_ms, Some(clock.unix_ms_at(0) + 5), "when it happened, not when it was written");
         assert_eq!(data, serde_json::json!({ "player": 1, "a": [1.5] }));
-        let text = event(&PublicEvent { seq: 1, name: "a", frame: None, json: "null" });
+        let text = event(&PublicEvent { seq: 1, name: "a", frame: None, at_us: 0, json: "null" }, clock);
         assert!(HostMessage::decode(text.as_str()).is_ok());
     }
 
