@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock::{Clock, unix_ms};
-use crate::events::{EventSink, InternalEvent};
+use crate::events::InternalEvent;
 use crate::identity::random;
 use crate::rules::{InstantiateError, Module};
 use crate::shard::{Command, OpenRoom, ShardHandle};
@@ -219,7 +219,6 @@ pub struct Rooms {
     limits: Limits,
     rooms_max: u32,
     clock: Clock,
-    sink: EventSink,
     stopping: AtomicBool,
 }
 
@@ -232,19 +231,9 @@ impl Rooms {
         limits: Limits,
         rooms_max: u32,
         clock: Clock,
-        sink: EventSink,
     ) -> Self {
         let modules = modules.into_iter().map(|module| (module.manifest().name.clone(), module)).collect();
-        Self {
-            modules,
-            shards,
-            live: Mutex::default(),
-            limits,
-            rooms_max,
-            clock,
-            sink,
-            stopping: AtomicBool::new(false),
-        }
+        Self { modules, shards, live: Mutex::default(), limits, rooms_max, clock, stopping: AtomicBool::new(false) }
     }
 
     /// Opens a room. Returns once its shard has been told; the shard takes it before anything that is sent to it later.
@@ -301,8 +290,9 @@ impl Rooms {
         };
         let opened = Room::open(config, self.clock.now_us());
         let room = opened.map_err(bad_setup).inspect_err(|_| self.forget(&id))?;
-        self.announce(&live, &setup);
-        let command = Command::Open(Box::new(OpenRoom { room, rules: Box::new(rules), live: Arc::clone(&live) }));
+        let open =
+            OpenRoom { room, rules: Box::new(rules), live: Arc::clone(&live), opened: opened_event(&live, &setup) };
+        let command = Command::Open(Box::new(open));
         let sent = match self.shards.get(live.shard) {
             Some(shard) => shard.send(command).await,
             None => false,
@@ -383,30 +373,27 @@ impl Rooms {
         live.insert(id.to_owned(), Arc::clone(&room));
         Ok(room)
     }
+}
 
-    fn announce(&self, live: &LiveRoom, setup: &Setup) {
-        let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
-        let players: Vec<_> = (0u16..)
-            .zip(&setup.players)
-            .map(|(player, p)| json!({ "player": player, "name": p.name, "data": parsed(&p.data) }))
-            .collect();
-        let data = json!({
-            "room": live.id,
-            "module": live.module,
-            "seed": setup.seed,
-            "options": parsed(&setup.options),
-            "players": players,
-        });
-        let event = InternalEvent {
-            kind: "room.opened".into(),
-            module: Some(live.module.name.clone()),
-            room: Some(live.id.clone()),
-            data,
-            time: SystemTime::now(),
-        };
-        if let Err(error) = self.sink.emit(event) {
-            tracing::error!(room = live.id, %error, "the event room.opened is lost");
-        }
+fn opened_event(live: &LiveRoom, setup: &Setup) -> InternalEvent {
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
+    let players: Vec<_> = (0u16..)
+        .zip(&setup.players)
+        .map(|(player, p)| json!({ "player": player, "name": p.name, "data": parsed(&p.data) }))
+        .collect();
+    let data = json!({
+        "room": live.id,
+        "module": live.module,
+        "seed": setup.seed,
+        "options": parsed(&setup.options),
+        "players": players,
+    });
+    InternalEvent {
+        kind: "room.opened".into(),
+        module: Some(live.module.name.clone()),
+        room: Some(live.id.clone()),
+        data,
+        time: SystemTime::now(),
     }
 }
 

@@ -124,8 +124,7 @@ impl Server {
 
         let layout = ShardLayout::new(config.shards);
         let shards = layout.handles.clone();
-        let rooms =
-            Arc::new(Rooms::new(modules, shards.clone(), limits(&config), config.rooms_max, clock, sink.clone()));
+        let rooms = Arc::new(Rooms::new(modules, shards.clone(), limits(&config), config.rooms_max, clock));
         let threads =
             layout.start(&udp_socket, clock, &rooms, &sink).context("cannot start the threads that step rooms")?;
 

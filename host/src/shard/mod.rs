@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use crate::clock::{Clock, wake_promptly};
-use crate::events::EventSink;
+use crate::events::{EventSink, InternalEvent};
 use crate::rooms::{LiveRoom, Rooms};
 pub use session::{OUTBOUND_QUEUED_MAX, SESSIONS_MAX, SessionId};
 use session::{Session, Sessions};
@@ -71,6 +71,9 @@ pub struct OpenRoom {
     pub rules: Box<dyn Rules + Send>,
     /// What the doors see of it.
     pub live: Arc<LiveRoom>,
+    /// The event `room.opened`. The shard emits it, as it does all later ones of the room: so it comes first, and never
+    /// for a room that no shard took.
+    pub opened: InternalEvent,
 }
 
 impl std::fmt::Debug for OpenRoom {
@@ -264,6 +267,12 @@ impl Shard {
             let due_us = self.due.peek().map_or(u64::MAX, |Reverse((due_us, _))| *due_us);
             self.clock.sleep_until(next_us.min(due_us));
         }
+        // What was sent while the last room ended: whoever sent it was told that it arrived. A room among it is opened and
+        // ended in order; a player among it gets the answer that the host is stopping.
+        self.inbox.close();
+        while let Some(command) = self.inbox.blocking_recv() {
+            self.obey(command);
+        }
         tracing::debug!(shard = self.index, "shard ends");
     }
 
@@ -294,7 +303,10 @@ impl Shard {
     }
 
     fn open(&mut self, open: OpenRoom) {
-        let OpenRoom { room, rules, live } = open;
+        let OpenRoom { room, rules, live, opened } = open;
+        if let Err(error) = self.sink.emit(opened) {
+            tracing::error!(room = live.id, %error, "the event room.opened is lost");
+        }
         let players = live.players.len();
         let slot = RoomSlot {
             room,
