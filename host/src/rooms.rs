@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{Clock, unix_ms};
 use crate::events::InternalEvent;
+use crate::events::outbox::DATA_MAX_BYTES;
 use crate::identity::random;
 use crate::rules::{InstantiateError, Module};
 use crate::shard::{Command, OpenRoom, ShardHandle};
@@ -241,6 +242,14 @@ impl Rooms {
     /// # Errors
     /// See [`CreateError`].
     pub async fn create(self: &Arc<Self>, request: CreateRoom) -> Result<CreatedRoom, CreateError> {
+        let rooms = Arc::clone(self);
+        // On a task of its own: a client that hangs up ends the task of its request wherever that waits, and a place that was
+        // reserved by then would be taken for ever.
+        let opening = tokio::spawn(async move { rooms.open(request).await });
+        opening.await.unwrap_or_else(|error| Err(CreateError::Internal { reason: error.to_string() }))
+    }
+
+    async fn open(&self, request: CreateRoom) -> Result<CreatedRoom, CreateError> {
         let name = request.module.as_deref().unwrap_or(DEFAULT_MODULE);
         let module = self.modules.get(name).cloned().ok_or_else(|| CreateError::UnknownModule {
             name: name.to_owned(),
@@ -270,6 +279,8 @@ impl Rooms {
             problem: error.to_string(),
         };
         Room::open(config.clone(), 0).map_err(bad_setup)?;
+
+        check_recordable(&setup)?;
 
         let live = self.reserve(&id, &module, &setup)?;
         let begun = {
@@ -405,6 +416,24 @@ fn create_error(module: &str, error: InstantiateError) -> CreateError {
     }
 }
 
+/// Bytes that `room.opened` has besides the setup: ids, names of fields, the module; and those of each player.
+const OPENED_BYTES: usize = 1 << 10;
+const OPENED_BYTES_PER_PLAYER: usize = 64;
+
+/// Refuses a setup that no event could carry: the record of the room would begin with a hole.
+fn check_recordable(setup: &Setup) -> Result<(), CreateError> {
+    // Names may need an escape for each character; the rest is JSON already.
+    let players: usize = setup.players.iter().map(|p| OPENED_BYTES_PER_PLAYER + 2 * p.name.len() + p.data.len()).sum();
+    let bytes = OPENED_BYTES + setup.options.len() + players;
+    if bytes <= DATA_MAX_BYTES {
+        return Ok(());
+    }
+    let problem = format!(
+        "and `options` have {bytes} bytes of JSON together; accepted: up to {DATA_MAX_BYTES}, what one event carries"
+    );
+    Err(CreateError::BadRequest { field: "players".into(), problem })
+}
+
 fn json_text(field: &str, value: Option<&Value>, bytes_max: usize) -> Result<String, CreateError> {
     let text = match value {
         None | Some(Value::Null) => String::new(),
@@ -462,6 +491,40 @@ mod tests {
         }
         assert!(named(&[&"x".repeat(65)]).is_err());
         assert_eq!(named(&["Ada", "Ben"]).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_setup_is_refused_exactly_if_its_event_might_be_too_large() {
+        let setup = |bytes: usize| Setup {
+            seed: u64::MAX,
+            tick_hz: 50,
+            options: format!("\"{}\"", "o".repeat(bytes)),
+            // The longest name in JSON.
+            players: vec![PlayerSetup { name: "\"".repeat(PLAYER_NAME_BYTES_MAX), data: "[]".into() }; 64],
+        };
+        let module = ModuleName { name: "n".repeat(64), version: "1".repeat(64), hash: "f".repeat(64) };
+        let live = |setup: &Setup| LiveRoom {
+            id: "0".repeat(32),
+            shard: 0,
+            module: module.clone(),
+            players: (0..).zip(&setup.players).map(|(player, p)| RoomPlayer { player, name: p.name.clone() }).collect(),
+            opened_ms: 0,
+            phase: AtomicU8::new(0),
+            frame: AtomicU32::new(0),
+        };
+        let mut accepted = 0;
+        for bytes in (0..DATA_MAX_BYTES).step_by(997) {
+            let setup = setup(bytes);
+            match check_recordable(&setup) {
+                Ok(()) => {
+                    accepted += 1;
+                    let data = opened_event(&live(&setup), &setup).data.to_string();
+                    assert!(data.len() <= DATA_MAX_BYTES, "{} bytes of options make {} bytes", bytes, data.len());
+                }
+                Err(error) => assert!(error.to_string().contains("`players` and `options` have"), "{error}"),
+            }
+        }
+        assert!((1..=DATA_MAX_BYTES / 997).contains(&accepted), "{accepted}");
     }
 
     #[test]

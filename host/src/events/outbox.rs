@@ -30,8 +30,9 @@ pub const FILE: &str = "outbox.sqlite3";
 /// File whose lock says that a host uses the data directory.
 const LOCK_FILE: &str = "outbox.lock";
 
-/// Largest data of one event, in bytes of JSON. Time slips have a few hundred; rmqtt and rumqttc take 256 KiB.
-pub const DATA_MAX_BYTES: usize = 64 * 1024;
+/// Largest data of one event, in bytes of JSON. The largest is `room.finished`: 48 KiB of results and the counters of 64
+/// players, half a KiB each. Time slips have a few hundred; rmqtt and rumqttc take 256 KiB.
+pub const DATA_MAX_BYTES: usize = 128 * 1024;
 
 /// Events that wait for the writer. One commit takes up to 13 ms at a checkpoint: at 100,000 events a second that is
 /// 1,300; the rest is for a slow disk.
