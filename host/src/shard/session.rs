@@ -1,5 +1,6 @@
 //! Sessions of a shard: where a player's messages and payloads go, and the keys that its datagrams are opened and sealed with.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 
@@ -54,6 +55,11 @@ pub const SESSIONS_MAX: usize = 1 << 16;
 pub const OUTBOUND_QUEUED_MAX: usize = 256;
 /// Places of that queue that payloads leave free for messages, which must not be lost.
 const OUTBOUND_KEPT_FOR_MESSAGES: usize = 64;
+
+/// Free places that are left alone as long as there are others. A WebSocket may speak for up to 20 s after its session was
+/// replaced; a name must not come again within that time, or it would speak for another player. It comes again after
+/// 255 times as many sessions.
+const FREE_PLACES_KEPT: usize = 1_024;
 
 /// One player's authenticated presence.
 pub(super) struct Session {
@@ -183,24 +189,23 @@ fn send_datagram(socket: &UdpSocket, datagram: &[u8], to: SocketAddr, counters: 
 pub(super) struct Sessions {
     shard: u8,
     places: Vec<(u8, Option<Session>)>,
-    free: Vec<u16>,
+    /// Places to use again, the one that is free for longest first.
+    free: VecDeque<u16>,
 }
 
 impl Sessions {
     pub(super) const fn new(shard: u8) -> Self {
-        Self { shard, places: Vec::new(), free: Vec::new() }
+        Self { shard, places: Vec::new(), free: VecDeque::new() }
     }
 
     /// Adds a session. None if the shard has no place left.
     pub(super) fn insert(&mut self, make: impl FnOnce(SessionId) -> Session) -> Option<SessionId> {
-        let place = match self.free.pop() {
-            Some(place) => place,
-            None if self.places.len() < SESSIONS_MAX => {
-                let place = u16::try_from(self.places.len()).ok()?;
-                self.places.push((0, None));
-                place
-            }
-            None => return None,
+        let place = if self.free.len() < FREE_PLACES_KEPT && self.places.len() < SESSIONS_MAX {
+            let place = u16::try_from(self.places.len()).ok()?;
+            self.places.push((0, None));
+            place
+        } else {
+            self.free.pop_front()?
         };
         let (generation, session) = self.places.get_mut(usize::from(place))?;
         let id = SessionId::new(self.shard, place, *generation);
@@ -220,7 +225,7 @@ impl Sessions {
         }
         let session = session.take()?;
         *generation = generation.wrapping_add(1);
-        self.free.extend(u16::try_from(id.place()).ok());
+        self.free.extend(u16::try_from(id.place()));
         Some(session)
     }
 
@@ -245,16 +250,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_that_is_used_again_has_another_name() {
+    fn a_name_does_not_come_again_soon() {
         let mut sessions = Sessions::new(3);
         let session = |id| Session::new(id, 0, 0, None, mpsc::channel(1).0);
         let first = sessions.insert(session).unwrap();
         assert_eq!((first.shard(), first.place()), (3, 0));
+        assert!(sessions.get_mut(first).is_some());
         assert!(sessions.remove(first).is_some());
-        let second = sessions.insert(session).unwrap();
-        assert_ne!(first, second);
-        assert!(sessions.get_mut(first).is_none() && sessions.remove(first).is_none());
-        assert!(sessions.get_mut(second).is_some());
+        // One player that comes and goes.
+        for _ in 0..255 * FREE_PLACES_KEPT {
+            let id = sessions.insert(session).unwrap();
+            assert_ne!(id, first);
+            assert!(sessions.get_mut(first).is_none() && sessions.remove(first).is_none());
+            assert!(sessions.remove(id).is_some());
+        }
+        assert!(sessions.places.len() <= FREE_PLACES_KEPT + 1);
         assert!(sessions.get_mut(SessionId::from_bits(u32::MAX)).is_none());
     }
 
