@@ -139,7 +139,15 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> Result<Linker<Guest>, wasmtim
     Ok(linker)
 }
 
+/// Fuel that one call of the import takes: what a microsecond buys, which is what a line costs the host. Without a price a module
+/// that logs in a loop would be stopped by the watchdog's clock, at another instruction on every machine.
+const LOG_FUEL: u64 = super::FUEL_PER_US;
+
 fn log(mut caller: Caller<'_, Guest>, level: i32, address: i32, len: i32) -> Result<(), wasmtime::Error> {
+    let Some(left) = caller.get_fuel()?.checked_sub(LOG_FUEL) else {
+        return Err(wasmtime::Trap::OutOfFuel.into());
+    };
+    caller.set_fuel(left)?;
     let (address, len) = (address.cast_unsigned(), len.cast_unsigned());
     let memory = match caller.data().memory {
         Some(memory) => memory,
