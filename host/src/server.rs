@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::http::{Doors, router};
+use crate::doors::listen;
 use crate::doors::tickets::Tickets;
 use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, Flush, InternalEvent};
 use crate::identity::Identity;
@@ -139,15 +140,9 @@ impl Server {
             ready: AtomicBool::new(true),
             sockets: crate::doors::websocket::SocketCount::default(),
         });
-        let (stop_http, mut stopped) = watch::channel(false);
-        let service = axum::serve(http_listener, router(Arc::clone(&doors))).with_graceful_shutdown(async move {
-            let _sender_gone = stopped.wait_for(|stop| *stop).await;
-        });
-        let http = tokio::spawn(async move {
-            if let Err(error) = service.await {
-                tracing::error!(%error, "the HTTP interface ended");
-            }
-        });
+        let (stop_http, stopped) = watch::channel(false);
+        let http =
+            tokio::spawn(listen::serve(http_listener, router(Arc::clone(&doors)), listen::Waits::default(), stopped));
         tracing::info!(host = identity.host_id, http = %addresses.http, udp = %addresses.udp, mqtt = %addresses.mqtt, "host runs");
         Ok(Self {
             addresses,

@@ -1,5 +1,6 @@
 //! Where people and programs come in: HTTP and WebSocket on one port. Datagrams come in at the shards.
 
 pub mod http;
+pub mod listen;
 pub mod tickets;
 pub mod websocket;
