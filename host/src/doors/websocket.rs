@@ -223,7 +223,11 @@ async fn converse(socket: Socket, session: SessionId, shard: &ShardHandle, mut m
                     // The shard has said goodbye, or has dropped a session that was too slow.
                     Some(Outbound::Close) | None => break,
                 },
-                Some(answer) = answered.recv() => answer,
+                answer = answered.recv() => match answer {
+                    Some(answer) => answer,
+                    // The client is gone, and what the reader had to say is said.
+                    None => break,
+                },
                 _ = pings.tick() => Message::Ping(tungstenite::Bytes::new()),
             };
             let closes = message.is_close();
@@ -236,7 +240,7 @@ async fn converse(socket: Socket, session: SessionId, shard: &ShardHandle, mut m
     tokio::pin!(reader, writer);
     tokio::select! {
         () = &mut reader => {
-            // The reader's last words may still be on their way to the writer.
+            // The writer ends by itself once it has sent the reader's last words; a client that takes nothing gets no more time.
             let _slow = timeout(Duration::from_secs(1), &mut writer).await;
         }
         () = &mut writer => {}
