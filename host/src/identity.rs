@@ -28,17 +28,19 @@ impl fmt::Debug for Identity {
 }
 
 /// Why there is no identity.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// The file could not be read or written.
-    #[error("cannot {what} {path}: {source}. Check that the data folder belongs to the user that runs the host")]
+    #[error(
+        "cannot {what} {path}: {reason}. Check that the data folder belongs to the user that runs the host, and that its disk is not full"
+    )]
     File {
         /// read, write
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        reason: String,
     },
     /// The file is not one that a host wrote.
     #[error(
@@ -73,15 +75,15 @@ impl Identity {
     /// See [`IdentityError`].
     pub fn load_or_create(data_dir: &Path) -> Result<Self, IdentityError> {
         let path = data_dir.join(IDENTITY_FILE);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text).map_err(|problem| IdentityError::Damaged { path, problem }),
+        match std::fs::read(&path) {
+            Ok(bytes) => Self::parse(&bytes).map_err(|problem| IdentityError::Damaged { path, problem }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::create(&path),
-            Err(source) => Err(IdentityError::File { what: "read", path, source }),
+            Err(error) => Err(IdentityError::File { what: "read", path, reason: error.to_string() }),
         }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let stored: Stored = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let key = |field: &str, text: &str| -> Result<[u8; 32], String> {
             let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| format!("`{field}`: {error}"))?;
             <[u8; 32]>::try_from(bytes).map_err(|bytes| format!("`{field}` has {} bytes instead of 32", bytes.len()))
@@ -111,7 +113,11 @@ impl Identity {
             ticket_key: URL_SAFE_NO_PAD.encode(ticket_key),
             handshake_key: URL_SAFE_NO_PAD.encode(handshake_key),
         };
-        let file_error = |source| IdentityError::File { what: "write", path: path.to_path_buf(), source };
+        let file_error = |error: std::io::Error| IdentityError::File {
+            what: "write",
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        };
         let text = serde_json::to_string_pretty(&stored)
             .map_err(|error| file_error(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
         // Written beside and renamed, so that a crash leaves either no identity or a whole one.
@@ -162,14 +168,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(IDENTITY_FILE);
         for (text, word) in [
-            ("", "EOF"),
-            ("{\"host_id\":\"a\",\"ticket_key\":\"AA\",\"handshake_key\":\"AA\"}", "ticket_key"),
-            ("{\"host_id\":\"A/b\",\"ticket_key\":\"AA\",\"handshake_key\":\"AA\"}", "host_id"),
+            (&b""[..], "EOF"),
+            (b"\xff\xfe\x00", "expected value"),
+            (b"{\"host_id\":\"a\",\"ticket_key\":\"AA\",\"handshake_key\":\"AA\"}", "ticket_key"),
+            (b"{\"host_id\":\"A/b\",\"ticket_key\":\"AA\",\"handshake_key\":\"AA\"}", "host_id"),
         ] {
             std::fs::write(&path, text).unwrap();
             let message = Identity::load_or_create(dir.path()).unwrap_err().to_string();
             assert!(message.contains(word) && message.contains("delete it"), "{message}");
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(std::fs::read(&path).unwrap(), text);
         }
     }
 }
