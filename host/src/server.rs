@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::doors::http::{Doors, router};
 use crate::doors::listen;
 use crate::doors::tickets::Tickets;
-use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, Flush, InternalEvent};
+use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, EventsError, Flush, InternalEvent};
 use crate::identity::Identity;
 use crate::manager::{Manager, ManagerConfig, Records};
 use crate::rooms::Rooms;
@@ -97,7 +97,13 @@ impl Server {
             broker: BrokerConfig::Embedded { listen: config.mqtt_listen },
         })
         .await
-        .with_context(|| in_use("the MQTT broker", config.mqtt_listen, "--mqtt-listen"))?;
+        .map_err(|error| match error {
+            // Only this is cured by another address; an outbox that cannot be used says itself what to do.
+            EventsError::Broker(error) => {
+                anyhow::Error::new(error).context(in_use("the MQTT broker", config.mqtt_listen, "--mqtt-listen"))
+            }
+            error => anyhow::Error::new(error).context("cannot start the events"),
+        })?;
         let sink = events.sink();
         let manager =
             Manager::start(ManagerConfig { broker: events.broker_access().clone(), data_dir: data_dir.clone() })
@@ -268,12 +274,13 @@ fn load_modules(config: &Config) -> anyhow::Result<Vec<Arc<Module>>> {
     let store = ModuleStore::new(engine, Some(config.data_dir.join("modules")))?;
     let mut modules: Vec<Arc<Module>> = Vec::with_capacity(1 + config.modules.len());
     modules.push(store.load(DRAG_RACE_WASM).context("the drag race that this binary was built with cannot be loaded")?);
+    let mut named = std::collections::BTreeSet::new();
     for path in &config.modules {
         let module =
             store.load_file(path).with_context(|| format!("the rules module {} cannot be loaded", path.display()))?;
         let name = &module.manifest().name;
         // The default module is the one that may be replaced: that is how a modder tries new rules for it.
-        if modules.iter().skip(1).any(|other| &other.manifest().name == name) {
+        if !named.insert(name.clone()) {
             bail!(
                 "two modules are named {name}; the second is {}. A room asks for a module by its manifest's name",
                 path.display()
@@ -311,4 +318,33 @@ fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {
 
 fn in_use(what: &str, address: SocketAddr, flag: &str) -> String {
     format!("cannot listen on {address} for {what}; choose another address with {flag}, or port 0 for a free one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn the_default_module_may_be_replaced_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, DRAG_RACE_WASM).unwrap();
+            path
+        };
+        let (first, second) = (file("first.wasm"), file("second.wasm"));
+        let load = |modules: &[&PathBuf]| {
+            let settings = Settings {
+                data_dir: Some(dir.path().into()),
+                rooms_max: Some(1),
+                modules: modules.iter().map(|&path| path.clone()).collect(),
+                ..Settings::default()
+            };
+            load_modules(&settings.resolve().unwrap())
+        };
+        assert_eq!(load(&[&first]).unwrap().len(), 1);
+        let message = load(&[&first, &second]).unwrap_err().to_string();
+        assert!(message.contains("two modules are named drag-race") && message.contains("second.wasm"), "{message}");
+    }
 }

@@ -102,7 +102,9 @@ pub enum OutboxError {
         found: i64,
     },
     /// SQLite refused.
-    #[error("SQLite on {path}: {reason}")]
+    #[error(
+        "cannot use {path}: {reason}. If another program holds it, end that one; if the disk is full or read-only, change that; if the file is damaged, restore it from a backup or move it away (the events that were not recorded yet are in it)"
+    )]
     Sqlite {
         /// The file.
         path: PathBuf,

@@ -150,7 +150,9 @@ pub enum RecordsError {
         reason: String,
     },
     /// SQLite refused.
-    #[error("SQLite on {path}: {reason}")]
+    #[error(
+        "cannot use {path}: {reason}. If another program holds it, end that one; if the disk is full or read-only, change that; if the file is damaged, restore it from a backup or move it away (the records so far are in it)"
+    )]
     Sqlite {
         /// The file.
         path: PathBuf,
