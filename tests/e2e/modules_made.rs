@@ -20,6 +20,8 @@ pub(crate) struct Tally {
     pub(crate) players_min: u16,
     /// Frames until the results.
     pub(crate) frames: u32,
+    /// Length of the snapshot, if it is not that of the tallies.
+    pub(crate) snapshot_bytes: Option<u32>,
     /// Code at the beginning of each tick; `(global.get $frames)` is the frame plus 1.
     pub(crate) each_tick: String,
 }
@@ -27,7 +29,14 @@ pub(crate) struct Tally {
 impl Tally {
     /// A tally of this name and length.
     pub(crate) fn new(name: &str, frames: u32) -> Self {
-        Self { name: name.into(), manifest: String::new(), players_min: 1, frames, each_tick: String::new() }
+        Self {
+            name: name.into(),
+            manifest: String::new(),
+            players_min: 1,
+            frames,
+            snapshot_bytes: None,
+            each_tick: String::new(),
+        }
     }
 
     /// With more players to be waited for.
@@ -48,6 +57,12 @@ impl Tally {
         self.manifest = format!(
             ",\"cutscene_ms\":{cutscene_ms},\"countdown_steps\":{countdown_steps},\"countdown_step_ms\":{countdown_step_ms}"
         );
+        self
+    }
+
+    /// With snapshots of 8,000 bytes: the tallies and what happens to follow them in the memory.
+    pub(crate) fn with_wide_snapshot(mut self) -> Self {
+        self.snapshot_bytes = Some(8_000);
         self
     }
 
@@ -75,6 +90,14 @@ impl Tally {
         );
         let first = "(global.set $frames (i32.add (i32.load (i32.const 16384)) (i32.const 1)))";
         let text = replaced(&text, first, &format!("{first}\n{}", self.each_tick));
+        let text = match self.snapshot_bytes {
+            None => text,
+            Some(bytes) => replaced(
+                &text,
+                "(call $text (i32.const 4096) (i32.shl (global.get $players) (i32.const 2)))",
+                &format!("(call $text (i32.const 4096) (i32.const {bytes}))"),
+            ),
+        };
         wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
     }
 }

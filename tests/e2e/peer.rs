@@ -54,7 +54,11 @@ impl Peer {
     /// Opens a WebSocket and says nothing.
     pub(crate) async fn open(url: &str) -> Self {
         let address = url.strip_prefix("ws://").and_then(|rest| rest.strip_suffix("/ws")).unwrap();
-        let tcp = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap(), url).await
+    }
+
+    /// Opens a WebSocket over a connection that is open.
+    pub(crate) async fn over(tcp: TcpStream, url: &str) -> Self {
         let (ws, _) = tokio_tungstenite::client_async(url, tcp).await.unwrap();
         Self { ws, welcome: None, events: Vec::new(), snapshot_frames: Vec::new(), snapshot: Vec::new() }
     }
