@@ -37,21 +37,20 @@ pub(super) async fn events(args: EventsArgs, as_json: bool) -> anyhow::Result<()
     let mut follower = Follower::start(access);
     let follow = async {
         let mut shown = 0;
-        let mut connected = false;
         while let Some(followed) = follower.next().await {
             match followed {
                 Followed::Subscribed => {
-                    connected = true;
                     eprintln!("following {}; stop with ctrl-C", args.broker);
                 }
-                Followed::Disconnected if connected => {
-                    connected = false;
+                Followed::Disconnected => {
                     eprintln!(
                         "the connection to {} is lost; events until it is back are in the records only",
                         args.broker
                     );
                 }
-                Followed::Disconnected => eprintln!("no broker answers at {}; trying again", args.broker),
+                Followed::Unreachable { reason } => {
+                    eprintln!("no broker takes this connection at {}: {reason}; trying again", args.broker);
+                }
                 Followed::Refused => bail!(
                     "the broker at {} refuses the subscription; does it want --username and --password?",
                     args.broker

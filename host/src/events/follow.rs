@@ -16,6 +16,11 @@ pub enum Followed {
     Subscribed,
     /// The connection is lost and is being made again.
     Disconnected,
+    /// There is no connection yet; it is tried again and again.
+    Unreachable {
+        /// What the system or the broker says.
+        reason: String,
+    },
     /// An event.
     Event(Box<CloudEvent>),
     /// A message on a topic of events that is no event.
@@ -69,6 +74,7 @@ impl Follower {
                         return;
                     }
                     LinkEvent::Disconnected => Followed::Disconnected,
+                    LinkEvent::Unreachable { reason } => Followed::Unreachable { reason },
                     LinkEvent::Subscribed { accepted: true } => Followed::Subscribed,
                     LinkEvent::Subscribed { accepted: false } => Followed::Refused,
                     LinkEvent::Published => return,

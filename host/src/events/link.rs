@@ -74,6 +74,8 @@ pub(crate) enum LinkEvent {
     Connected { epoch: u64, session_present: bool },
     /// The connection is lost; another attempt follows.
     Disconnected,
+    /// There is still no connection, as the log says, too: after the first failed attempt, the second, the fourth and so on.
+    Unreachable { reason: String },
     /// The broker took the subscription, or refused it.
     Subscribed { accepted: bool },
     /// One QoS 1 message of ours was acknowledged.
@@ -293,6 +295,7 @@ impl Driver {
                         // Powers of two: a broker that is away for a day costs a dozen lines.
                         if failures.is_power_of_two() {
                             tracing::warn!(link = self.name, failures, reason, "cannot reach the broker; trying again");
+                            react(LinkEvent::Unreachable { reason });
                         }
                     }
                     if self.handle.gate().closing {

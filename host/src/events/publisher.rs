@@ -314,7 +314,7 @@ impl Publisher {
                         LinkEvent::Connected { epoch, .. } => lock(&flow).connected(epoch, now),
                         LinkEvent::Disconnected => lock(&flow).disconnected(),
                         LinkEvent::Published => lock(&flow).acknowledged(now),
-                        LinkEvent::Subscribed { .. } | LinkEvent::Message(_) => return,
+                        LinkEvent::Unreachable { .. } | LinkEvent::Subscribed { .. } | LinkEvent::Message(_) => return,
                     }
                     wake.notify();
                 }
@@ -446,7 +446,7 @@ impl Control {
             }
             LinkEvent::Published => self.unacked.send_modify(|count| *count = count.saturating_sub(1)),
             // Receipts that were missed until now come again with what a stall sends again.
-            LinkEvent::Subscribed { .. } => {}
+            LinkEvent::Unreachable { .. } | LinkEvent::Subscribed { .. } => {}
             LinkEvent::Message(message) => self.receipt(&message.payload),
         }
     }

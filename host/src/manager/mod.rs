@@ -206,7 +206,7 @@ fn reaction(desk: Arc<Desk>, handle: LinkHandle) -> impl FnMut(LinkEvent) + Send
                 }
             }
         }
-        LinkEvent::Published => {}
+        LinkEvent::Unreachable { .. } | LinkEvent::Published => {}
         LinkEvent::Message(message) => desk.put(message),
     }
 }
