@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -107,6 +107,12 @@ impl From<JsonRejection> for ApiError {
     }
 }
 
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(rejection.status(), "bad_request", rejection.body_text())
+    }
+}
+
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         Self::new(rejection.status(), "bad_request", rejection.body_text())
@@ -175,10 +181,11 @@ struct Joined {
 
 async fn join_room(
     State(doors): Shared,
-    Path(room): Path<String>,
+    room: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Json<Join>, JsonRejection>,
 ) -> Result<Json<Joined>, ApiError> {
+    let Path(room) = room?;
     let Json(Join { player: name }) = body?;
     let live = doors.rooms.live(&room).ok_or_else(|| no_such_room(&room))?;
     let player = live.players.iter().position(|player| player.name == name).ok_or_else(|| {
@@ -260,7 +267,8 @@ async fn list_rooms(
     Ok(Json(json!({ "open": open, "recorded": recorded })))
 }
 
-async fn one_room(State(doors): Shared, Path(room): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn one_room(State(doors): Shared, room: Result<Path<String>, PathRejection>) -> Result<Json<Value>, ApiError> {
+    let Path(room) = room?;
     let id = room.clone();
     let recorded = ask(&doors, move |records| records.room(&id)).await?;
     let live = doors.rooms.live(&room).map(|live| live.summary());
