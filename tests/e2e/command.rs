@@ -400,6 +400,11 @@ fn bots_race_on_a_running_host_and_events_follows_them() {
         served.signal(libc::SIGTERM);
         let url = served.url.clone();
         assert_eq!(served.end().await.0, Some(0));
+        let mut follower = holeshot(&["events", "--broker", &broker]).spawn().unwrap();
+        let mut said = BufReader::new(follower.stderr.take().unwrap()).lines();
+        let line = timeout(SOON, said.next_line()).await.expect("a word of the follower").unwrap().unwrap();
+        assert!(line.contains(&broker) && line.contains("trying again"), "{line}");
+        follower.kill().await.unwrap();
         let bots = output(&["bots", "--url", &url]).await;
         assert_eq!(bots.status.code(), Some(1));
         assert!(text(&bots.stderr).contains(&url) && text(&bots.stderr).contains("holeshot serve"), "{bots:?}");

@@ -154,7 +154,7 @@ fn a_request_that_cannot_be_met_says_why() {
                 422,
                 "refused_by_rules",
             ),
-            (format!("{{\"players\":{}", "[".repeat(100_000)), 400, "bad_request"),
+            (format!("{{\"options\":{}", "[".repeat(100_000)), 400, "bad_request"),
             (" ".repeat((1 << 20) + 1), 413, "bad_request"),
         ];
         for (body, status, code) in &rooms {

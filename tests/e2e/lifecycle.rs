@@ -237,7 +237,9 @@ fn a_lost_player_returns_and_gets_what_it_missed() {
         let record = host.ended(&room).await;
         assert_eq!(record["reason"], "everyone_left");
         let ended = record["events"].as_array().unwrap().iter().find(|e| e["kind"] == "room.aborted").unwrap();
-        assert_eq!(ended["event"]["data"]["players"][1]["inputs"]["reconnects"], 2, "{ended}");
+        // The second time the host may have learnt of the new session before it saw the old one end: that is no return then.
+        let reconnects = &ended["event"]["data"]["players"][1]["inputs"]["reconnects"];
+        assert!([json!(1), json!(2)].contains(reconnects), "{ended}");
         host.stop().await;
     });
 }

@@ -8,7 +8,7 @@ use holeshot::api::Api;
 use holeshot::bots::{self, Bot};
 use holeshot::server::Server;
 use holeshot_wire::ByeCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{Host, announce_errors, data_dir, lines_of, run, settings};
 use crate::modules_made::{Tally, short, tally};
@@ -141,7 +141,7 @@ fn rules_that_fail_end_their_own_room_and_no_other() {
         };
         let (eva, finn) = (bot("Eva", 5), bot("Finn", 6));
         let players = [&eva, &finn].map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } }));
-        let race = api.create_room(&players, &Value::Null, Some(5)).await.unwrap();
+        let race = host.open_room(&json!({ "players": players, "options": null, "seed": 5 })).await;
         let (of_eva, of_finn, ()) =
             tokio::join!(bots::play(&api, &race, &eva, None), bots::play(&api, &race, &finn, None), async {
                 host.wait_phase(&race, "running").await;

@@ -100,7 +100,7 @@ fn mosquitto_sub_sees_the_events_of_a_race() {
         };
         let (ada, ben) = (bot("Ada", 1), bot("Ben", 2));
         let players = [&ada, &ben].map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } }));
-        let room = api.create_room(&players, &json!({ "tree": "pro" }), Some(3)).await.unwrap();
+        let room = host.open_room(&json!({ "players": players, "options": { "tree": "pro" }, "seed": 3 })).await;
         let (of_ada, of_ben, closed) =
             tokio::join!(bots::play(&api, &room, &ada, None), bots::play(&api, &room, &ben, None), async {
                 // A race may take longer than one wait; its phases do not.

@@ -37,7 +37,6 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone)]
 pub(crate) struct Welcome {
     pub(crate) session: u32,
-    pub(crate) player: u16,
     pub(crate) phase: Phase,
     pub(crate) resumed: bool,
 }
@@ -46,7 +45,7 @@ pub(crate) struct Welcome {
 #[derive(Debug)]
 pub(crate) enum Said {
     Message(HostMessage),
-    Payload(Vec<u8>),
+    Payload,
     Closed,
 }
 
@@ -83,9 +82,9 @@ impl Peer {
             ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: grant.ticket.clone(), noise: None, after };
         peer.say(&hello).await;
         match peer.hear().await {
-            Said::Message(HostMessage::Welcome { session, player, phase, resumed, udp_port, noise, .. }) => {
+            Said::Message(HostMessage::Welcome { session, phase, resumed, udp_port, noise, .. }) => {
                 assert_eq!((udp_port, noise), (None, None), "datagrams that nobody asked for");
-                peer.welcome = Some(Welcome { session, player, phase, resumed });
+                peer.welcome = Some(Welcome { session, phase, resumed });
                 Ok(peer)
             }
             Said::Message(HostMessage::Refused { code, reason }) => {
@@ -155,7 +154,7 @@ impl Peer {
                         self.snapshot_frames.push(snapshot.frame);
                         self.snapshot = snapshot.bytes.to_vec();
                     }
-                    Said::Payload(bytes.to_vec())
+                    Said::Payload
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Ok(Message::Close(_)) | Err(_)) | None => Said::Closed,
@@ -264,13 +263,12 @@ impl UdpPeer {
             after: Some(0),
         })
         .await;
-        let Said::Message(HostMessage::Welcome { session, player, phase, resumed, udp_port, noise, .. }) =
-            peer.hear().await
+        let Said::Message(HostMessage::Welcome { session, phase, resumed, udp_port, noise, .. }) = peer.hear().await
         else {
             panic!("no welcome")
         };
         assert_eq!(udp_port, Some(grant.udp_port));
-        peer.welcome = Some(Welcome { session, player, phase, resumed });
+        peer.welcome = Some(Welcome { session, phase, resumed });
         let (sealer, opener) = handshake.finish(&noise.unwrap()).unwrap().into_client(session);
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         Self { peer, socket, sealer, opener, host: SocketAddr::new([127, 0, 0, 1].into(), grant.udp_port) }
