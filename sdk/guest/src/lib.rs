@@ -56,7 +56,7 @@
 //! # State
 //!
 //! What serde derives for the struct is the state that the host saves, restores and moves to the next version of the module. A field
-//! that serde skips is lost there; the [bench](crate::bench) finds that.
+//! that serde skips is lost there; the test bench (feature `bench`) finds that.
 
 pub mod canonical;
 pub mod export;
