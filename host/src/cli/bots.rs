@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::race::pick_cars;
+use super::race::{parse_skill, pick_cars};
 use super::serve::stop_signal;
 use crate::api::Api;
 use crate::bots::{self, Bot};
@@ -25,7 +25,7 @@ pub(super) struct BotsArgs {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     players: u32,
     /// Their skill: 0 a beginner, 1 near the best the car can do
-    #[arg(long, value_name = "SKILL", default_value_t = 0.8)]
+    #[arg(long, value_name = "SKILL", default_value_t = 0.8, value_parser = parse_skill)]
     skill: f64,
     /// Decides cars, reactions and errors [default: random, printed]
     #[arg(long)]
@@ -38,9 +38,6 @@ pub(super) struct BotsArgs {
 pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
     if args.races.saturating_mul(args.players) > DRIVERS_MAX {
         bail!("{} races of {} drivers; one process plays {DRIVERS_MAX} drivers at most", args.races, args.players);
-    }
-    if !(0.0..=1.0).contains(&args.skill) {
-        bail!("--skill {}; accepted: 0 to 1", args.skill);
     }
     let seed = match args.seed {
         Some(seed) => seed,

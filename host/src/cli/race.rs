@@ -30,11 +30,14 @@ const LANES_MAX: usize = 8;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct RaceArgs {
-    /// Cars, one per lane, 1 to 8 [default: two that the seed picks]; `--cars help` lists them
-    #[arg(long, value_name = "CAR,CAR", value_delimiter = ',')]
+    /// Cars, one per lane, 1 to 8 [default: two that the seed picks]
+    #[arg(long, value_name = "CAR,CAR", value_delimiter = ',', value_parser = known_car)]
     cars: Vec<String>,
+    /// List the cars and end
+    #[arg(long)]
+    list_cars: bool,
     /// Skill of the drivers, one for all or one per lane: 0 a beginner, 1 near the best the car can do
-    #[arg(long, value_name = "SKILL", value_delimiter = ',', default_value = "0.8")]
+    #[arg(long, value_name = "SKILL", value_delimiter = ',', default_value = "0.8", value_parser = parse_skill)]
     skill: Vec<f64>,
     /// Lamps of the Christmas tree: pro (.400 s) or sportsman (.500 s)
     #[arg(long, default_value = "sportsman", value_parser = ["pro", "sportsman"])]
@@ -51,7 +54,7 @@ pub(super) struct RaceArgs {
 }
 
 pub(super) async fn race(args: RaceArgs, json: bool) -> anyhow::Result<()> {
-    if args.cars.iter().any(|car| car == "help") {
+    if args.list_cars {
         return list_cars(json);
     }
     let seed = match args.seed {
@@ -172,19 +175,22 @@ async fn run(
     }
 }
 
+fn known_car(id: &str) -> Result<String, String> {
+    drag_race::find_car(id).map(|(_, car)| car.id.to_owned()).map_err(|unknown| unknown.to_string())
+}
+
+/// Reads a skill.
+pub(super) fn parse_skill(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|skill| (0.0..=1.0).contains(skill)).ok_or_else(|| "accepted: 0 to 1".to_owned())
+}
+
 fn drivers(args: &RaceArgs, seed: u64) -> anyhow::Result<Vec<Bot>> {
     let cars = if args.cars.is_empty() { pick_cars(seed, 2) } else { args.cars.clone() };
     if cars.len() > LANES_MAX {
         bail!("{} cars; a race shown here has 1 to {LANES_MAX} lanes", cars.len());
     }
-    for car in &cars {
-        drag_race::find_car(car)?;
-    }
     if args.skill.len() != 1 && args.skill.len() != cars.len() {
         bail!("{} skills for {} cars; give one for all or one per car", args.skill.len(), cars.len());
-    }
-    if let Some(skill) = args.skill.iter().find(|skill| !(0.0..=1.0).contains(*skill)) {
-        bail!("--skill {skill}; accepted: 0 to 1");
     }
     let skills = args.skill.iter().cycle();
     Ok(cars
