@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::output::{note, say};
 use crate::bench::tick;
 
 #[derive(Debug, Clone, Args)]
@@ -32,14 +33,14 @@ struct TickArgs {
 pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> {
     let What::Tick(TickArgs { players, rooms, rounds }) = args.what;
     if !as_json {
-        eprintln!("measuring; this takes about half a minute");
+        note(format_args!("measuring; this takes about half a minute"));
     }
     let options = tick::Options { players, rooms, rounds };
     let report = tokio::task::spawn_blocking(move || tick::run(&options)).await??;
     if as_json {
-        println!("{}", serde_json::to_string(&report)?);
+        say(format_args!("{}", serde_json::to_string(&report)?));
     } else {
-        print!("{}", report.table());
+        say(report.table().trim_end());
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::output::{note, say};
 use super::race::{parse_skill, pick_cars};
 use super::serve::stop_signal;
 use crate::api::Api;
@@ -44,7 +45,7 @@ pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
         None => u64::from(u32::from_le_bytes(crate::identity::random()?)),
     };
     if !as_json {
-        println!("seed {seed}");
+        say(format_args!("seed {seed}"));
     }
     let stop = stop_signal()?;
     let api = Api::new(&args.url)?;
@@ -70,11 +71,13 @@ pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
         let mut failed = 0;
         while let Some(race) = races.join_next().await {
             match race? {
-                Ok((room, reports)) if as_json => println!("{}", json!({ "room": room, "players": reports })),
+                Ok((room, reports)) if as_json => {
+                    say(json!({ "room": room, "players": reports }));
+                }
                 Ok((room, reports)) => {
-                    println!("room {room}");
+                    say(format_args!("room {room}"));
                     for report in reports {
-                        println!(
+                        say(format_args!(
                             "  {:<8} {}: {} snapshots, {} missed, {} inputs over {}",
                             report.name,
                             report.ending,
@@ -82,12 +85,12 @@ pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
                             report.snapshots_missed,
                             report.inputs_sent,
                             report.carrier.unwrap_or("nothing"),
-                        );
+                        ));
                     }
                 }
                 Err(error) => {
                     failed += 1;
-                    eprintln!("a race failed: {error:#}");
+                    note(format_args!("a race failed: {error:#}"));
                 }
             }
         }

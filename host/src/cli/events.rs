@@ -4,6 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::output::{note, say};
 use super::serve::stop_signal;
 use crate::events::BrokerAccess;
 use crate::events::cloudevent::{CloudEvent, rfc3339};
@@ -40,29 +41,32 @@ pub(super) async fn events(args: EventsArgs, as_json: bool) -> anyhow::Result<()
         while let Some(followed) = follower.next().await {
             match followed {
                 Followed::Subscribed => {
-                    eprintln!("following {}; stop with ctrl-C", args.broker);
+                    note(format_args!("following {}; stop with ctrl-C", args.broker));
                 }
                 Followed::Disconnected => {
-                    eprintln!(
+                    note(format_args!(
                         "the connection to {} is lost; events until it is back are in the records only",
                         args.broker
-                    );
+                    ));
                 }
                 Followed::Unreachable { reason } => {
-                    eprintln!("no broker takes this connection at {}: {reason}; trying again", args.broker);
+                    note(format_args!("no broker takes this connection at {}: {reason}; trying again", args.broker));
                 }
                 Followed::Refused => bail!(
                     "the broker at {} refuses the subscription; does it want --username and --password?",
                     args.broker
                 ),
                 Followed::NotAnEvent { topic, error } => {
-                    eprintln!("on {topic} came something that is no event: {error}")
+                    note(format_args!("on {topic} came something that is no event: {error}"))
                 }
                 Followed::Event(event) => {
                     let of_kind = args.kind.as_ref().is_none_or(|prefix| event.kind.starts_with(prefix));
                     let of_room = args.room.as_ref().is_none_or(|room| event.room.as_ref() == Some(room));
                     if of_kind && of_room {
-                        println!("{}", if as_json { whole(&event) } else { line(&event) });
+                        if !say(if as_json { whole(&event) } else { line(&event) }) {
+                            // Whoever read this has had enough.
+                            break;
+                        }
                         shown += 1;
                         if args.count.is_some_and(|count| shown >= count) {
                             break;

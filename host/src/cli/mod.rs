@@ -5,18 +5,20 @@
 mod bench;
 mod bots;
 mod events;
+mod output;
 mod race;
 mod serve;
 mod slips;
 mod view;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigError;
+use output::{Log, Written, note};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -66,14 +68,17 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Serve(cli.serve));
     let quiet = !matches!(command, Command::Serve(_));
-    if let Err(error) = log_to_stderr(&cli.output, quiet) {
-        eprintln!("error: {error}");
-        return ExitCode::from(2);
-    }
+    let log = match log_to_stderr(&cli.output, quiet) {
+        Ok(log) => log,
+        Err(error) => {
+            note(format_args!("error: {error}"));
+            return ExitCode::from(2);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the system gives no threads or timers: {error}");
+            note(format_args!("error: the system gives no threads or timers: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -89,26 +94,28 @@ pub fn run() -> ExitCode {
     });
     // What is still blocked (a resolver, a disk) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    log.finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(format_args!("error: {error:#}"));
             if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn log_to_stderr(output: &OutputArgs, quiet: bool) -> anyhow::Result<()> {
+fn log_to_stderr(output: &OutputArgs, quiet: bool) -> anyhow::Result<Written> {
     // Other people's crates say at INFO what concerns nobody here.
     let default = if quiet { "error" } else { "warn,holeshot=info" };
     let filter = output.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| anyhow::anyhow!("--log {filter:?} is no filter: {error}. Try `--log debug`"))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (log, written) = Log::start(stderr())?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(log);
     if output.json {
         logs.json().init();
     } else {
-        logs.with_ansi(std::io::stderr().is_terminal()).init();
+        logs.with_ansi(stderr().is_terminal()).init();
     }
-    Ok(())
+    Ok(written)
 }

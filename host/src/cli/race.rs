@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::output::say;
 use super::serve::stop_signal;
 use super::slips;
 use super::view::View;
@@ -75,33 +76,41 @@ pub(super) async fn race(args: RaceArgs, json: bool) -> anyhow::Result<()> {
         ..Settings::default()
     };
     if !json {
-        println!("starting a host");
+        say(format_args!("starting a host"));
     }
-    let server = Server::start(settings.resolve()?).await?;
+    let mut stop = std::pin::pin!(stop);
+    let server = tokio::select! {
+        server = Server::start(settings.resolve()?) => server?,
+        signal = &mut stop => bail!("{signal}: the host was not started"),
+    };
     if !json {
         let addresses = server.addresses();
-        println!(
+        say(format_args!(
             "host on HTTP and WebSocket {}, UDP {}, MQTT {}; seed {seed}",
             addresses.http, addresses.udp, addresses.mqtt
-        );
+        ));
     }
     let raced = tokio::select! {
         raced = run(&server, &bots, &args.tree, seed, json) => raced,
-        signal = stop => Err(anyhow::anyhow!("{signal}: the race was broken off")),
+        signal = &mut stop => Err(anyhow::anyhow!("{signal}: the race was broken off")),
     };
+    let again = stop_signal()?;
     let records = server.addresses().records.clone();
-    let flush = server.stop().await?;
+    let flush = tokio::select! {
+        flush = server.stop() => flush?,
+        signal = again => bail!("{signal} came a second time; events that are not recorded yet will be at the next start"),
+    };
     let (room, record, reports) = raced?;
     if flush.left > 0 {
         bail!("{} events were not recorded in time; the next start on {} does it", flush.left, args.data_dir.display());
     }
     if json {
-        println!("{}", json!({ "room": room, "seed": seed, "records": records, "record": record, "players": reports }));
+        say(json!({ "room": room, "seed": seed, "records": records, "record": record, "players": reports }));
         return Ok(());
     }
-    print!("{}", slips::table(&record));
+    say(slips::table(&record).trim_end());
     for report in &reports {
-        println!(
+        say(format_args!(
             "{:<8} {} snapshots, {} missed; {} inputs, {} frames ahead, over {}",
             report.name,
             report.snapshots_received,
@@ -109,10 +118,10 @@ pub(super) async fn race(args: RaceArgs, json: bool) -> anyhow::Result<()> {
             report.inputs_sent,
             report.lead_frames,
             report.carrier.unwrap_or("nothing"),
-        );
+        ));
     }
-    println!("\nrecords: {}", records.display());
-    println!("  sqlite3 {} \"select kind, json from events where room = '{room}'\"", records.display());
+    say(format_args!("\nrecords: {}", records.display()));
+    say(format_args!("  sqlite3 {} \"select kind, json from events where room = '{room}'\"", records.display()));
     Ok(())
 }
 
@@ -142,8 +151,9 @@ async fn run(
     while reports.len() < bots.len() {
         tokio::select! {
             Some(sight) = seen.recv() => match sight {
-                Seen::Event(event) => view.event(&event)?,
-                Seen::Snapshot(snapshot) => view.snapshot(&snapshot)?,
+                // The race goes on when nobody looks any more; its record is as good.
+                Seen::Event(event) => view.event(&event).unwrap_or_default(),
+                Seen::Snapshot(snapshot) => view.snapshot(&snapshot).unwrap_or_default(),
             },
             played = timeout_at(deadline, playing.join_next()) => match played {
                 Ok(Some(played)) => reports.push(played??),
@@ -154,10 +164,10 @@ async fn run(
     }
     while let Ok(sight) = seen.try_recv() {
         if let Seen::Event(event) = sight {
-            view.event(&event)?;
+            view.event(&event).unwrap_or_default();
         }
     }
-    view.end()?;
+    view.end().unwrap_or_default();
     reports.sort_by_key(|report| report.player);
 
     // What is shown as the result is what the records say: it went through the broker and the manager.
@@ -220,10 +230,10 @@ fn list_cars(json: bool) -> anyhow::Result<()> {
     let cars = drag_race::cars();
     if json {
         let cars: Vec<_> = cars.iter().map(|car| json!({ "id": car.id, "name": car.name, "year": car.year })).collect();
-        println!("{}", serde_json::to_string(&cars).context("the catalogue cannot be written")?);
+        say(serde_json::to_string(&cars).context("the catalogue cannot be written")?);
     } else {
         for car in cars {
-            println!("{:<16} {} ({})", car.id, car.name, car.year);
+            say(format_args!("{:<16} {} ({})", car.id, car.name, car.year));
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
+use super::output::{note, say};
 use crate::config::Settings;
 use crate::server::{FLUSH_WAIT_S, Server};
 
@@ -22,14 +23,22 @@ pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
     let file = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
     let config = args.settings.over(file).resolve()?;
     // Listened for from the start: a signal that comes while the host starts must stop it too.
-    let stop = stop_signal()?;
-    let server = Server::start(config).await?;
+    let mut stop = std::pin::pin!(stop_signal()?);
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        signal = &mut stop => {
+            if !json {
+                note(format_args!("{signal}: the host was not started"));
+            }
+            return Ok(());
+        }
+    };
     announce(&server, json);
     let signal = stop.await;
     if !json {
-        eprintln!(
+        note(format_args!(
             "{signal}: ending the rooms and recording what happened, up to {FLUSH_WAIT_S} s. Once more to stop at once."
-        );
+        ));
     }
     let again = stop_signal()?;
     let flush = tokio::select! {
@@ -37,11 +46,11 @@ pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
         signal = again => anyhow::bail!("{signal} came a second time; events that are not recorded yet will be at the next start"),
     };
     if json {
-        println!("{}", json!({ "stopped": true, "events_stored": flush.stored, "events_left": flush.left }));
+        say(json!({ "stopped": true, "events_stored": flush.stored, "events_left": flush.left }));
     } else if flush.left > 0 {
-        eprintln!("stopped; {} events are not recorded yet and will be at the next start", flush.left);
+        note(format_args!("stopped; {} events are not recorded yet and will be at the next start", flush.left));
     } else {
-        eprintln!("stopped; all {} events are recorded", flush.stored);
+        note(format_args!("stopped; all {} events are recorded", flush.stored));
     }
     Ok(())
 }
@@ -49,16 +58,16 @@ pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
 fn announce(server: &Server, json: bool) {
     let addresses = server.addresses();
     if json {
-        println!("{}", json!({ "host": server.host_id(), "url": server.url(), "listen": addresses }));
+        say(json!({ "host": server.host_id(), "url": server.url(), "listen": addresses }));
         return;
     }
-    println!("Holeshot {} runs as {}", env!("CARGO_PKG_VERSION"), server.host_id());
-    println!("  HTTP and WebSocket  {}  (API: {}/openapi.json)", addresses.http, server.url());
-    println!("  datagrams (UDP)     {}", addresses.udp);
-    println!("  events (MQTT)       {}  (topics: holeshot/v1/#)", addresses.mqtt);
-    println!("  records (SQLite)    {}", addresses.records.display());
-    println!("Two drivers for a first race: holeshot bots --url {}", server.url());
-    println!("Stop with ctrl-C.");
+    say(format_args!("Holeshot {} runs as {}", env!("CARGO_PKG_VERSION"), server.host_id()));
+    say(format_args!("  HTTP and WebSocket  {}  (API: {}/openapi.json)", addresses.http, server.url()));
+    say(format_args!("  datagrams (UDP)     {}", addresses.udp));
+    say(format_args!("  events (MQTT)       {}  (topics: holeshot/v1/#)", addresses.mqtt));
+    say(format_args!("  records (SQLite)    {}", addresses.records.display()));
+    say(format_args!("Two drivers for a first race: holeshot bots --url {}", server.url()));
+    say(format_args!("Stop with ctrl-C."));
 }
 
 /// Waits for the signal that stops a process: ctrl-C, or SIGTERM where there is such a thing. Gives its name.
