@@ -73,7 +73,7 @@ fn who_never_comes_is_given_up_and_the_others_play() {
         assert_eq!(code, RefusalCode::RoomClosed);
         assert!(reason.contains("player 1 is out of this room: never_came"), "{reason}");
         let finished = ada.event("finished").await;
-        assert_eq!(finished.data["frames"], 25);
+        assert_eq!(finished.data["frames"], 50);
         assert_eq!(ada.bye().await.0, ByeCode::RoomFinished);
         let record = host.ended(&room).await;
         assert_eq!(record["players"][1]["left_reason"], "never_came");
@@ -220,8 +220,8 @@ fn a_lost_player_returns_and_gets_what_it_missed() {
         let seen = *ben.snapshot_frames.last().unwrap();
         ben.frame(seen + 10).await;
         let frame = *ben.snapshot_frames.last().unwrap();
-        ben.input(frame + 20, &[9]).await;
-        ben.frame(frame + 21).await;
+        ben.input(frame + 50, &[9]).await;
+        ben.frame(frame + 51).await;
         let tally = u32::from_le_bytes(ben.snapshot[4..8].try_into().unwrap());
         assert_eq!(tally, 9, "an input of the new session counts");
         // One who returns with nothing gets everything again.

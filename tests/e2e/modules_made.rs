@@ -102,9 +102,9 @@ impl Tally {
     }
 }
 
-/// A tally of half a second.
+/// A tally of one second.
 pub(crate) fn short() -> Vec<u8> {
-    Tally::new(SHORT, 25).wasm()
+    Tally::new(SHORT, 50).wasm()
 }
 
 /// The tally of the file.

@@ -91,13 +91,7 @@ fn mosquitto_sub_sees_the_events_of_a_race() {
         assert_eq!(status.payload["state"], "online");
 
         let api = Api::new(&host.server().url()).unwrap();
-        let bot = |name: &str, seed| Bot {
-            name: name.into(),
-            car: drag_race::cars()[1].id.into(),
-            skill: 0.7,
-            seed,
-            with_udp: true,
-        };
+        let bot = |name: &str, seed| Bot { name: name.into(), car: "gtr".into(), skill: 0.7, seed, with_udp: true };
         let (ada, ben) = (bot("Ada", 1), bot("Ben", 2));
         let players = [&ada, &ben].map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } }));
         let room = host.open_room(&json!({ "players": players, "options": { "tree": "pro" }, "seed": 3 })).await;
