@@ -231,7 +231,11 @@ async fn converse(socket: Socket, session: SessionId, shard: &ShardHandle, mut m
                 _ = pings.tick() => Message::Ping(tungstenite::Bytes::new()),
             };
             let closes = message.is_close();
-            if send(&mut sink, message).await.is_err() || closes {
+            if send(&mut sink, message).await.is_err() {
+                // Who takes no message takes no goodbye either: its room hears of it now, not after the time for closing.
+                return;
+            }
+            if closes {
                 break;
             }
         }
