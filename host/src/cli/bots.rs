@@ -71,6 +71,10 @@ pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
         let mut failed = 0;
         while let Some(race) = races.join_next().await {
             match race? {
+                Ok((room, reports)) if reports.iter().any(|report| report.ending != "finished") => {
+                    failed += 1;
+                    note(format_args!("room {room} was aborted"));
+                }
                 Ok((room, reports)) if as_json => {
                     say(json!({ "room": room, "players": reports }));
                 }

@@ -25,7 +25,7 @@ use output::{Log, Written, note};
     name = "holeshot",
     version,
     about = "A game host in one binary: networking, a 20 ms clock, events and records. The rules are a WebAssembly module",
-    after_help = "Without a command, `serve` runs. `holeshot race` shows a race in this terminal.",
+    after_help = "Without a command, `serve` runs. `holeshot race` shows a race in this terminal. Options come after the command: `holeshot race --json`.",
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]

@@ -116,11 +116,7 @@ async fn serve(io: TokioIo<hyper::upgrade::Upgraded>, doors: &Doors) {
         .max_message_size(Some(CLIENT_MESSAGE_BYTES_MAX))
         .max_frame_size(Some(CLIENT_MESSAGE_BYTES_MAX));
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    let attached = match timeout(Duration::from_secs(HELLO_WAIT_S), hello(&mut socket, doors)).await {
-        Ok(attached) => attached,
-        Err(_) => Err(Refusal::say(RefusalCode::HelloTimeout, format!("no hello came within {HELLO_WAIT_S} s"))),
-    };
-    match attached {
+    match hello(&mut socket, doors).await {
         Ok((session, shard, outbound)) => converse(socket, session, &shard, outbound).await,
         Err(Refusal::Say(code, reason)) => {
             tracing::debug!(code = code.as_str(), reason, "session refused");
@@ -146,14 +142,11 @@ impl Refusal {
     }
 }
 
-/// Reads the hello and attaches the player to its room.
-async fn hello(
-    socket: &mut Socket,
-    doors: &Doors,
-) -> Result<(SessionId, ShardHandle, mpsc::Receiver<Outbound>), Refusal> {
-    let text = loop {
+/// Reads the first message, which must be text.
+async fn first_text(socket: &mut Socket) -> Result<tungstenite::Utf8Bytes, Refusal> {
+    loop {
         match socket.next().await {
-            Some(Ok(Message::Text(text))) => break text,
+            Some(Ok(Message::Text(text))) => return Ok(text),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(Message::Close(_))) | None => return Err(Refusal::Gone),
             Some(Ok(_)) => {
@@ -161,7 +154,18 @@ async fn hello(
             }
             Some(Err(error)) => return Err(Refusal::say(RefusalCode::BadMessage, error.to_string())),
         }
-    };
+    }
+}
+
+/// Reads the hello and attaches the player to its room.
+async fn hello(
+    socket: &mut Socket,
+    doors: &Doors,
+) -> Result<(SessionId, ShardHandle, mpsc::Receiver<Outbound>), Refusal> {
+    // Only the client's part has a limit: a time-out after the shard took the player would leave a session that nobody reads.
+    let text = timeout(Duration::from_secs(HELLO_WAIT_S), first_text(socket))
+        .await
+        .map_err(|_| Refusal::say(RefusalCode::HelloTimeout, format!("no hello came within {HELLO_WAIT_S} s")))??;
     let message =
         ClientMessage::decode(&text).map_err(|error| Refusal::say(RefusalCode::BadMessage, error.to_string()))?;
     let ClientMessage::Hello { protocol, ticket, noise, after } = message else {

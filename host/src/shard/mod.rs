@@ -366,19 +366,18 @@ impl Shard {
             let _gone = reply.send(Err((RefusalCode::RoomClosed, format!("room {room} is closed"))));
             return;
         };
-        let now_us = self.clock.now_us();
-        if let Err(not_taken) = slot.room.handle(now_us, Arrival::Connected { player }) {
+        if self.sessions.is_full() {
+            let refusal = (RefusalCode::TooManySessions, "the host has no place for another session".into());
+            let _gone = reply.send(Err(refusal));
+            return;
+        }
+        if let Err(not_taken) = slot.room.handle(self.clock.now_us(), Arrival::Connected { player }) {
             let _gone = reply.send(Err((RefusalCode::RoomClosed, not_taken.to_string())));
             return;
         }
         let (keys, answer) = keys.map_or((None, None), |(keys, answer)| (Some(keys), Some(answer)));
-        let Some(id) = self.sessions.insert(|id| Session::new(id, index, player, keys, outbound)) else {
-            let _not_taken = slot.room.handle(now_us, Arrival::Disconnected { player });
-            let _gone =
-                reply.send(Err((RefusalCode::TooManySessions, "the host has no place for another session".into())));
-            self.schedule(index);
-            return;
-        };
+        // There is a place: it was asked for above.
+        let Some(id) = self.sessions.insert(|id| Session::new(id, index, player, keys, outbound)) else { return };
         let place = slot.sessions.get_mut(usize::from(player));
         let before = place.and_then(|place| place.replace(id));
         let resumed = slot.known.get_mut(usize::from(player)).is_some_and(|known| std::mem::replace(known, true));
@@ -442,9 +441,12 @@ impl Shard {
                         error.kind(),
                         ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused | ErrorKind::Interrupted
                     ) => {}
+                // A datagram that the system cannot hand over (one that is too long, on Windows) is one that is refused.
                 Err(error) => {
-                    tracing::warn!(shard = self.index, %error, "the socket cannot be read; trying again");
-                    return;
+                    let before = self.counters.datagrams_refused.fetch_add(1, Ordering::Relaxed);
+                    if before.is_power_of_two() {
+                        tracing::warn!(shard = self.index, %error, "a datagram cannot be read");
+                    }
                 }
             }
         }

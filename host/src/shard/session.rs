@@ -198,6 +198,11 @@ impl Sessions {
         Self { shard, places: Vec::new(), free: VecDeque::new() }
     }
 
+    /// Whether there is no place for another session.
+    pub(super) fn is_full(&self) -> bool {
+        self.free.is_empty() && self.places.len() >= SESSIONS_MAX
+    }
+
     /// Adds a session. None if the shard has no place left.
     pub(super) fn insert(&mut self, make: impl FnOnce(SessionId) -> Session) -> Option<SessionId> {
         let place = if self.free.len() < FREE_PLACES_KEPT && self.places.len() < SESSIONS_MAX {
@@ -275,6 +280,7 @@ mod tests {
         for _ in 0..SESSIONS_MAX {
             assert!(sessions.insert(|id| Session::new(id, 0, 0, None, outbound.clone())).is_some());
         }
+        assert!(sessions.is_full());
         assert!(sessions.insert(|id| Session::new(id, 0, 0, None, outbound.clone())).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! Between the wire and the room: the one module that knows both. What leaves a room becomes messages, payloads and events.
 
 use std::net::UdpSocket;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use holeshot_room::{AbortReason, ActionOutcome, Departure, EventSource, LeftReason, Outcome, Phase, PublicEvent};
@@ -69,8 +70,12 @@ impl Departures<'_> {
                 }
             }
             Departure::TicksLost { count: lost, next_frame } => {
-                count(&self.counters.ticks_lost, lost);
-                tracing::warn!(room = self.live.id, lost, next_frame, "ticks lost: the shard came too late");
+                // A busy machine makes thousands of rooms late at once: each doubling of the sum is news, each room is not.
+                let before = self.counters.ticks_lost.fetch_add(lost, Ordering::Relaxed);
+                let sum = before.saturating_add(lost);
+                if sum.leading_zeros() < before.leading_zeros() {
+                    tracing::warn!(room = self.live.id, lost, next_frame, sum, "ticks lost: the shard came too late");
+                }
             }
             Departure::RulesFault { frame, fault } => {
                 count(&self.counters.rules_faults, 1);
