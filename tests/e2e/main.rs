@@ -8,6 +8,7 @@
 //! | `modules.rs` | rules that nobody here wrote in Rust, rules that trap, spin, grow, lie and chatter, and files that are no rules |
 //! | `determinism.rs` | one journal of inputs through native rules and through wasm, byte by byte |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
+//! | `shards.rs` | rooms on two shards behind one socket |
 //! | `command.rs` | the command as a process: signals, exit codes, settings, output |
 //!
 //! What these tests do not cover, and where that is covered: loss, reordering and delay of datagrams (`host/room/tests`, on a
@@ -29,3 +30,4 @@ mod lifecycle;
 mod modules;
 mod mqtt;
 mod race;
+mod shards;
