@@ -328,7 +328,7 @@ impl Race {
     ///
     /// A fair start beats a red light. Among fair lanes the first over the line wins, so a slower car can win on its
     /// start. Two red lights: the earlier one loses. A lane that broke after a fair start still beats a foul.
-    pub fn results(&self) -> Vec<LaneResult> {
+    pub fn results(&self) -> impl Iterator<Item = LaneResult> + '_ {
         let standings: Vec<Standing> = self.lanes.iter().map(|lane| self.standing(lane)).collect();
         let best = standings.iter().copied().reduce(|a, b| if b.beats(&a) { b } else { a }).unwrap_or(Standing::Absent);
         let fouled = standings.iter().any(|other| matches!(other, Standing::Foul { .. } | Standing::Absent));
@@ -356,7 +356,8 @@ impl Race {
             .filter_map(|(lane, _)| lane.timing.elapsed_s(BEAM_1320_FT))
             .reduce(|a, b| if b < a { b } else { a });
 
-        let result = |(index, (lane, standing)): (usize, (&Lane, &Standing))| {
+        self.lanes.iter().enumerate().zip(standings.clone()).map(move |((index, lane), standing)| {
+            let standing = &standing;
             let first = first_wins && !best.beats(standing);
             let outcome = match (first, standing, lane.fate) {
                 (true, Standing::AtLine { .. }, _) if winners > 1 => "dead_heat",
@@ -388,8 +389,7 @@ impl Race {
                 margin_s,
                 slip: lane.timing.slip(self.green_s()),
             }
-        };
-        self.lanes.iter().zip(&standings).enumerate().map(result).collect()
+        })
     }
 
     fn standing(&self, lane: &Lane) -> Standing {

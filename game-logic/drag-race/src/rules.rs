@@ -124,7 +124,7 @@ impl DragRace {
                     name,
                     &TreeStarted { tree: self.race.tree(), green_in_ms: self.race.green_after_ms() },
                 ),
-                Happened::Decided => out.public_event(name, &decided(&self.race.results())),
+                Happened::Decided => out.public_event(name, &decided(self.race.results())),
                 _ => {
                     // An event's worth at a time: what all lanes would take here, the room's memory would keep.
                     let mut lanes = happened.iter().filter(|(_, other)| other == kind).peekable();
@@ -186,15 +186,15 @@ impl Rules for DragRace {
         self.send(&happened, out);
         out.snapshot(&self.race.snapshot());
         if self.race.over() {
-            let results: Vec<PlayerResult<ResultData>> = self.race.results().into_iter().map(player_result).collect();
-            out.finish(&results);
+            // One at a time: 64 results and their text at once is memory that the room would keep.
+            out.finish(self.race.results().map(player_result));
         }
     }
 }
 
-fn decided(results: &[LaneResult]) -> Decided {
+fn decided(results: impl Iterator<Item = LaneResult>) -> Decided {
     let mut decided = Decided { winners: Vec::new(), holeshot: false, margin_s: None };
-    for result in results.iter().filter(|result| matches!(result.outcome.as_str(), "won" | "dead_heat")) {
+    for result in results.filter(|result| matches!(result.outcome.as_str(), "won" | "dead_heat")) {
         decided.winners.push(result.lane);
         decided.holeshot |= result.holeshot;
         decided.margin_s = result.margin_s;

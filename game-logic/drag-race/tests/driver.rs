@@ -23,7 +23,7 @@ fn run(car: &str, mut driver: Driver, tree: TreeKind, delay_frames: usize, lost:
         under_way.push_back(seen.as_ref().map_or_else(Input::default, |snapshot| driver.drive(snapshot)));
         feet[0].input = under_way.pop_front().unwrap();
     }
-    race.results().remove(0)
+    race.results().next().unwrap()
 }
 
 fn never(_: u32) -> bool {

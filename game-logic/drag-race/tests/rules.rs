@@ -390,7 +390,7 @@ fn a_saved_race_goes_on_bit_for_bit_in_other_hands() {
             *foot = Feet { input: driver.drive(&here.snapshot()), age_frames: Some(0) };
         }
     }
-    assert_eq!(there.unwrap().results(), here.results());
+    assert!(there.unwrap().results().eq(here.results()));
     assert_eq!(happened_there, happened);
 }
 
@@ -406,7 +406,7 @@ fn the_tick_rate_changes_no_times() {
             race.tick(&feet, &mut Vec::new());
             feet[0].input = driver.drive(&race.snapshot());
         }
-        race.results()[0].slip.quarter_mile_s.unwrap()
+        race.results().next().unwrap().slip.quarter_mile_s.unwrap()
     };
     let usual_s = elapsed_s(50);
     for tick_hz in [25, 40, 60, 100, 128] {
@@ -432,7 +432,7 @@ fn a_damaged_state_is_no_panic() {
             let Ok(mut damaged) = postcard::from_bytes::<Race>(&bytes) else { continue };
             for _ in 0..3 {
                 damaged.tick(&feet, &mut Vec::new());
-                let _ = (damaged.snapshot(), damaged.results(), damaged.over());
+                let _ = (damaged.snapshot(), damaged.results().count(), damaged.over());
             }
         }
     }

@@ -15,7 +15,7 @@ fn solo(car: &Car, mut driver: Driver, tick_hz: u32) -> TimeSlip {
         race.tick(&feet, &mut happened);
         feet[0] = Feet { input: driver.drive(&race.snapshot()), age_frames: Some(0) };
     }
-    race.results().remove(0).slip
+    race.results().next().unwrap().slip
 }
 
 fn planned(car: &'static Car, plan: Plan) -> TimeSlip {

@@ -1,10 +1,12 @@
 //! The trait that rules implement, and what a tick brings them and takes from them.
 
+use core::borrow::Borrow;
 use core::marker::PhantomData;
 
 use holeshot_abi::{InputStatus, Manifest, OutputWriter, PlayerResult, Setup};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::ser::{SerializeSeq, Serializer};
 
 pub use holeshot_abi::{Action, Change};
 
@@ -101,9 +103,18 @@ impl<'a, R: Rules> Output<'a, R> {
         written("an event's data", self.writer.push_event_with(false, name, |out| serde_json::to_writer(out, data)));
     }
 
-    /// Ends the game after this tick. Players may be left out. Once.
-    pub fn finish<D: Serialize>(&mut self, results: &[PlayerResult<D>]) {
-        written("a result", self.writer.push_results_with(|out| serde_json::to_writer(out, results)));
+    /// Ends the game after this tick. Players may be left out. Once. Takes a slice, or an iterator that makes one result at a time.
+    pub fn finish<D: Serialize>(&mut self, results: impl IntoIterator<Item = impl Borrow<PlayerResult<D>>>) {
+        let results = results.into_iter();
+        let written_out = self.writer.push_results_with(|out| {
+            let mut serializer = serde_json::Serializer::new(out);
+            let mut list = serializer.serialize_seq(None)?;
+            for result in results {
+                list.serialize_element(result.borrow())?;
+            }
+            list.end()
+        });
+        written("a result", written_out);
         *self.finished = true;
     }
 
