@@ -1,5 +1,5 @@
 //! The host's two clocks: microseconds since the process began for rooms and deadlines, and wall time for people. Sleeping
-//! until an absolute time lives here too, with the one call that is Linux's own.
+//! until an absolute time lives here too, with the calls that are Linux's own.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,13 +8,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Clock {
     zero: Instant,
     zero_unix_ms: u64,
+    /// The start on the system's monotonic clock, for sleeping until an absolute time.
+    #[cfg(target_os = "linux")]
+    zero_monotonic_ns: u64,
 }
 
 impl Clock {
     /// A clock that starts now.
     #[must_use]
     pub fn start() -> Self {
-        Self { zero: Instant::now(), zero_unix_ms: unix_ms() }
+        Self {
+            zero: Instant::now(),
+            zero_unix_ms: unix_ms(),
+            // Read after `zero`, so that a sleep ends late by the moment between the two and never early.
+            #[cfg(target_os = "linux")]
+            zero_monotonic_ns: monotonic_ns(),
+        }
     }
 
     /// Microseconds since the start.
@@ -33,9 +42,14 @@ impl Clock {
     /// Sleeps until `due_us` on this clock; returns at once if that is past.
     pub fn sleep_until(&self, due_us: u64) {
         let now_us = self.now_us();
-        if due_us > now_us {
-            sleep(Duration::from_micros(due_us - now_us));
+        if due_us <= now_us {
+            return;
         }
+        #[cfg(target_os = "linux")]
+        if sleep_until_monotonic(self.zero_monotonic_ns.saturating_add(due_us.saturating_mul(1_000))) {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(due_us - now_us));
     }
 }
 
@@ -45,9 +59,40 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-// std's sleep waits for an absolute time on Linux (clock_nanosleep with TIMER_ABSTIME), so one fallback serves every system.
-fn sleep(duration: Duration) {
-    std::thread::sleep(duration);
+#[cfg(target_os = "linux")]
+fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes to the timespec that it is given, which lives until it returns. CLOCK_MONOTONIC cannot fail.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
+    }
+    let (s, ns) = (u64::try_from(now.tv_sec).unwrap_or_default(), u64::try_from(now.tv_nsec).unwrap_or_default());
+    s.saturating_mul(1_000_000_000).saturating_add(ns)
+}
+
+/// Sleeps until an absolute time, so that what happens between looking at the clock and sleeping makes nothing late. False if
+/// the system refuses.
+#[cfg(target_os = "linux")]
+fn sleep_until_monotonic(due_ns: u64) -> bool {
+    const NS_PER_S: u64 = 1_000_000_000;
+    let (Ok(tv_sec), Ok(tv_nsec)) =
+        (libc::time_t::try_from(due_ns / NS_PER_S), libc::c_long::try_from(due_ns % NS_PER_S))
+    else {
+        return false;
+    };
+    let due = libc::timespec { tv_sec, tv_nsec };
+    loop {
+        // SAFETY: the call reads the timespec, which lives until it returns, and writes nothing: an absolute sleep has no rest.
+        #[allow(unsafe_code)]
+        let error = unsafe {
+            libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const due, std::ptr::null_mut())
+        };
+        // A signal handler ran; the time to wait for is still the same.
+        if error != libc::EINTR {
+            return error == 0;
+        }
+    }
 }
 
 /// Asks the system to wake this thread when its sleep ends and not up to 50 µs later. Measured: 0.04 instead of 0.10 ms late at the median.
