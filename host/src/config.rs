@@ -113,7 +113,8 @@ pub enum ConfigError {
 pub const PORT: u16 = 7700;
 /// Default port of the embedded broker: MQTT's own.
 pub const MQTT_PORT: u16 = 1883;
-/// The rooms that any setting may ask for: each takes two memory mappings of 65,530 that Linux grants a process by default.
+/// The rooms that any setting may ask for. Each takes four memory mappings, and Linux grants a process 65,530 by default: above about
+/// 14,000 rooms the start is refused with the sysctl to raise.
 pub const ROOMS_MAX: u32 = 30_000;
 /// A day: a longer wait is a mistake in the units.
 const WAIT_S_MAX: u32 = 86_400;
