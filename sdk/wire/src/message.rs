@@ -6,7 +6,7 @@
 //! A message is one JSON object (RFC 8259) in one text message of the WebSocket. Its field `type` names it. Fields
 //! marked `?` may be absent or null. Unknown fields are ignored; an unknown `type` is refused. Integers are whole
 //! numbers from 0 to 2^53 - 1, so that every JSON parser keeps them, unless a smaller range is given. Text lengths are
-//! in bytes of UTF-8. A message from a client has at most 8,192 bytes, one from the host at most 327,680.
+//! in bytes of UTF-8. A message from a client has at most 8,192 bytes, one from the host at most 65,536.
 //!
 //! Client to host:
 //!
@@ -60,8 +60,8 @@ use crate::handshake::HandshakeMessage;
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 8_192;
 
 /// The longest text message from the host, in bytes: the event that ends a room carries its results, for which rules
-/// have 256 KiB, and a quarter more for what writing them again may add.
-pub const HOST_MESSAGE_BYTES_MAX: usize = 320 << 10;
+/// have 48 KiB, and a third more for the rest of the message.
+pub const HOST_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// The longest ticket, in bytes. A signed JWT with a dozen claims has about 500.
 pub const TICKET_BYTES_MAX: usize = 2_048;
