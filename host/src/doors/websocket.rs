@@ -213,13 +213,14 @@ async fn hello(
 /// Moves messages both ways until one side ends it.
 async fn converse(socket: Socket, session: SessionId, shard: &ShardHandle, mut messages: mpsc::Receiver<Outbound>) {
     let (mut sink, mut stream) = socket.split();
-    // What the reader wants to be said goes to the writer, which alone writes.
-    let (answers, mut answered) = mpsc::channel::<Message>(16);
+    // What the reader wants to be said goes to the writer, which alone writes. After a goodbye nothing else may follow.
+    let (answers, mut answered) = mpsc::channel(16);
     let reader = read(&mut stream, session, shard, answers);
     let writer = async {
         let mut pings = tokio::time::interval(Duration::from_secs(SILENCE_PING_S));
         pings.tick().await;
-        loop {
+        let mut said_goodbye = false;
+        while !said_goodbye {
             let message = tokio::select! {
                 outbound = messages.recv() => match outbound {
                     Some(Outbound::Text(text)) => Message::Text(text),
@@ -228,19 +229,19 @@ async fn converse(socket: Socket, session: SessionId, shard: &ShardHandle, mut m
                     Some(Outbound::Close) | None => break,
                 },
                 answer = answered.recv() => match answer {
-                    Some(answer) => answer,
+                    Some(Answer::Message(text)) => Message::text(text),
+                    Some(Answer::Goodbye(text)) => {
+                        said_goodbye = true;
+                        Message::text(text)
+                    }
                     // The client is gone, and what the reader had to say is said.
                     None => break,
                 },
                 _ = pings.tick() => Message::Ping(tungstenite::Bytes::new()),
             };
-            let closes = message.is_close();
             if send(&mut sink, message).await.is_err() {
                 // Who takes no message takes no goodbye either: its room hears of it now, not after the time for closing.
                 return;
-            }
-            if closes {
-                break;
             }
         }
         let _gone = timeout(Duration::from_secs(SEND_WAIT_MAX_S), sink.close()).await;
@@ -256,17 +257,23 @@ async fn converse(socket: Socket, session: SessionId, shard: &ShardHandle, mut m
     shard.send(Command::Detach(session)).await;
 }
 
+/// What a reader has to say to its client, as text.
+enum Answer {
+    Message(String),
+    /// The last words: the WebSocket closes behind them.
+    Goodbye(String),
+}
+
 async fn read(
     stream: &mut SplitStream<Socket>,
     session: SessionId,
     shard: &ShardHandle,
-    answers: mpsc::Sender<Message>,
+    answers: mpsc::Sender<Answer>,
 ) {
     let bye = async |code, reason: String| {
         if let Ok(text) = (HostMessage::Bye { code, reason }).encode() {
-            let _gone = answers.send(Message::text(text)).await;
+            let _gone = answers.send(Answer::Goodbye(text)).await;
         }
-        let _gone = answers.send(Message::Close(None)).await;
     };
     loop {
         let message = match timeout(Duration::from_secs(SILENCE_MAX_S), stream.next()).await {
@@ -284,7 +291,7 @@ async fn read(
                 Ok(ClientMessage::Leave) => Command::Leave(session),
                 Ok(ClientMessage::Ping { t }) => {
                     if let Ok(text) = (HostMessage::Pong { t }).encode() {
-                        let _gone = answers.send(Message::text(text)).await;
+                        let _gone = answers.send(Answer::Message(text)).await;
                     }
                     continue;
                 }
