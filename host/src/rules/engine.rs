@@ -195,7 +195,7 @@ fn config(instances_max: u32) -> Config {
         .memory_init_cow(true)
         // A module that compiles must leave the other cores to the shards.
         .parallel_compilation(false)
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         // What the specification of the boundary names, and nothing else: a module that runs here runs on every host.
         .wasm_relaxed_simd(false)
         .wasm_memory64(false)
