@@ -78,6 +78,15 @@ impl Api {
         serde_json::from_value(grant).context("the host's answer is no ticket; is it a Holeshot host of this version?")
     }
 
+    /// Gets a spectator's ticket.
+    ///
+    /// # Errors
+    /// As for [`create_room`](Api::create_room).
+    pub async fn watch(&self, room: &str) -> anyhow::Result<TicketGrant> {
+        let grant = self.post(&format!("/api/rooms/{room}/watch"), &json!({})).await?;
+        serde_json::from_value(grant).context("the host's answer is no ticket; is it a Holeshot host of this version?")
+    }
+
     /// Whatever a path answers.
     ///
     /// # Errors

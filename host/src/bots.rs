@@ -70,7 +70,7 @@ pub async fn play(api: &Api, room: &str, bot: &Bot, seen: Option<mpsc::Sender<Se
     let mut client = Client::connect(grant.connect_options(bot.with_udp)?)
         .await
         .with_context(|| format!("{} cannot connect", bot.name))?;
-    let player = client.welcome().player;
+    let player = client.welcome().player.context("the host let a player in as a spectator")?;
     let tick_ms = 1_000 / u32::from(client.welcome().tick_hz.max(1));
     let mut driver = Driver::new(&bot.car, usize::from(player), bot.skill, bot.seed)?;
     client.ready().await?;

@@ -66,6 +66,7 @@ fn every_route_answers_as_its_description_says() {
                 let body = match path.as_str() {
                     _ if operation["requestBody"].is_null() => None,
                     "/api/rooms" => Some(format!(r#"{{"module":"{SHORT}","players":[{{"name":"Ada"}}]}}"#)),
+                    "/api/rooms/{room}/watch" => Some("{}".to_owned()),
                     "/api/rooms/{room}/join" => Some(r#"{"player":"Ada"}"#.to_owned()),
                     other => panic!("{other} takes a body that this test does not know"),
                 };

@@ -327,6 +327,15 @@ impl Host {
         serde_json::from_value(body).unwrap()
     }
 
+    /// Gets a spectator's ticket.
+    pub(crate) async fn watch(&self, room: &str) -> Grant {
+        let (status, mut body) = self.post(&format!("/api/rooms/{room}/watch"), &json!({})).await;
+        assert_eq!((status, body.get("player")), (200, None), "{body}");
+        // No slot has this number; a spectator has none.
+        body["player"] = u16::MAX.into();
+        serde_json::from_value(body).unwrap()
+    }
+
     /// The record of a room, once its match has ended.
     pub(crate) async fn ended(&self, room: &str) -> Value {
         self.recorded(room, "has an end", |record| !record["ended_at"].is_null()).await

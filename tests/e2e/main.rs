@@ -9,6 +9,7 @@
 //! | `determinism.rs` | one journal of inputs through native rules and through wasm, byte by byte |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
 //! | `shards.rs` | rooms on two shards behind one socket |
+//! | `watch.rs` | spectators: what they see, and that they have no say |
 //! | `command.rs` | the command as a process: signals, exit codes, settings, output |
 //!
 //! What these tests do not cover, and where that is covered: loss, reordering and delay of datagrams (`host/room/tests`, on a
@@ -31,3 +32,4 @@ mod modules;
 mod mqtt;
 mod race;
 mod shards;
+mod watch;

@@ -146,6 +146,14 @@ pub enum Departure<'a> {
         /// The newest frame of which an input came from this player.
         last_input_frame: Option<u32>,
     },
+    /// The snapshot that is for every player without one of its own; also what spectators see. Comes once a tick, before
+    /// those of the players. A tick whose snapshots are all for single players has none.
+    SharedSnapshot {
+        /// The frame whose end it shows.
+        frame: u32,
+        /// The module's bytes.
+        bytes: &'a [u8],
+    },
     /// For one player: what became of an action.
     ActionResult {
         /// The slot.

@@ -725,6 +725,9 @@ impl Room {
                 Item::Results(_) => {}
             }
         }
+        if let Some(bytes) = shared {
+            out(Departure::SharedSnapshot { frame, bytes });
+        }
         for ((slot, player), own) in (0u16..).zip(&self.players).zip(own) {
             if let Some(bytes) = own.or(shared).filter(|_| player.is_in() && player.connected) {
                 out(Departure::Snapshot {

@@ -10,6 +10,7 @@ mod race;
 mod serve;
 mod slips;
 mod view;
+mod watch;
 
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Command {
     Race(race::RaceArgs),
     /// Let drivers race on a running host
     Bots(bots::BotsArgs),
+    /// Watch a room of a running host as a spectator
+    Watch(watch::WatchArgs),
     /// Follow the events of hosts as they happen
     Events(events::EventsArgs),
     /// Measure this machine
@@ -88,6 +91,7 @@ pub fn run() -> ExitCode {
             Command::Serve(args) => serve::serve(args, json).await,
             Command::Race(args) => race::race(args, json).await,
             Command::Bots(args) => bots::bots(args, json).await,
+            Command::Watch(args) => watch::watch(args, json).await,
             Command::Events(args) => events::events(args, json).await,
             Command::Bench(args) => bench::bench(args, json).await,
         }

@@ -146,7 +146,8 @@ async fn run(
         let (api, room, bot, sights) = (api.clone(), room.clone(), bot.clone(), sights.take());
         playing.spawn(async move { bots::play(&api, &room, &bot, sights).await });
     }
-    let mut view = View::new(bots, std::io::stdout().is_terminal(), json);
+    let drivers = bots.iter().map(|bot| (bot.name.as_str(), bot.car.as_str()));
+    let mut view = View::new(drivers, std::io::stdout().is_terminal(), json);
     let mut reports = Vec::with_capacity(bots.len());
     while reports.len() < bots.len() {
         tokio::select! {

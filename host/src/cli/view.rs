@@ -7,8 +7,6 @@ use crossterm::{cursor, queue, terminal};
 use drag_race::{LaneView, Phase, Snapshot};
 use holeshot_client::Event;
 
-use crate::bots::Bot;
-
 /// The quarter mile, in m.
 const QUARTER_MILE_M: f32 = 402.336;
 /// Width of a lane on the screen, in characters.
@@ -27,13 +25,13 @@ pub(super) struct View {
 }
 
 impl View {
-    /// A view of a race of these bots: live on a terminal, silent for programs.
-    pub(super) fn new(bots: &[Bot], terminal: bool, quiet: bool) -> Self {
-        let names = bots
-            .iter()
-            .map(|bot| {
-                let car = drag_race::find_car(&bot.car).map_or(bot.car.as_str(), |(_, car)| car.name);
-                (bot.name.clone(), car.to_owned())
+    /// A view of a race of these drivers, each a name and the id of a car: live on a terminal, silent for programs.
+    pub(super) fn new<'a>(drivers: impl IntoIterator<Item = (&'a str, &'a str)>, terminal: bool, quiet: bool) -> Self {
+        let names = drivers
+            .into_iter()
+            .map(|(name, car)| {
+                let car = drag_race::find_car(car).map_or(car, |(_, car)| car.name);
+                (name.to_owned(), car.to_owned())
             })
             .collect();
         Self { names, live: terminal && !quiet, quiet, headline: String::new(), drawn_lines: 0, last_frame: None }

@@ -15,6 +15,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use holeshot_abi::PLAYER_NAME_BYTES_MAX;
+
 use super::tickets::Tickets;
 use crate::clock::unix_ms;
 use crate::manager::records::{PAGE_MAX, Records, RecordsError, RoomState, RoomsPage};
@@ -58,6 +60,7 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .route("/api/rooms", get(list_rooms).post(create_room))
         .route("/api/rooms/{room}", get(one_room))
         .route("/api/rooms/{room}/join", post(join_room))
+        .route("/api/rooms/{room}/watch", post(watch_room))
         .route("/api/modules", get(list_modules))
         .route("/api/hosts", get(list_hosts))
         .route("/api/events", get(list_events))
@@ -171,7 +174,8 @@ struct Join {
 #[derive(Debug, Serialize)]
 struct Joined {
     room: String,
-    player: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    player: Option<u16>,
     ticket: String,
     expires_ms: u64,
     ws_url: String,
@@ -194,12 +198,47 @@ async fn join_room(
         ApiError::new(StatusCode::NOT_FOUND, "unknown_player", message)
     })?;
     let player = u16::try_from(player).unwrap_or(u16::MAX);
+    ticket(&doors, room, Some(player), &name, &headers)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watch {
+    /// The spectator's name, for the ticket; nobody else sees it.
+    name: Option<String>,
+}
+
+async fn watch_room(
+    State(doors): Shared,
+    room: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Result<Json<Watch>, JsonRejection>,
+) -> Result<Json<Joined>, ApiError> {
+    let Path(room) = room?;
+    let Json(Watch { name }) = body?;
+    let name = name.unwrap_or_else(|| "spectator".into());
+    if name.len() > PLAYER_NAME_BYTES_MAX {
+        let message = format!("`name` has {} bytes; accepted: up to {PLAYER_NAME_BYTES_MAX}", name.len());
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", message));
+    }
+    doors.rooms.live(&room).ok_or_else(|| no_such_room(&room))?;
+    ticket(&doors, room, None, &name, &headers)
+}
+
+/// Signs a ticket for a player or a spectator and says where to take it.
+fn ticket(
+    doors: &Doors,
+    room: String,
+    player: Option<u16>,
+    name: &str,
+    headers: &HeaderMap,
+) -> Result<Json<Joined>, ApiError> {
     let now_s = unix_ms() / 1_000;
     let lifetime_s = u64::from(doors.ticket_lifetime_s);
     let id = uuid::Uuid::now_v7().simple().to_string();
     let ticket = doors
         .tickets
-        .sign(&room, player, &name, now_s, lifetime_s, id)
+        .sign(&room, player, name, now_s, lifetime_s, id)
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
     // The name that the client used for this host is the one it can reach.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");

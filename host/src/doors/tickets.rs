@@ -3,9 +3,9 @@
 //! | claim | meaning |
 //! | --- | --- |
 //! | `iss` | the host's id |
-//! | `sub` | the player's name |
+//! | `sub` | the name of the player or spectator |
 //! | `room` | the room |
-//! | `player` | the player's slot in it |
+//! | `player` | the player's slot in it; absent for a spectator, who sees the room and plays no part in it |
 //! | `iat`, `exp` | seconds since 1970: when it was made, and until when it opens a session |
 //! | `jti` | its own id |
 
@@ -17,12 +17,13 @@ use serde::{Deserialize, Serialize};
 pub struct Claims {
     /// The host's id.
     pub iss: String,
-    /// The player's name.
+    /// The name of the player or spectator.
     pub sub: String,
     /// The room.
     pub room: String,
-    /// The player's slot.
-    pub player: u16,
+    /// The player's slot; `None` for a spectator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub player: Option<u16>,
     /// Made at, in seconds since 1970.
     pub iat: u64,
     /// Opens sessions until, in seconds since 1970.
@@ -88,7 +89,7 @@ impl Tickets {
     pub fn sign(
         &self,
         room: &str,
-        player: u16,
+        player: Option<u16>,
         name: &str,
         now_s: u64,
         lifetime_s: u64,
@@ -139,13 +140,15 @@ mod tests {
     }
 
     fn ticket() -> String {
-        tickets().sign("room-1", 1, "Ada", 1_000, 60, "t1".into()).unwrap()
+        tickets().sign("room-1", Some(1), "Ada", 1_000, 60, "t1".into()).unwrap()
     }
 
     #[test]
     fn a_ticket_opens_until_it_expires() {
         let claims = tickets().check(&ticket(), 1_059).unwrap();
-        assert_eq!((claims.room.as_str(), claims.player, claims.sub.as_str()), ("room-1", 1, "Ada"));
+        assert_eq!((claims.room.as_str(), claims.player, claims.sub.as_str()), ("room-1", Some(1), "Ada"));
+        let watcher = tickets().sign("room-1", None, "Eve", 1_000, 60, "t2".into()).unwrap();
+        assert_eq!(tickets().check(&watcher, 1_000).unwrap().player, None);
         assert_eq!(tickets().check(&ticket(), 1_060), Err(TicketError::Expired(0)));
     }
 

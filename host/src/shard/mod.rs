@@ -39,6 +39,8 @@ pub const COMMANDS_PER_PASS_MAX: usize = 1_024;
 pub const COMMANDS_QUEUED_MAX: usize = 8_192;
 /// Datagrams for a shard that another one received. More are dropped, as a full socket would.
 pub const HANDED_OVER_QUEUED_MAX: usize = 8_192;
+/// Spectators of one room: each gets what a player gets, so they count like players for the network, and this is four full rooms.
+pub const SPECTATORS_MAX: usize = 256;
 /// Entries in the queue of due rooms, for each room. Each message of a player that cannot wait for the next deadline leaves an
 /// entry for that deadline behind, up to a thousand in a second; when there are too many the queue is made anew. At
 /// 16 that costs less than the steps that made the entries.
@@ -86,13 +88,13 @@ impl std::fmt::Debug for OpenRoom {
     }
 }
 
-/// A player who shows up.
+/// A player or spectator who shows up.
 #[derive(Debug)]
 pub struct Attach {
     /// The room.
     pub room: String,
-    /// The player's slot.
-    pub player: u16,
+    /// The player's slot; none for a spectator.
+    pub player: Option<u16>,
     /// The keys and the answer of the handshake, if the client wants UDP.
     pub keys: Option<(SessionKeys, HandshakeMessage)>,
     /// The last public event that the player has.
@@ -229,6 +231,8 @@ struct RoomSlot {
     live: Arc<LiveRoom>,
     /// The session of each player slot.
     sessions: Vec<Option<SessionId>>,
+    /// The sessions of those who watch, at most [`SPECTATORS_MAX`].
+    spectators: Vec<SessionId>,
     /// Whether a player was in the room before.
     known: Vec<bool>,
     /// The time in the queue of due rooms that counts; other entries are left-overs.
@@ -318,6 +322,7 @@ impl Shard {
             rules,
             live,
             sessions: vec![None; players],
+            spectators: Vec::new(),
             known: vec![false; players],
             scheduled_us: u64::MAX,
             farewell: ByeCode::RoomAborted,
@@ -371,18 +376,33 @@ impl Shard {
             let _gone = reply.send(Err(refusal));
             return;
         }
-        if let Err(not_taken) = slot.room.handle(self.clock.now_us(), Arrival::Connected { player }) {
-            let _gone = reply.send(Err((RefusalCode::RoomClosed, not_taken.to_string())));
+        let taken = match player {
+            Some(player) => slot
+                .room
+                .handle(self.clock.now_us(), Arrival::Connected { player })
+                .map_err(|not_taken| (RefusalCode::RoomClosed, not_taken.to_string())),
+            None if slot.spectators.len() < SPECTATORS_MAX => Ok(()),
+            None => {
+                let reason = format!("the room has its {SPECTATORS_MAX} spectators; try again when one has left");
+                Err((RefusalCode::TooManySessions, reason))
+            }
+        };
+        if let Err(refusal) = taken {
+            let _gone = reply.send(Err(refusal));
             return;
         }
         let (keys, answer) = keys.map_or((None, None), |(keys, answer)| (Some(keys), Some(answer)));
         // There is a place: it was asked for above.
         let Some(id) = self.sessions.insert(|id| Session::new(id, index, player, keys, outbound)) else { return };
-        let place = slot.sessions.get_mut(usize::from(player));
-        let before = place.and_then(|place| place.replace(id));
-        let resumed = slot.known.get_mut(usize::from(player)).is_some_and(|known| std::mem::replace(known, true));
-        if let Some(before) = before {
-            self.sessions.end(before, ByeCode::Replaced, "another session of this player took over");
+        let mut resumed = false;
+        if let Some(player) = player.map(usize::from) {
+            let before = slot.sessions.get_mut(player).and_then(|place| place.replace(id));
+            resumed = slot.known.get_mut(player).is_some_and(|known| std::mem::replace(known, true));
+            if let Some(before) = before {
+                self.sessions.end(before, ByeCode::Replaced, "another session of this player took over");
+            }
+        } else {
+            slot.spectators.push(id);
         }
         let welcome = translate::welcome(id, player, slot, answer, self.udp_port, resumed);
         let mut greeted = self.sessions.send_text(id, welcome, &self.counters);
@@ -402,10 +422,14 @@ impl Shard {
     fn detach(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
         let Some(slot) = self.rooms.get_mut(session.room).and_then(Option::as_mut) else { return };
+        let Some(player) = session.player else {
+            slot.spectators.retain(|spectator| *spectator != id);
+            return;
+        };
         // Only the current session of the player may say that it is gone.
-        if let Some(place) = slot.sessions.get_mut(usize::from(session.player)).filter(|place| **place == Some(id)) {
+        if let Some(place) = slot.sessions.get_mut(usize::from(player)).filter(|place| **place == Some(id)) {
             *place = None;
-            let _late = slot.room.handle(self.clock.now_us(), Arrival::Disconnected { player: session.player });
+            let _late = slot.room.handle(self.clock.now_us(), Arrival::Disconnected { player });
             self.schedule(session.room);
         }
     }
@@ -413,7 +437,16 @@ impl Shard {
     /// Hands what a session says to its room.
     fn arrive<'a>(&mut self, id: SessionId, arrival: impl FnOnce(u16) -> Arrival<'a>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let (room, player) = (session.room, session.player);
+        let room = session.room;
+        let Some(player) = session.player else {
+            // It leaves, or says what only a player may say: either way there is nothing left to watch for.
+            let (code, reason) = match arrival(0) {
+                Arrival::Quit { .. } => (ByeCode::Left, "you left"),
+                _ => (ByeCode::BadMessage, "a spectator has no say in the room; only `ping` and `leave` are for it"),
+            };
+            session.bye(code, reason);
+            return self.detach(id);
+        };
         let Some(slot) = self.rooms.get_mut(room).and_then(Option::as_mut) else { return };
         if let Err(not_taken) = slot.room.handle(self.clock.now_us(), arrival(player)) {
             tracing::debug!(room = slot.live.id, player, %not_taken, "message without effect");
@@ -512,7 +545,8 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return };
         match payload {
             ToHost::Inputs(inputs) => {
-                let (room, player) = (session.room, session.player);
+                // A spectator's are nobody's; they are lost like any that come out of the game.
+                let (room, Some(player)) = (session.room, session.player) else { return };
                 let Some(slot) = self.rooms.get_mut(room).and_then(Option::as_mut) else { return };
                 let now_us = self.clock.now_us();
                 for (frame, bytes) in inputs.iter() {
@@ -543,10 +577,11 @@ impl Shard {
     fn step(&mut self, index: usize) {
         let now_us = self.clock.now_us();
         let Some(slot) = self.rooms.get_mut(index).and_then(Option::as_mut) else { return };
-        let RoomSlot { room, rules, live, sessions, farewell, .. } = slot;
+        let RoomSlot { room, rules, live, sessions, spectators, farewell, .. } = slot;
         let mut departures = translate::Departures {
             live,
             players: sessions,
+            spectators,
             farewell,
             sessions: &mut self.sessions,
             socket: &self.socket,
@@ -574,7 +609,7 @@ impl Shard {
         let Some(slot) = self.rooms.get_mut(index).and_then(Option::take) else { return };
         self.places.remove(&slot.live.id);
         self.free_rooms.push(index);
-        for id in slot.sessions.into_iter().flatten() {
+        for id in slot.sessions.into_iter().flatten().chain(slot.spectators) {
             self.sessions.end(id, slot.farewell, "the room is closed");
         }
         self.registry.forget(&slot.live.id);

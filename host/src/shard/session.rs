@@ -61,10 +61,11 @@ const OUTBOUND_KEPT_FOR_MESSAGES: usize = 64;
 /// 255 times as many sessions.
 const FREE_PLACES_KEPT: usize = 1_024;
 
-/// One player's authenticated presence.
+/// One player's or spectator's authenticated presence.
 pub(super) struct Session {
     pub(super) room: usize,
-    pub(super) player: u16,
+    /// The slot that it plays in; none for a spectator.
+    pub(super) player: Option<u16>,
     pub(super) path: Path<SocketAddr>,
     keys: Option<(Sealer, Opener)>,
     outbound: mpsc::Sender<Outbound>,
@@ -74,7 +75,7 @@ impl Session {
     pub(super) fn new(
         id: SessionId,
         room: usize,
-        player: u16,
+        player: Option<u16>,
         keys: Option<SessionKeys>,
         outbound: mpsc::Sender<Outbound>,
     ) -> Self {
@@ -257,7 +258,7 @@ mod tests {
     #[test]
     fn a_name_does_not_come_again_soon() {
         let mut sessions = Sessions::new(3);
-        let session = |id| Session::new(id, 0, 0, None, mpsc::channel(1).0);
+        let session = |id| Session::new(id, 0, Some(0), None, mpsc::channel(1).0);
         let first = sessions.insert(session).unwrap();
         assert_eq!((first.shard(), first.place()), (3, 0));
         assert!(sessions.get_mut(first).is_some());
@@ -278,9 +279,9 @@ mod tests {
         let mut sessions = Sessions::new(0);
         let outbound = mpsc::channel(1).0;
         for _ in 0..SESSIONS_MAX {
-            assert!(sessions.insert(|id| Session::new(id, 0, 0, None, outbound.clone())).is_some());
+            assert!(sessions.insert(|id| Session::new(id, 0, Some(0), None, outbound.clone())).is_some());
         }
         assert!(sessions.is_full());
-        assert!(sessions.insert(|id| Session::new(id, 0, 0, None, outbound.clone())).is_none());
+        assert!(sessions.insert(|id| Session::new(id, 0, Some(0), None, outbound.clone())).is_none());
     }
 }

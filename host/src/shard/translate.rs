@@ -20,6 +20,7 @@ use crate::rooms::LiveRoom;
 pub(super) struct Departures<'a> {
     pub(super) live: &'a LiveRoom,
     pub(super) players: &'a mut [Option<SessionId>],
+    pub(super) spectators: &'a [SessionId],
     /// What the players are told when the room closes.
     pub(super) farewell: &'a mut ByeCode,
     pub(super) sessions: &'a mut Sessions,
@@ -44,6 +45,9 @@ impl Departures<'_> {
                 for at in 0..self.players.len() {
                     self.text(at, &text);
                 }
+                for id in self.spectators {
+                    self.text_to(*id, &text);
+                }
             }
             Departure::InternalEvent { source, kind, frame, json } => self.internal_event(source, kind, frame, json),
             Departure::PlayerLeft { player, reason } => {
@@ -59,6 +63,11 @@ impl Departures<'_> {
             }
             Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame } => {
                 self.snapshot(player, frame, bytes, margin_us, last_input_frame);
+            }
+            Departure::SharedSnapshot { frame, bytes } => {
+                for id in self.spectators {
+                    self.snapshot_to(*id, frame, bytes, None, None);
+                }
             }
             Departure::ActionResult { player, id, outcome } => {
                 let (accepted, reason) = match outcome {
@@ -107,7 +116,12 @@ impl Departures<'_> {
     }
 
     fn text(&mut self, player: usize, text: &Utf8Bytes) {
-        let Some(&mut Some(id)) = self.players.get_mut(player) else { return };
+        if let Some(&mut Some(id)) = self.players.get_mut(player) {
+            self.text_to(id, text);
+        }
+    }
+
+    fn text_to(&mut self, id: SessionId, text: &Utf8Bytes) {
         if !self.sessions.send_text(id, text.clone(), self.counters) && !self.lost.contains(&id) {
             self.lost.push(id);
         }
@@ -159,6 +173,17 @@ impl Departures<'_> {
         last_input_frame: Option<u32>,
     ) {
         let Some(&mut Some(id)) = self.players.get_mut(usize::from(player)) else { return };
+        self.snapshot_to(id, frame, bytes, margin_us, last_input_frame);
+    }
+
+    fn snapshot_to(
+        &mut self,
+        id: SessionId,
+        frame: u32,
+        bytes: &[u8],
+        margin_us: Option<i32>,
+        last_input_frame: Option<u32>,
+    ) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let whole = Snapshot {
             frame,
@@ -203,7 +228,7 @@ pub(super) fn event(event: &PublicEvent<'_>, clock: Clock) -> Utf8Bytes {
 /// The first message of a session.
 pub(super) fn welcome(
     id: SessionId,
-    player: u16,
+    player: Option<u16>,
     slot: &RoomSlot,
     noise: Option<HandshakeMessage>,
     udp_port: u16,

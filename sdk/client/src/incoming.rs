@@ -21,8 +21,8 @@ pub struct Welcome {
     pub session: u32,
     /// The room's id.
     pub room: String,
-    /// The slot of this player.
-    pub player: u16,
+    /// The slot of this player; `None` for a spectator.
+    pub player: Option<u16>,
     /// Everybody in the room.
     pub players: Vec<PlayerName>,
     /// Ticks per second.

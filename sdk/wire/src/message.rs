@@ -29,14 +29,15 @@
 //! ```text
 //! welcome        session: integer, 0 to 2^32 - 1
 //!                room: text, 1 to 64
-//!                player: integer, 0 to 65,535: the number of this player's slot
+//!                player?: integer, 0 to 65,535: the number of this player's slot. Absent: the session is a spectator's. It
+//!                gets events and the snapshots that are for all players; of its messages the host takes ping and leave
 //!                players: list, at most 128, of {player: integer, name: text, 0 to 64}
 //!                udp_port?: integer, 1 to 65,535: on the host that the WebSocket went to. With noise only
 //!                noise?: text, 64: handshake message 2. Present if and only if hello had it and the host has UDP
 //!                tick_hz: integer, 1 to 128
 //!                rules: {name: text, 1 to 64; version: text, 1 to 64; hash: text, 64: BLAKE3 of the module, hex}
 //!                phase: one of opened, gathering, readying, cutscene, countdown, running, finished, aborted, closed
-//!                resumed: true if this player has been in the room before
+//!                resumed: true if this player has been in the room before; false for a spectator
 //! refused        code: see RefusalCode; reason: text, at most 512. The answer to hello; the host closes after it
 //! event          seq: integer from 1, one higher for each public event of the room. A gap means that the host no
 //!                longer keeps the events in between
@@ -238,9 +239,10 @@ pub enum HostMessage {
         session: u32,
         /// The room's id.
         room: String,
-        /// The slot of this player.
-        player: u16,
-        /// Everybody in the room, this player included.
+        /// The slot of this player; `None` for a spectator.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        player: Option<u16>,
+        /// Every player of the room, this one included.
         players: Vec<PlayerName>,
         /// Where to send datagrams, on the host that the WebSocket went to.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -532,7 +534,9 @@ impl HostMessage {
                 Ok(Self::Welcome {
                     session: fields.integer("session", 0, u64::from(u32::MAX))? as u32,
                     room: fields.text("room", 1, NAME_BYTES_MAX)?,
-                    player: fields.integer("player", 0, u64::from(u16::MAX))? as u16,
+                    player: fields
+                        .optional("player", |f| f.integer("player", 0, u64::from(u16::MAX)))?
+                        .map(|player| player as u16),
                     players: fields.players()?,
                     udp_port: fields
                         .optional("udp_port", |f| f.integer("udp_port", 1, u64::from(u16::MAX)))?
@@ -794,7 +798,7 @@ mod tests {
         HostMessage::Welcome {
             session: u32::MAX,
             room: "race-1".into(),
-            player: 1,
+            player: Some(1),
             players: vec![
                 PlayerName { player: 0, name: "Ada \"the\" First".into() },
                 PlayerName { player: 1, name: "Zoë".into() },
@@ -805,6 +809,24 @@ mod tests {
             rules: RulesInfo { name: "drag-race".into(), version: "0.1.0".into(), hash: "0123456789abcdef".repeat(4) },
             phase: Phase::Gathering,
             resumed: false,
+        }
+    }
+
+    fn spectators_welcome() -> HostMessage {
+        let HostMessage::Welcome { session, room, players, tick_hz, rules, phase, resumed, .. } = welcome() else {
+            unreachable!()
+        };
+        HostMessage::Welcome {
+            session,
+            room,
+            player: None,
+            players,
+            udp_port: None,
+            noise: None,
+            tick_hz,
+            rules,
+            phase,
+            resumed,
         }
     }
 
@@ -827,6 +849,7 @@ mod tests {
     fn host_messages() -> Vec<HostMessage> {
         let mut all = vec![
             welcome(),
+            spectators_welcome(),
             HostMessage::Event {
                 seq: 1,
                 name: "countdown".into(),
@@ -957,7 +980,7 @@ mod tests {
                 let mut without = message.clone();
                 without.as_object_mut().unwrap().remove(key);
                 let absent = read(&without);
-                let optional = ["noise", "after", "frame", "time_ms", "udp_port", "reason"];
+                let optional = ["noise", "after", "frame", "player", "time_ms", "udp_port", "reason"];
                 if !optional.contains(&key.as_str()) {
                     let error = absent.unwrap_err().to_string();
                     assert!(error.contains(&format!("`{key}`")), "{error}");

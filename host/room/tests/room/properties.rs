@@ -193,7 +193,8 @@ impl Watcher {
                 };
                 assert_eq!((self.phase, frames), (Some(phase), self.ticks));
             }
-            Departure::Snapshot { .. }
+            Departure::SharedSnapshot { .. }
+            | Departure::Snapshot { .. }
             | Departure::PlayerLeft { .. }
             | Departure::TicksLost { .. }
             | Departure::RulesFault { .. } => {}

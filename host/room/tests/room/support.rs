@@ -221,6 +221,7 @@ fn show_departure(text: &mut String, at_us: u64, show: Show, departure: Departur
         }
         Departure::PlayerLeft { player, reason } => format!("left {player} {reason}"),
         Departure::Tick { frame, record } => format!("tick {frame} {}", show_record(record)),
+        Departure::SharedSnapshot { .. } => return,
         Departure::Snapshot { .. } if show != Show::Snapshots => return,
         Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame } => {
             assert_eq!(bytes.len(), 8);

@@ -409,7 +409,7 @@ async fn errors_of_connecting_say_what_is_wrong() {
         let welcome = HostMessage::Welcome {
             session: 1,
             room: "r".into(),
-            player: 0,
+            player: Some(0),
             players: Vec::new(),
             udp_port: Some(9),
             noise: Some(answer),

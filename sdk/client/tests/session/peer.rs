@@ -85,7 +85,7 @@ impl Peer {
         let welcome = HostMessage::Welcome {
             session,
             room: "room-1".into(),
-            player: 1,
+            player: Some(1),
             players: vec![PlayerName { player: 1, name: "Ada".into() }],
             udp_port: message_2.map(|_| self.udp.local_addr().unwrap().port()),
             noise: message_2,

@@ -1,0 +1,110 @@
+//! `holeshot watch`: a room of a running host as a spectator sees it.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use drag_race::Snapshot;
+use holeshot_client::{Client, Event, Incoming};
+use serde_json::{Value, json};
+
+use super::output::{note, say};
+use super::serve::stop_signal;
+use super::view::View;
+use crate::api::Api;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct WatchArgs {
+    /// The room's id; `GET /api/rooms` of the host lists the open ones
+    #[arg(value_name = "ROOM")]
+    room: String,
+    /// The host
+    #[arg(long, env = "HOLESHOT_URL", value_name = "URL", default_value = "http://127.0.0.1:7700")]
+    url: String,
+}
+
+pub(super) async fn watch(args: WatchArgs, as_json: bool) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
+    let api = Api::new(&args.url)?;
+    tokio::select! {
+        seen = spectate(&api, &args.room, as_json) => seen,
+        _ = stop => Ok(()),
+    }
+}
+
+/// Shows a room until it ends: people see the race (or, under rules that are not a drag race, its events), programs a JSON object per line for each
+/// event and snapshot.
+pub(super) async fn spectate(api: &Api, room: &str, as_json: bool) -> anyhow::Result<()> {
+    let drivers = drivers(&api.get(&format!("/api/rooms/{room}")).await?);
+    let grant = api.watch(room).await?;
+    // Over the WebSocket alone: a spectator sends nothing that would keep a path for datagrams open.
+    let mut client = Client::connect(grant.connect_options(false)?).await.context("cannot connect as a spectator")?;
+    let drivers = drivers.iter().map(|(name, car)| (name.as_str(), car.as_str()));
+    let mut view = View::new(drivers, std::io::stdout().is_terminal(), as_json);
+    let mut rules_are_known = true;
+    loop {
+        match client.next().await {
+            Some(Incoming::Event(event)) => {
+                if as_json && !say(event_line(&event)) {
+                    return Ok(());
+                }
+                view.event(&event).unwrap_or_default();
+                if matches!(event.name.as_str(), "finished" | "aborted") {
+                    view.end().unwrap_or_default();
+                    return Ok(());
+                }
+            }
+            Some(Incoming::Snapshot(snapshot)) => {
+                if as_json {
+                    let hex: String = snapshot.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    if !say(json!({ "snapshot": { "frame": snapshot.frame, "bytes": hex } })) {
+                        return Ok(());
+                    }
+                } else if let Ok(shown) = postcard::from_bytes::<Snapshot>(&snapshot.bytes) {
+                    view.snapshot(&shown).unwrap_or_default();
+                } else if std::mem::take(&mut rules_are_known) {
+                    note(format_args!("these rules have snapshots of their own; only their events are shown"));
+                }
+            }
+            Some(Incoming::Bye { code, reason }) => bail!("the host said goodbye: {code}: {reason}"),
+            Some(Incoming::Disconnected { error }) => return Err(error).context("the connection is lost"),
+            Some(_) => {}
+            None => return Ok(()),
+        }
+    }
+}
+
+fn event_line(event: &Event) -> Value {
+    json!({ "event": {
+        "seq": event.seq, "name": event.name, "frame": event.frame, "time_ms": event.time_ms, "data": event.data,
+    } })
+}
+
+/// Names and cars of a room's players, from what the host says of the room. A room that has just opened may not be on record yet: then names only.
+fn drivers(room: &Value) -> Vec<(String, String)> {
+    let players = |from: &str| room.pointer(from).and_then(Value::as_array).cloned().unwrap_or_default();
+    let recorded = players("/recorded/players");
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    players("/open/players")
+        .iter()
+        .map(|player| {
+            let same = recorded.iter().find(|other| other.get("player") == player.get("player"));
+            (text(player.get("name")), text(same.and_then(|other| other.pointer("/data/car"))))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cars_come_from_the_record_if_there_is_one() {
+        let mut room =
+            json!({ "open": { "players": [{ "player": 0, "name": "Ada" }, { "player": 1, "name": "Ben" }] } });
+        assert_eq!(drivers(&room), [("Ada".into(), String::new()), ("Ben".into(), String::new())]);
+        room["recorded"] = json!({ "players": [{ "player": 1, "data": { "car": "mx5" } }, { "player": 0 }] });
+        assert_eq!(drivers(&room), [("Ada".into(), String::new()), ("Ben".into(), "mx5".into())]);
+        assert_eq!(drivers(&json!({})), []);
+    }
+}
