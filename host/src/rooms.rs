@@ -211,12 +211,42 @@ pub enum CreateError {
     },
 }
 
+/// The open rooms, by id, and how many each shard has.
+#[derive(Debug)]
+struct Live {
+    rooms: BTreeMap<String, Arc<LiveRoom>>,
+    // Kept with each opening and closing: counting thousands of rooms for each opening would hold the lock for as long.
+    per_shard: Vec<u32>,
+}
+
+impl Live {
+    /// The shard with the fewest rooms.
+    fn shard_with_fewest(&self) -> usize {
+        self.per_shard.iter().enumerate().min_by_key(|(_, rooms)| **rooms).map_or(0, |(shard, _)| shard)
+    }
+
+    fn insert(&mut self, room: Arc<LiveRoom>) {
+        if let Some(rooms) = self.per_shard.get_mut(room.shard) {
+            *rooms += 1;
+        }
+        self.rooms.insert(room.id.clone(), room);
+    }
+
+    fn remove(&mut self, room: &str) {
+        // Forgotten twice (refused and closed), a room counts once.
+        let Some(room) = self.rooms.remove(room) else { return };
+        if let Some(rooms) = self.per_shard.get_mut(room.shard) {
+            *rooms = rooms.saturating_sub(1);
+        }
+    }
+}
+
 /// The rooms of a host.
 #[derive(Debug)]
 pub struct Rooms {
     modules: BTreeMap<String, Arc<Module>>,
     shards: Vec<ShardHandle>,
-    live: Mutex<BTreeMap<String, Arc<LiveRoom>>>,
+    live: Mutex<Live>,
     limits: Limits,
     rooms_max: u32,
     clock: Clock,
@@ -234,7 +264,8 @@ impl Rooms {
         clock: Clock,
     ) -> Self {
         let modules = modules.into_iter().map(|module| (module.manifest().name.clone(), module)).collect();
-        Self { modules, shards, live: Mutex::default(), limits, rooms_max, clock, stopping: AtomicBool::new(false) }
+        let live = Mutex::new(Live { rooms: BTreeMap::new(), per_shard: vec![0; shards.len()] });
+        Self { modules, shards, live, limits, rooms_max, clock, stopping: AtomicBool::new(false) }
     }
 
     /// Opens a room. Returns once its shard has been told; the shard takes it before anything that is sent to it later.
@@ -318,13 +349,13 @@ impl Rooms {
     /// An open room.
     #[must_use]
     pub fn live(&self, room: &str) -> Option<Arc<LiveRoom>> {
-        self.lock().get(room).cloned()
+        self.lock().rooms.get(room).cloned()
     }
 
     /// Every open room, oldest first.
     #[must_use]
     pub fn all_live(&self) -> Vec<Arc<LiveRoom>> {
-        self.lock().values().cloned().collect()
+        self.lock().rooms.values().cloned().collect()
     }
 
     /// The shard of an open room.
@@ -351,8 +382,8 @@ impl Rooms {
         self.stopping.store(true, Ordering::Release);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<LiveRoom>>> {
-        // The map is never left half changed, so a thread that panicked while it held the lock spoilt nothing.
+    fn lock(&self) -> MutexGuard<'_, Live> {
+        // It is never left half changed, so a thread that panicked while it held the lock spoilt nothing.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -362,26 +393,19 @@ impl Rooms {
         if self.stopping.load(Ordering::Acquire) {
             return Err(CreateError::Stopping);
         }
-        if live.len() >= self.rooms_max as usize {
+        if live.rooms.len() >= self.rooms_max as usize {
             return Err(CreateError::Full { rooms_max: self.rooms_max });
         }
-        let mut rooms_per_shard = vec![0u32; self.shards.len()];
-        for room in live.values() {
-            if let Some(count) = rooms_per_shard.get_mut(room.shard) {
-                *count += 1;
-            }
-        }
-        let shard = rooms_per_shard.iter().enumerate().min_by_key(|(_, rooms)| **rooms).map_or(0, |(shard, _)| shard);
         let room = Arc::new(LiveRoom {
             id: id.to_owned(),
-            shard,
+            shard: live.shard_with_fewest(),
             module: ModuleName::of(module),
             players: (0..).zip(&setup.players).map(|(player, p)| RoomPlayer { player, name: p.name.clone() }).collect(),
             opened_ms: unix_ms(),
             phase: AtomicU8::new(0),
             frame: AtomicU32::new(u32::MAX),
         });
-        live.insert(id.to_owned(), Arc::clone(&room));
+        live.insert(Arc::clone(&room));
         Ok(room)
     }
 }
@@ -491,6 +515,32 @@ mod tests {
         }
         assert!(named(&[&"x".repeat(65)]).is_err());
         assert_eq!(named(&["Ada", "Ben"]).unwrap().len(), 2);
+    }
+
+    fn live_room(id: &str, shard: usize) -> Arc<LiveRoom> {
+        Arc::new(LiveRoom {
+            id: id.into(),
+            shard,
+            module: ModuleName { name: "n".into(), version: "1".into(), hash: "f".into() },
+            players: Vec::new(),
+            opened_ms: 0,
+            phase: AtomicU8::new(0),
+            frame: AtomicU32::new(0),
+        })
+    }
+
+    #[test]
+    fn a_room_goes_to_the_shard_with_the_fewest() {
+        let mut live = Live { rooms: BTreeMap::new(), per_shard: vec![0; 3] };
+        for id in 0..9 {
+            let shard = live.shard_with_fewest();
+            live.insert(live_room(&id.to_string(), shard));
+        }
+        assert_eq!(live.per_shard, [3, 3, 3]);
+        live.remove("4");
+        live.remove("4");
+        live.remove("none");
+        assert_eq!((&live.per_shard[..], live.shard_with_fewest()), (&[3, 2, 3][..], 1));
     }
 
     #[test]
