@@ -352,10 +352,19 @@ impl Rooms {
         self.lock().rooms.get(room).cloned()
     }
 
-    /// Every open room, oldest first.
+    /// A page of the open rooms, newest first: up to `limit` of those that were opened before the room `after`, or of all. `after` may be closed by
+    /// now: ids sort by time.
     #[must_use]
-    pub fn all_live(&self) -> Vec<Arc<LiveRoom>> {
-        self.lock().rooms.values().cloned().collect()
+    pub fn page(&self, after: Option<&str>, limit: usize) -> Vec<Arc<LiveRoom>> {
+        use std::ops::Bound;
+        let before = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let live = self.lock();
+        live.rooms
+            .range::<str, _>((Bound::Unbounded, before))
+            .rev()
+            .take(limit)
+            .map(|(_, room)| Arc::clone(room))
+            .collect()
     }
 
     /// The shard of an open room.
@@ -541,6 +550,22 @@ mod tests {
         live.remove("4");
         live.remove("none");
         assert_eq!((&live.per_shard[..], live.shard_with_fewest()), (&[3, 2, 3][..], 1));
+    }
+
+    #[test]
+    fn pages_of_open_rooms_are_newest_first_and_leave_none_out() {
+        let rooms = Rooms::new(Vec::new(), Vec::new(), Limits::default(), 9, Clock::start());
+        for id in ["a", "b", "c", "d", "e"] {
+            rooms.lock().insert(live_room(id, 0));
+        }
+        let page = |after, limit| rooms.page(after, limit).iter().map(|room| room.id.clone()).collect::<Vec<_>>();
+        assert_eq!(page(None, 2), ["e", "d"]);
+        assert_eq!(page(Some("d"), 2), ["c", "b"]);
+        // The last of the page before has closed since.
+        rooms.forget("b");
+        assert_eq!(page(Some("b"), 2), ["a"]);
+        assert!(page(Some("a"), 2).is_empty());
+        assert_eq!(page(Some("x"), 9).len(), 4);
     }
 
     #[test]

@@ -300,9 +300,10 @@ async fn list_rooms(
     query: Result<Query<RoomsQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(RoomsQuery { after, limit, state }) = query?;
-    let page = RoomsPage { after, limit: Some(limit_in_range(limit)?), state };
+    let limit = limit_in_range(limit)?;
+    let open: Vec<_> = doors.rooms.page(after.as_deref(), limit).iter().map(|live| live.summary()).collect();
+    let page = RoomsPage { after, limit: Some(limit), state };
     let recorded = ask(&doors, move |records| records.rooms(&page)).await?;
-    let open: Vec<_> = doors.rooms.all_live().iter().map(|live| live.summary()).collect();
     Ok(Json(json!({ "open": open, "recorded": recorded })))
 }
 
