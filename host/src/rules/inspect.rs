@@ -30,7 +30,11 @@ const EXPORTS: [(&str, Signature); 7] = [
     (names::RESTORE, Signature { params: &[ValType::I32], results: &[ValType::I64] }),
 ];
 
-const INITIALIZE: Signature = Signature { params: &[], results: &[] };
+/// Exports that a module may have.
+const OPTIONAL: [(&str, Signature); 2] = [
+    (names::INITIALIZE, Signature { params: &[], results: &[] }),
+    (names::DESCRIBE, Signature { params: &[], results: &[ValType::I64] }),
+];
 
 const HINT_EXPORT: &str = "In Rust: `crate-type = [\"cdylib\", \"rlib\"]` and one `holeshot_guest::export!(YourRules);`. In C: the attribute export_name, and `-Wl,--no-entry`";
 const HINT_MEMORY: &str =
@@ -105,10 +109,11 @@ fn check_types(types: TypesRef<'_>) -> Result<(), LoadError> {
             return Err(LoadError::ExportSignature { name, found, needed });
         }
     }
-    if let Some(ty) = export(names::INITIALIZE) {
-        let (found, needed) = (describe(types, ty), INITIALIZE.describe());
+    for (name, signature) in OPTIONAL {
+        let Some(ty) = export(name) else { continue };
+        let (found, needed) = (describe(types, ty), signature.describe());
         if found != needed {
-            return Err(LoadError::ExportSignature { name: names::INITIALIZE, found, needed });
+            return Err(LoadError::ExportSignature { name, found, needed });
         }
     }
     match export(names::MEMORY) {

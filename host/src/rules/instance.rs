@@ -1,8 +1,8 @@
 //! A running instance: calls into the module with their budgets, and every span that comes back checked. After a fault the instance is gone.
 
 use holeshot_abi::{
-    MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, REFUSAL_BYTES_MAX, STATE_BYTES_MAX, Setup, TABLE_ELEMENTS_MAX, names,
-    unpack_span, write_restore,
+    DESCRIPTION_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, REFUSAL_BYTES_MAX, STATE_BYTES_MAX, Setup,
+    TABLE_ELEMENTS_MAX, names, unpack_span, write_restore,
 };
 use holeshot_room::{Fault, FaultKind, RestoreError, Rules};
 use wasmtime::{
@@ -12,7 +12,7 @@ use wasmtime::{
 use super::engine::epochs;
 use super::error::InstantiateError;
 use super::guest::{Guest, GuestName, LogOutside, readable, span};
-use super::{CALL_WATCHDOG_MS, INIT_FUEL, RESTORE_FUEL, SAVE_FUEL, TICK_WATCHDOG_MS};
+use super::{CALL_WATCHDOG_MS, DESCRIBE_FUEL, INIT_FUEL, RESTORE_FUEL, SAVE_FUEL, TICK_WATCHDOG_MS};
 
 /// The least that is asked of `holeshot_buffer`, in bytes: a record of a few players, so that it is asked once and not for every action.
 const BUFFER_BYTES_MIN: usize = 512;
@@ -113,6 +113,17 @@ impl WasmRules {
     #[must_use]
     pub fn log_lines_dropped(&self) -> u64 {
         self.live.as_ref().map_or(0, |live| live.store.data().lines_dropped())
+    }
+
+    /// The state as JSON text, for people and tools. None when the module has no `holeshot_describe`.
+    ///
+    /// It must be the last call: to look at a room that goes on, save its state, restore that into a fresh instance of the module, and ask there.
+    ///
+    /// # Errors
+    /// The module faulted, or what it returned is too long or no JSON. A room from which the state came is none the worse for it.
+    pub fn describe(&mut self) -> Result<Option<String>, Fault> {
+        let result = self.live()?.describe();
+        result.map_err(|fault| self.end(fault))
     }
 
     fn live(&mut self) -> Result<&mut Live, Fault> {
@@ -239,6 +250,19 @@ impl Live {
             return Err(self.bad_output(names::SAVE, address, len, STATE_BYTES_MAX));
         }
         Ok(bytes.to_vec())
+    }
+
+    fn describe(&mut self) -> Result<Option<String>, Fault> {
+        if self.instance.get_export(&mut self.store, names::DESCRIBE).is_none() {
+            return Ok(None);
+        }
+        let returned: i64 = self.call_named(names::DESCRIBE, (), Budget::call(DESCRIBE_FUEL))?;
+        let bytes = self.bytes(names::DESCRIBE, returned)?;
+        if bytes.len() > DESCRIPTION_BYTES_MAX {
+            let (address, len) = unpack_span(returned);
+            return Err(self.bad_output(names::DESCRIBE, address, len, DESCRIPTION_BYTES_MAX));
+        }
+        super::description(bytes).map(Some)
     }
 
     /// Hands over a record and takes the answer: nothing, or the text of a refusal.

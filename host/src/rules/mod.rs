@@ -18,6 +18,9 @@ mod instance;
 mod module;
 mod native;
 
+use holeshot_abi::names;
+use holeshot_room::{Fault, FaultKind};
+
 pub use cache::CacheError;
 pub use default::DRAG_RACE_WASM;
 pub use engine::{Engine, EngineError, EngineSettings};
@@ -42,12 +45,27 @@ pub const INIT_FUEL: u64 = 50_000 * FUEL_PER_US;
 pub const SAVE_FUEL: u64 = 10_000 * FUEL_PER_US;
 /// Fuel for taking a state over: as for beginning a room.
 pub const RESTORE_FUEL: u64 = 50_000 * FUEL_PER_US;
+/// Fuel for describing a state: nobody plays in the instance that does it, and JSON of 1 MiB takes about 20 ms.
+pub const DESCRIBE_FUEL: u64 = 100_000 * FUEL_PER_US;
 
 /// When the watchdog ends a tick that fuel did not end, in milliseconds. Fuel is the budget and stops at the same instruction everywhere; this only
 /// catches what fuel prices too low, so it is far above a tick's share.
 pub const TICK_WATCHDOG_MS: u64 = 500;
 /// The same for the other calls, in milliseconds.
 pub const CALL_WATCHDOG_MS: u64 = 5_000;
+
+/// What a module says its state is, once it is known to be JSON.
+fn description(bytes: &[u8]) -> Result<String, Fault> {
+    let bad = |problem: String| {
+        Fault::new(FaultKind::BadOutput, format!("{}: the description is {problem}", names::DESCRIBE))
+    };
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| bad(format!("not UTF-8 text: byte {} is wrong", error.valid_up_to())))?;
+    // Read as a whole: readers bound how deep it is nested, and nobody who is handed this shall find it unreadable.
+    let _: serde_json::Value = serde_json::from_str(text)
+        .map_err(|error| bad(format!("no JSON: {}", guest::readable(error.to_string().as_bytes()))))?;
+    Ok(text.to_owned())
+}
 
 #[cfg(test)]
 mod tests;

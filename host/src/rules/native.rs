@@ -33,6 +33,18 @@ impl<R: holeshot_guest::Rules> NativeRules<R> {
         }
     }
 
+    /// The state as JSON text; as [`WasmRules::describe`](super::WasmRules::describe).
+    ///
+    /// # Errors
+    /// The rules panic: their state cannot be JSON.
+    pub fn describe(&mut self) -> Result<Option<String>, Fault> {
+        self.alive()?;
+        let instance = &mut self.instance;
+        let described = catch_unwind(AssertUnwindSafe(|| instance.describe().to_vec()));
+        let bytes = described.map_err(|panic| self.end("describe", panic.as_ref()))?;
+        super::description(&bytes).map(Some)
+    }
+
     fn alive(&self) -> Result<(), Fault> {
         match &self.ended_by {
             None => Ok(()),

@@ -285,6 +285,82 @@ fn a_fault_frees_its_instance_at_once() {
     dead.clear();
 }
 
+// ---- descriptions ----
+
+/// What a module says its state is that returns this span, with these bytes at 1024.
+fn described(span: &str, bytes: &str) -> Result<Option<String>, Fault> {
+    let describe = format!("(func (export \"holeshot_describe\") (result i64) {span})");
+    let data = format!("(data (i32.const 1024) \"{bytes}\")");
+    begin(&module_with(&[("describe", &describe), ("more", &data)])).describe()
+}
+
+#[test]
+fn modules_of_both_versions_run_and_the_later_may_describe_its_state() {
+    let mut former = begin(&tally_wat());
+    assert_eq!(former.describe(), Ok(None));
+    former.tick(&record(0, 2)).unwrap();
+    begin(&module_with_body("holeshot_abi_version", "(i32.const 0x10001)", &[])).tick(&record(0, 2)).unwrap();
+    assert_eq!(described("(i64.const 0x0000040000000007)", "{\\22a\\22:1}rest"), Ok(Some("{\"a\":1}".to_owned())));
+}
+
+#[test]
+fn a_description_that_is_no_description_is_a_fault() {
+    for (span, bytes, kind, part) in [
+        (
+            "(i64.const 0x0000040000000002)",
+            "{]",
+            FaultKind::BadOutput,
+            "no JSON: key must be a string at line 1 column 2",
+        ),
+        ("(i64.const 0x0000040000000002)", "1\\ff", FaultKind::BadOutput, "byte 1 is wrong"),
+        ("(i64.const 0)", "", FaultKind::BadOutput, "no JSON: EOF"),
+        ("(i64.const 0x0000ffff00000002)", "", FaultKind::BadSpan, "outside the memory of 65536 bytes"),
+        ("unreachable", "", FaultKind::Trap, "holeshot_describe: wasm trap: wasm `unreachable`"),
+        ("(loop (br 0)) unreachable", "", FaultKind::FuelExhausted, "holeshot_describe"),
+    ] {
+        let fault = described(span, bytes).expect_err("the description is bad");
+        assert_eq!(fault.kind, kind, "{fault}");
+        assert!(fault.message.contains(part), "{fault}");
+    }
+    let memory = ("memory", "(memory (export \"memory\") 64)");
+    let long = format!("(func (export \"holeshot_describe\") (result i64) (i64.const {}))", (1 << 20) + 1);
+    let mut rules = begin(&module_with(&[memory, ("describe", &long)]));
+    assert!(rules.describe().expect_err("it is too long").message.contains("at most 1048576"));
+    assert!(rules.describe().expect_err("it is dead").message.starts_with("this instance ended earlier"));
+    // Nesting is bounded by the reader.
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let fault = described(&format!("(i64.const {})", (1024u64 << 32) | 400), &deep).expect_err("it is too deep");
+    assert!(fault.message.contains("recursion limit exceeded"), "{fault}");
+}
+
+#[test]
+fn the_default_game_describes_the_same_state_in_wasm_and_natively() {
+    let module = store().load(DRAG_RACE_WASM).unwrap();
+    let setup = setup(2);
+    let (mut wasm, mut native) =
+        (module.instantiate(&setup, "room").unwrap(), NativeRules::<drag_race::DragRace>::new(&setup).unwrap());
+    let mut tick = TickRecord::default();
+    for frame in 0..120 {
+        tick.begin(frame, 2, 4);
+        (0..2).for_each(|player| {
+            let bytes = &[200, if frame < 110 { 255 } else { 0 }, 1];
+            assert!(tick.set_input(player, PlayerInput { status: InputStatus::Fresh, age_frames: 0, bytes }));
+            if frame == 0 {
+                assert!(tick.push_change(Change { player: player as u16, kind: ChangeKind::Joined }));
+            }
+        });
+        assert_eq!(wasm.tick(tick.bytes()).unwrap(), native.tick(tick.bytes()).unwrap());
+    }
+    // In an instance that took the state over, as a host does it.
+    let mut thrown_away = module.instantiate(&setup, "room").unwrap();
+    thrown_away.restore(module.manifest().state_version, &wasm.save().unwrap()).unwrap();
+    let text = thrown_away.describe().unwrap().expect("it describes");
+    assert_eq!(Some(&text), native.describe().unwrap().as_ref());
+    let state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    eprintln!("{} bytes: {text}", text.len());
+    assert!(state.is_object() && text.contains("distance_m"), "{text}");
+}
+
 // ---- the cache ----
 
 #[test]
@@ -400,7 +476,7 @@ fn a_file_that_was_cut_or_changed_is_refused_or_faults_but_never_more() {
 fn a_component_and_an_unknown_abi_are_refused() {
     let module = |version: &str| module_with_body("holeshot_abi_version", version, &[]);
     assert_eq!(refused(&module("(i32.const 0x20000)")), LoadError::AbiVersion { found: 0x20000 });
-    assert_eq!(refused(&module("(i32.const 0x10001)")), LoadError::AbiVersion { found: 0x10001 });
+    assert_eq!(refused(&module("(i32.const 0x10002)")), LoadError::AbiVersion { found: 0x10002 });
     assert_eq!(refused(&module("(i32.const 0)")), LoadError::AbiVersion { found: 0 });
     assert!(refused(&module("(i32.const 0x30007)")).to_string().contains("version 3.7"));
 }
@@ -431,6 +507,8 @@ fn each_missing_or_wrong_export_is_named() {
     assert!(text.contains("a global") && text.contains("(i32) -> (i64)"), "{text}");
     let initialize = module_with(&[("more", "(func (export \"_initialize\") (result i32) (i32.const 1))")]);
     assert!(matches!(refused(&initialize), LoadError::ExportSignature { name: "_initialize", .. }));
+    let describe = module_with(&[("more", "(func (export \"holeshot_describe\") (result i32) (i32.const 1))")]);
+    assert!(matches!(refused(&describe), LoadError::ExportSignature { name: "holeshot_describe", .. }));
 }
 
 #[test]

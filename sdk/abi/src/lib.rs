@@ -1,4 +1,4 @@
-//! The boundary between a Holeshot host and a rules module, version 1.0.
+//! The boundary between a Holeshot host and a rules module, version 1.1.
 //!
 //! This page is the specification: a module can be written in any language from it alone, with no code of
 //! ours. The types below are the same rules as Rust, shared by the host and by `holeshot-guest`.
@@ -14,23 +14,24 @@
 //!
 //! ## Exports
 //!
-//! All are required. A *span* is an `i64` whose upper 32 bits are an address in the module's memory and whose lower
+//! All but the last are required. A *span* is an `i64` whose upper 32 bits are an address in the module's memory and whose lower
 //! 32 bits are a length in bytes, both unsigned. A span with length 0 is empty; its address is ignored. The
 //! bytes of a span belong to the module and stay unchanged until the host's next call into it.
 //!
 //! | export | type | meaning |
 //! | --- | --- | --- |
 //! | `memory` | memory | the module's memory |
-//! | `holeshot_abi_version` | `() -> i32` | the version it was written for: major in the upper 16 bits, minor in the lower; this page is `0x0001_0000` |
+//! | `holeshot_abi_version` | `() -> i32` | the version it was written for: major in the upper 16 bits, minor in the lower; this page is `0x0001_0001` |
 //! | `holeshot_manifest` | `() -> i64` | span of the [manifest](#manifest) |
 //! | `holeshot_buffer` | `(i32 len) -> i32` | address, aligned to 8, of a buffer of at least `len` bytes where the host writes the next record; 0 if there is none. It stays valid, and the same, until the next call of `holeshot_buffer` |
 //! | `holeshot_init` | `(i32 len) -> i64` | a [setup record](#setup-record) of `len` bytes is in the buffer: begin a room. Empty span: accepted. Otherwise the span is UTF-8 text that says why the setup is refused |
 //! | `holeshot_tick` | `(i32 len) -> i64` | a [tick record](#tick-record) is in the buffer: step the game once. Span of an [output record](#output-record), or empty when nothing leaves |
 //! | `holeshot_save` | `() -> i64` | span of the state, in the module's own format |
 //! | `holeshot_restore` | `(i32 len) -> i64` | a [restore record](#restore-record) is in the buffer: take that state over. Result as for `holeshot_init` |
+//! | `holeshot_describe` | `() -> i64` | optional, since 1.1: span of the state as JSON text in UTF-8, for people and tools; see [below](#describing-a-state) |
 //!
 //! If the module exports `_initialize: () -> ()` the host calls it once, before anything else (toolchains put constructors
-//! there). A WebAssembly start function is run as usual. Other exports are ignored.
+//! there). A WebAssembly start function is run as usual. Other exports are ignored; names that begin with `holeshot_` are kept for later versions of this page.
 //!
 //! ## Imports
 //!
@@ -46,6 +47,20 @@
 //! follows the saved state). `holeshot_save` may come between any two ticks and must not change the game. Before `init`,
 //! `restore` and `tick` the host calls `holeshot_buffer` only if its record is longer than the length it asked for
 //! last. After a tick that finished the game no further tick comes.
+//!
+//! ## Describing a state
+//!
+//! `holeshot_describe` shows the state where a person looks at it: in a replay, beside a test that failed, in a debugger. It may be called after
+//! `holeshot_init`, between any two calls, and is the last call of its instance: a host that wants to look at a running room saves its state,
+//! restores that into a fresh instance, asks there and throws the instance away. So a description cannot change a game, and need
+//! not be cheap. The span is one JSON value of at most [`DESCRIPTION_BYTES_MAX`] bytes, nested at most 100 deep; which one is the module's own affair, an object with the
+//! names of its fields is best. The same state must give the same text. JSON has no NaN and no infinity: a module writes them as the strings `"NaN"`,
+//! `"inf"` and `"-inf"`.
+//!
+//! A module without this export runs as any other; its state is then shown as bytes. One whose description is a fault, no JSON or too long runs
+//! on too: the host says what was wrong with the description in its place.
+//!
+//! ## Faults
 //!
 //! A trap, a span outside memory, a malformed record or more fuel or time than allowed is a *fault*. An instance that
 //! faulted is never called again.
@@ -167,11 +182,10 @@ pub use setup::{PlayerSetup, RESTORE_HEADER_BYTES, Setup, read_restore, write_re
 pub use tick::{Action, Change, ChangeKind, InputStatus, LeaveReason, PlayerInput, TickReader, TickRecord};
 
 /// The version of this specification: major in the upper 16 bits, minor in the lower.
-pub const ABI_VERSION: u32 = 0x0001_0000;
+pub const ABI_VERSION: u32 = 0x0001_0001;
 
 /// Whether a host of [`ABI_VERSION`] runs a module that says `version`.
 #[must_use]
-#[allow(clippy::absurd_extreme_comparisons)] // the minor version of this page happens to be 0
 pub const fn abi_version_is_supported(version: u32) -> bool {
     version >> 16 == ABI_VERSION >> 16 && version & 0xffff <= ABI_VERSION & 0xffff
 }
@@ -194,6 +208,8 @@ pub mod names {
     pub const SAVE: &str = "holeshot_save";
     /// `(i32) -> i64`
     pub const RESTORE: &str = "holeshot_restore";
+    /// `() -> i64`, optional; since 1.1.
+    pub const DESCRIBE: &str = "holeshot_describe";
     /// `() -> ()`, optional.
     pub const INITIALIZE: &str = "_initialize";
     /// The module name of the import.
@@ -236,6 +252,8 @@ pub const RESULTS_BYTES_MAX: usize = 48 << 10;
 pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Length of a state in bytes: what one room may add to a journal at a checkpoint.
 pub const STATE_BYTES_MAX: usize = 1 << 20;
+/// Length of a state's description in bytes of JSON: as much as a state. A longer one is for a tool that knows the state's own format.
+pub const DESCRIPTION_BYTES_MAX: usize = 1 << 20;
 /// Length of a line of log in bytes.
 pub const LOG_LINE_BYTES_MAX: usize = 1 << 10;
 /// Lines of log that one call may write.
@@ -270,8 +288,10 @@ mod tests {
     #[test]
     fn versions_add_only_downwards() {
         assert!(abi_version_is_supported(0x0001_0000));
-        assert!(!abi_version_is_supported(0x0001_0001));
+        assert!(abi_version_is_supported(0x0001_0001));
+        assert!(!abi_version_is_supported(0x0001_0002));
         assert!(!abi_version_is_supported(0x0002_0000));
+        assert!(!abi_version_is_supported(0x0000_0001));
         assert!(!abi_version_is_supported(0));
     }
 }

@@ -4,6 +4,9 @@
 //! that holds one would not be the same bytes everywhere. [`Canonical`] wraps a value, and serialises it as the value would, but every NaN as
 //! the one with positive sign and only the quiet bit set. Making them canonical here costs one comparison per float; doing it in the compiled
 //! code costs half of the speed.
+//!
+//! In a format for people (where serde's `is_human_readable` says so, as JSON's) a float that is no number becomes a string instead, `"NaN"`, `"inf"` or
+//! `"-inf"`: JSON has no other way to tell it from a `None`.
 
 use serde::ser::{
     Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -59,6 +62,17 @@ impl<T: Serialize> Serialize for Canonical<T> {
 /// A serializer, or the state of one within a compound, that passes everything on but NaNs.
 struct Wrap<S>(S);
 
+/// A float that is no number, in words.
+const fn word(value: f64) -> &'static str {
+    if value.is_nan() {
+        "NaN"
+    } else if value > 0.0 {
+        "inf"
+    } else {
+        "-inf"
+    }
+}
+
 macro_rules! pass {
     ($($method:ident($type:ty);)*) => {$(
         #[inline]
@@ -85,10 +99,16 @@ impl<S: Serializer> Serializer for Wrap<S> {
 
     #[inline]
     fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
+        if !value.is_finite() && self.0.is_human_readable() {
+            return self.0.serialize_str(word(value.into()));
+        }
         self.0.serialize_f32(if value.is_nan() { NAN_F32 } else { value })
     }
     #[inline]
     fn serialize_f64(self, value: f64) -> Result<S::Ok, S::Error> {
+        if !value.is_finite() && self.0.is_human_readable() {
+            return self.0.serialize_str(word(value));
+        }
         self.0.serialize_f64(if value.is_nan() { NAN_F64 } else { value })
     }
     #[inline]
@@ -240,6 +260,19 @@ mod tests {
             nothing: (),
             big: -5,
         }
+    }
+
+    #[test]
+    fn what_is_no_number_is_a_word_in_json() {
+        let text = |f: f32, d: f64| serde_json::to_string(&Canonical(all(f, d, "a".into()))).unwrap();
+        let words = text(f32::NAN, f64::NEG_INFINITY);
+        assert!(
+            words.starts_with(r#"{"f":"NaN","list":[["-inf","x"],[1.0,"y"]],"map":{"a":"NaN"},"new":"-inf","#),
+            "{words}"
+        );
+        assert!(text(f32::INFINITY, -f64::NAN).starts_with(r#"{"f":"inf","list":[["NaN","x"]"#));
+        // Nothing else is touched.
+        assert_eq!(text(0.1, 1e300), serde_json::to_string(&all(0.1, 1e300, "a".into())).unwrap());
     }
 
     proptest! {

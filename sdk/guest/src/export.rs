@@ -7,7 +7,7 @@ use crate::rules::{Action, Change, Output, PlayerTick, Rules, Tick};
 
 /// One room of rules `R`, spoken to in records.
 ///
-/// The order of calls is that of the boundary: `init`, then optionally `restore`, then `tick` per frame, `save` between any two.
+/// The order of calls is that of the boundary: `init`, then optionally `restore`, then `tick` per frame, `save` between any two; `describe` last.
 pub struct Instance<R: Rules> {
     rules: Option<R>,
     players: Vec<PlayerTick<R::Input>>,
@@ -141,6 +141,21 @@ impl<R: Rules> Instance<R> {
         Ok(())
     }
 
+    /// The state as JSON text for people: what serde derives. A float that is no number is `"NaN"`, `"inf"` or `"-inf"`.
+    ///
+    /// # Panics
+    /// Before `init`, or if the state cannot be JSON: a map whose keys are neither text, numbers nor enums without fields.
+    #[cold]
+    pub fn describe(&mut self) -> &[u8] {
+        let Some(rules) = &self.rules else { panic!("a description before init") };
+        // The buffer of saved states: what was saved before is not asked for any more.
+        self.saved.clear();
+        if let Err(error) = serde_json::to_writer(&mut self.saved, &crate::canonical::Canonical(rules)) {
+            panic!("the state cannot be described as JSON: {error}");
+        }
+        &self.saved
+    }
+
     /// The rules, once a room has begun.
     #[must_use]
     pub const fn rules(&self) -> Option<&R> {
@@ -211,6 +226,10 @@ impl<R: Rules> Module<R> {
 
     pub fn save(&mut self) -> &[u8] {
         self.instance.save()
+    }
+
+    pub fn describe(&mut self) -> &[u8] {
+        self.instance.describe()
     }
 
     pub fn restore(&mut self, len: usize) -> &[u8] {
@@ -337,6 +356,10 @@ macro_rules! export {
             #[unsafe(no_mangle)]
             extern "C" fn holeshot_restore(len: usize) -> i64 {
                 MODULE.call(|module| module.restore(len))
+            }
+            #[unsafe(no_mangle)]
+            extern "C" fn holeshot_describe() -> i64 {
+                MODULE.call(|module| module.describe())
             }
         }
     };
