@@ -9,20 +9,23 @@ use serde_json::{Value, json};
 
 use crate::harness::{Host, SOON, eventually, kinds, run};
 use crate::modules_made::{SHORT, Tally, short};
-use crate::peer::{Peer, Proxy};
+use crate::peer::{Peer, Proxy, tally_of};
 
-/// A game that lasts longer than any of these tests needs: 20 s.
+/// A game that lasts longer than any test.
 const LONG: &str = "tally-long";
 /// A game with a cutscene of 3 s and a countdown of two steps of 1.5 s.
 const STAGED: &str = "tally-staged";
 /// A game that needs two players.
 const DUEL: &str = "tally-duel";
+/// A game of 3 s: time to do something while it runs.
+const PLAYED: &str = "tally-played";
 
 fn modules() -> Vec<Vec<u8>> {
     vec![
         short(),
-        Tally::new(LONG, 1_000).wasm(),
-        Tally::new(STAGED, 50).with_start(3_000, 2, 1_500).wasm(),
+        Tally::new(LONG, 100_000).wasm(),
+        Tally::new(PLAYED, 150).wasm(),
+        Tally::new(STAGED, 150).with_start(3_000, 2, 1_500).wasm(),
         Tally::new(DUEL, 25).with_players_min(2).wasm(),
     ]
 }
@@ -61,7 +64,7 @@ fn who_never_comes_is_given_up_and_the_others_play() {
             settings.linger_s = Some(1);
         })
         .await;
-        let room = host.open(SHORT, &["Ada", "Ben"]).await;
+        let room = host.open(PLAYED, &["Ada", "Ben"]).await;
         let late = host.join(&room, "Ben").await;
         let mut ada = enter(&host, &room, "Ada").await;
         // Ready before everyone is there: it counts.
@@ -73,7 +76,7 @@ fn who_never_comes_is_given_up_and_the_others_play() {
         assert_eq!(code, RefusalCode::RoomClosed);
         assert!(reason.contains("player 1 is out of this room: never_came"), "{reason}");
         let finished = ada.event("finished").await;
-        assert_eq!(finished.data["frames"], 50);
+        assert_eq!(finished.data["frames"], 150);
         assert_eq!(ada.bye().await.0, ByeCode::RoomFinished);
         let record = host.ended(&room).await;
         assert_eq!(record["players"][1]["left_reason"], "never_came");
@@ -217,13 +220,9 @@ fn a_lost_player_returns_and_gets_what_it_missed() {
         assert_eq!(ben.events, missed);
         // The game went on without Ben and goes on with him.
         ben.frame(last_frame + 1).await;
-        let seen = *ben.snapshot_frames.last().unwrap();
-        ben.frame(seen + 10).await;
+        assert_eq!(tally_of(&ben.snapshot, 1), Some(0));
+        ben.counts(1, 9).await;
         let frame = *ben.snapshot_frames.last().unwrap();
-        ben.input(frame + 50, &[9]).await;
-        ben.frame(frame + 51).await;
-        let tally = u32::from_le_bytes(ben.snapshot[4..8].try_into().unwrap());
-        assert_eq!(tally, 9, "an input of the new session counts");
         // One who returns with nothing gets everything again.
         drop(ben);
         let mut ben = Peer::enter(&grant).await;
@@ -257,9 +256,10 @@ fn the_client_library_comes_back_by_itself_with_new_keys() {
         ben.ready().await;
         let mut seqs = Vec::new();
         let mut frames = Vec::new();
-        let mut carriers = Vec::new();
+        // On a busy machine datagrams may be slow to prove themselves, and the WebSocket carries meanwhile.
+        let (mut carriers_before, mut carriers_since) = (Vec::new(), Vec::new());
         let mut returned = false;
-        // Until snapshots come again after the return.
+        // Until snapshots come again after the return, and datagrams.
         loop {
             match ada.next().await.unwrap() {
                 Incoming::Event(event) => seqs.push(event.seq),
@@ -271,11 +271,14 @@ fn the_client_library_comes_back_by_itself_with_new_keys() {
                         // An event that Ada can only get afterwards.
                         ben.say(&ClientMessage::Leave).await;
                     }
-                    if returned && seqs.last().is_some_and(|_| frames.len() > 60) {
+                    if carriers_since.contains(&Carrier::Udp) && frames.len() > 60 {
                         break;
                     }
                 }
-                Incoming::Carrier(carrier) => carriers.push(carrier),
+                Incoming::Carrier(carrier) => match returned {
+                    false => carriers_before.push(carrier),
+                    true => carriers_since.push(carrier),
+                },
                 Incoming::Reconnecting { .. } => {}
                 Incoming::Reconnected(welcome) => {
                     assert!(welcome.resumed);
@@ -286,7 +289,7 @@ fn the_client_library_comes_back_by_itself_with_new_keys() {
         }
         assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
         assert!(frames.windows(2).all(|pair| pair[0] < pair[1]), "{frames:?}");
-        assert_eq!(carriers, [Carrier::Udp, Carrier::Udp]);
+        assert!(carriers_before.contains(&Carrier::Udp), "{carriers_before:?}");
         assert_eq!(ada.stats().reconnects, 1);
         ada.leave().await.unwrap();
         let record = host.ended(&room).await;
@@ -453,10 +456,14 @@ fn a_stop_in_the_middle_ends_every_room_and_leaves_nothing() {
             assert_eq!(kinds[kinds.len() - 2..], end, "{kinds:?}");
             assert_eq!(kinds.contains(&"room.started".to_owned()), started);
         }
-        // Every port is free again, and so is the folder.
-        drop(TcpListener::bind(addresses.http).unwrap());
-        drop(TcpListener::bind(&*addresses.mqtt).unwrap());
-        drop(std::net::UdpSocket::bind(addresses.udp).unwrap());
+        // Every port is free again, and so is the folder. Another test may hold a port for a moment, as the number of a connection of its own.
+        eventually("the ports are free", SOON, async || {
+            let bound = TcpListener::bind(addresses.http)
+                .and_then(|_| TcpListener::bind(&*addresses.mqtt))
+                .and_then(|_| std::net::UdpSocket::bind(addresses.udp));
+            bound.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
         let again = Host::start_in(dir, |_| {}).await;
         let (_, body) = again.get(&format!("/api/rooms/{running}")).await;
         assert_eq!(body["recorded"]["reason"], "host_stopping", "{body}");

@@ -129,6 +129,23 @@ impl Peer {
         self.send(Message::binary(payload)).await.unwrap();
     }
 
+    /// Sends inputs of this value to tally until one was in time, and reads until the tally of `player` has it. Gives how many it took.
+    pub(crate) async fn counts(&mut self, player: usize, value: u8) -> u64 {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let frame = self.snapshot_frames.last().copied().unwrap_or(0) + AHEAD_FRAMES;
+            let before = tally_of(&self.snapshot, player).unwrap_or(0);
+            self.input(frame, &[value]).await;
+            self.frame(frame).await;
+            let after = tally_of(&self.snapshot, player).unwrap();
+            if after != before {
+                assert_eq!(after, before + u32::from(value));
+                return attempts;
+            }
+        }
+    }
+
     /// Takes what comes next.
     pub(crate) async fn hear(&mut self) -> Said {
         loop {
@@ -230,6 +247,16 @@ impl Peer {
     }
 }
 
+/// How far ahead of the last snapshot inputs are sent that must be in time: nearly as far as the default track reaches, so that
+/// the way to the host may take a second.
+const AHEAD_FRAMES: u32 = 50;
+
+/// A player's tally in a snapshot of tally.
+pub(crate) fn tally_of(snapshot: &[u8], player: usize) -> Option<u32> {
+    let bytes = snapshot.get(player * 4..player * 4 + 4)?;
+    Some(u32::from_le_bytes(bytes.try_into().unwrap()))
+}
+
 /// An `Inputs` payload with one input.
 pub(crate) fn inputs_payload(frame: u32, bytes: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
@@ -300,6 +327,24 @@ impl UdpPeer {
         datagram
     }
 
+    /// Sends inputs of this value to tally, for a frame not before `from`, until one was in time, and reads until the tally of `player` has
+    /// it. Gives how many it took, the frame of the last snapshot, and the datagram that counted.
+    pub(crate) async fn counts(&mut self, player: usize, value: u8, from: u32) -> (u64, u32, Vec<u8>) {
+        let mut attempts = 0;
+        let (mut newest, mut snapshot) = self.snapshot(from).await;
+        loop {
+            attempts += 1;
+            let before = tally_of(&snapshot, player).unwrap();
+            let datagram = self.input(newest + AHEAD_FRAMES, &[value]).await;
+            (newest, snapshot) = self.snapshot(newest + AHEAD_FRAMES).await;
+            let after = tally_of(&snapshot, player).unwrap();
+            if after != before {
+                assert_eq!(after, before + u32::from(value));
+                return (attempts, newest, datagram);
+            }
+        }
+    }
+
     /// The payload of the next datagram, if one comes within `wait`.
     pub(crate) async fn receive(&mut self, wait: Duration) -> Option<Vec<u8>> {
         let mut buffer = [0; 1500];
@@ -341,22 +386,39 @@ impl UdpPeer {
     }
 }
 
+/// Games that are played again at most because an input came too late: a machine that stalls for a second does so seldom.
+pub(crate) const GAMES_MAX: usize = 5;
+
 /// Plays a short game of tally on a host that has it, by two players over the WebSocket, and checks its results: the host serves.
 pub(crate) async fn serves_a_game(host: &Host) {
-    let room = host.open(crate::modules_made::SHORT, &["Ada", "Ben"]).await;
-    let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
-    let mut ben = Peer::enter(&host.join(&room, "Ben").await).await;
-    ada.ready().await;
-    ben.ready().await;
-    ada.event("started").await;
-    // One input each, for a frame so far ahead that it counts on a slow machine, too.
-    ada.input(45, &[7]).await;
-    ben.input(46, &[8]).await;
-    let finished = ada.event("finished").await;
-    let tallies: Vec<&Value> =
-        finished.data["results"].as_array().unwrap().iter().map(|result| &result["data"]).collect();
-    assert_eq!(tallies, [&Value::from(7), &Value::from(8)], "{}", finished.data);
-    assert_eq!(ben.event("finished").await.data, finished.data);
+    for _ in 0..GAMES_MAX {
+        let room = host.open(crate::modules_made::SHORT, &["Ada", "Ben"]).await;
+        let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
+        let mut ben = Peer::enter(&host.join(&room, "Ben").await).await;
+        ada.ready().await;
+        ben.ready().await;
+        ada.event("started").await;
+        // One input each, for a frame nearly a second ahead.
+        ada.input(45, &[7]).await;
+        ben.input(46, &[8]).await;
+        let finished = ada.event("finished").await;
+        assert_eq!(ben.event("finished").await.data, finished.data);
+        if inputs_taken(host, &room).await == [1, 1] {
+            let tallies: Vec<&Value> =
+                finished.data["results"].as_array().unwrap().iter().map(|result| &result["data"]).collect();
+            assert_eq!(tallies, [&Value::from(7), &Value::from(8)], "{}", finished.data);
+            return;
+        }
+    }
+    panic!("in {GAMES_MAX} games an input was a second too late");
+}
+
+/// How many inputs of each player came in time, in a room that finished. By this a test tells a busy machine from a wrong result.
+pub(crate) async fn inputs_taken(host: &Host, room: &str) -> Vec<u64> {
+    let record = host.ended(room).await;
+    let finished = record["events"].as_array().unwrap().iter().find(|event| event["kind"] == "room.finished").unwrap();
+    let players = finished["event"]["data"]["players"].as_array().unwrap();
+    players.iter().map(|player| player["inputs"]["taken"].as_u64().unwrap()).collect()
 }
 
 /// Passes TCP on to a host, until it is cut.
