@@ -388,26 +388,5 @@ fn fault(error: &wasmtime::Error, call: &str, guest: &Guest) -> Fault {
         Some(line) => format!("{call}: {cause}; the last error it logged: {line}"),
         None => format!("{call}: {cause}"),
     };
-    Fault { kind, message, backtrace: error.downcast_ref::<WasmBacktrace>().and_then(backtrace) }
-}
-
-/// The module's functions at the time of the trap, innermost first, demangled, one per line.
-fn backtrace(trace: &WasmBacktrace) -> Option<String> {
-    if trace.frames().is_empty() {
-        return None;
-    }
-    let text = trace.to_string();
-    let mut lines = String::new();
-    // The first line is a title. A frame's line is "<index>: <offset> - <module>!<function>".
-    for (line, frame) in text.lines().skip(1).zip(trace.frames()) {
-        let module = format!("{}!", frame.module().name().unwrap_or("<unknown>"));
-        let function = line.split_once(&module).map_or(line, |(_, function)| function);
-        let offset = frame.module_offset().map_or_else(String::new, |offset| format!(" ({offset:#x})"));
-        if !lines.is_empty() {
-            lines.push('\n');
-        }
-        lines.push_str(&readable(function.as_bytes()));
-        lines.push_str(&offset);
-    }
-    Some(lines)
+    Fault { kind, message, backtrace: error.downcast_ref::<WasmBacktrace>().and_then(super::backtrace::text) }
 }

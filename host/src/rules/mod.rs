@@ -8,6 +8,7 @@
 //! Loading compiles, which takes from milliseconds to seconds: call [`ModuleStore::load`] where waiting is allowed
 //! (`tokio::task::spawn_blocking`), never on a shard. Everything else is made for a shard's thread.
 
+mod backtrace;
 mod cache;
 mod default;
 mod engine;

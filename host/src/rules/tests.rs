@@ -718,6 +718,34 @@ fn a_trap_tells_its_kind_and_the_functions_it_went_through() {
     assert!(lines[1].starts_with("cars::gearbox::shift"), "{backtrace}");
 }
 
+/// Built from `tests/modules/lines.rs`, with debug information.
+const LINES: &[u8] = include_bytes!("../../../tests/modules/lines.wasm");
+
+#[test]
+fn a_backtrace_has_files_and_lines_where_the_module_has_them() {
+    let source = include_str!("../../../tests/modules/lines.rs");
+    let line_of = |text: &str| source.lines().position(|line| line.contains(text)).unwrap() + 1;
+    let backtrace = tick_fault(begin(LINES)).backtrace.expect("there are frames");
+    let lines: Vec<&str> = backtrace.lines().collect();
+    // What was put into the function that stopped, that function, and the export. Where the first is, core's own source says.
+    let [stop, ratio, change_gear, tick] = lines[..] else { panic!("{backtrace}") };
+    assert!(stop.starts_with("core::") && stop.contains("unreachable (core_arch/src/wasm32/mod.rs:"), "{backtrace}");
+    let place = |text: &str| format!("(my-rules/src/lines.rs:{})", line_of(text));
+    assert_eq!(ratio, format!("lines::garage::ratio {}", place("if len > 0")));
+    assert_eq!(change_gear, format!("lines::garage::change_gear {}", place("i64::from(ratio")));
+    assert_eq!(tick, format!("holeshot_tick {}", place("garage::change_gear(len)")));
+}
+
+#[test]
+fn names_that_break_a_backtraces_lines_are_shown_as_they_are() {
+    let named = "(func $a (@name \"x\\n    0: 0x1 - y\") unreachable)";
+    let fault = tick_fault(begin(&module_with_body("holeshot_tick", "(call $a) (i64.const 0)", &[("more", named)])));
+    let backtrace = fault.backtrace.expect("there are frames");
+    let lines: Vec<&str> = backtrace.lines().collect();
+    assert_eq!(lines.len(), 2, "{backtrace}");
+    assert!(lines[0].starts_with("x     0: 0x1 - y (0x") && lines[1].starts_with("function "), "{backtrace}");
+}
+
 #[test]
 fn a_trap_carries_the_error_logged_before_it() {
     let import = ("import", "(import \"holeshot\" \"log\" (func $log (param i32 i32 i32)))");
