@@ -235,6 +235,16 @@ impl<'a> OutputReader<'a> {
         Ok(Self { items, count })
     }
 
+    /// Reads a record that [`read`](OutputReader::read) has accepted before, without the checks. Of other bytes it gives the items up to
+    /// the first that cannot be read.
+    #[must_use]
+    pub fn of_checked(bytes: &'a [u8]) -> Self {
+        let mut items = Cursor::new("output", bytes);
+        let count = items.u32("items").unwrap_or(0);
+        let count = if items.u32("reserved").is_ok() { count } else { 0 };
+        Self { items, count }
+    }
+
     /// The items, in order.
     pub fn items(&self) -> impl Iterator<Item = Item<'a>> + use<'a> {
         let mut cursor = self.items;
@@ -312,6 +322,8 @@ mod tests {
         let bytes = written(&items);
         let reader = OutputReader::read(&bytes, 2).unwrap();
         assert_eq!(reader.items().collect::<Vec<_>>(), items);
+        assert_eq!(OutputReader::of_checked(&bytes).items().collect::<Vec<_>>(), items);
+        assert_eq!(OutputReader::of_checked(&bytes[..7]).items().count(), 0);
         for cut in 1..bytes.len() {
             assert!(OutputReader::read(&bytes[..cut], 2).is_err(), "cut at {cut}");
         }
@@ -381,6 +393,7 @@ mod tests {
             if let Ok(reader) = OutputReader::read(&bytes, players) {
                 reader.items().count();
             }
+            OutputReader::of_checked(&bytes).items().count();
         }
 
         #[test]
