@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use holeshot_abi::{OPTIONS_BYTES_MAX, PLAYER_DATA_BYTES_MAX, PLAYER_NAME_BYTES_MAX, PlayerSetup, Setup};
-use holeshot_room::{Limits, Phase, Room, RoomConfig};
+use holeshot_room::{BeginError, Limits, Phase, Room, RoomConfig, Supervision, Supervisor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::clock::{Clock, unix_ms};
 use crate::events::InternalEvent;
 use crate::events::outbox::DATA_MAX_BYTES;
 use crate::identity::random;
-use crate::rules::{InstantiateError, Module};
+use crate::rules::{Module, RoomProgram};
 use crate::shard::{Command, OpenRoom, ShardHandle};
 
 /// The module of a room whose maker names none.
@@ -316,14 +316,14 @@ impl Rooms {
         let live = self.reserve(&id, &module, &setup)?;
         let begun = {
             let module = Arc::clone(&module);
-            let (setup, id) = (setup.clone(), id.clone());
-            tokio::task::spawn_blocking(move || module.instantiate(&setup, &id)).await
+            let program = RoomProgram::new(module, Arc::new(setup.clone()), id.as_str().into());
+            tokio::task::spawn_blocking(move || Supervisor::begin(Arc::new(program), Supervision::default())).await
         };
         let rules = match begun {
             Ok(Ok(rules)) => rules,
             Ok(Err(error)) => {
                 self.forget(&id);
-                return Err(create_error(&live.module.name, error));
+                return Err(create_error(&live.module.name, error, self.rooms_max));
             }
             Err(error) => {
                 self.forget(&id);
@@ -332,8 +332,7 @@ impl Rooms {
         };
         let opened = Room::open(config, self.clock.now_us());
         let room = opened.map_err(bad_setup).inspect_err(|_| self.forget(&id))?;
-        let open =
-            OpenRoom { room, rules: Box::new(rules), live: Arc::clone(&live), opened: opened_event(&live, &setup) };
+        let open = OpenRoom { room, rules, live: Arc::clone(&live), opened: opened_event(&live, &setup) };
         let command = Command::Open(Box::new(open));
         let sent = match self.shards.get(live.shard) {
             Some(shard) => shard.send(command).await,
@@ -441,10 +440,10 @@ fn opened_event(live: &LiveRoom, setup: &Setup) -> InternalEvent {
     }
 }
 
-fn create_error(module: &str, error: InstantiateError) -> CreateError {
+fn create_error(module: &str, error: BeginError, rooms_max: u32) -> CreateError {
     match error {
-        InstantiateError::Refused { text } => CreateError::Refused { module: module.into(), reason: text },
-        InstantiateError::HostFull { instances_max } => CreateError::Full { rooms_max: instances_max },
+        BeginError::Refused(text) => CreateError::Refused { module: module.into(), reason: text },
+        BeginError::NoInstance(_) => CreateError::Full { rooms_max },
         other => CreateError::ModuleFault { module: module.into(), reason: other.to_string() },
     }
 }

@@ -179,15 +179,19 @@ impl Actions {
         Offer::Refused
     }
 
-    /// Moves waiting actions into the record of a frame, in order of arrival, until it is full. Calls `applied` with the player of each.
-    pub(crate) fn apply(&mut self, frame: u32, record: &mut TickRecord, mut applied: impl FnMut(u16)) {
-        while let Some(first) = self.queue.front() {
-            if !record.push_action(Action { player: first.player, json: &first.json }) {
-                break;
-            }
-            applied(first.player);
-            let (player, id) = (first.player, first.id);
-            self.queue.pop_front();
+    /// Writes waiting actions into a record, in order of arrival, until it is full. They go on waiting until they are
+    /// [settled](Self::applied). Gives their number.
+    pub(crate) fn write(&self, record: &mut TickRecord) -> usize {
+        self.queue
+            .iter()
+            .take_while(|first| record.push_action(Action { player: first.player, json: &first.json }))
+            .count()
+    }
+
+    /// The rules were given the first `count` actions, in `frame`. Calls `applied` with the player of each.
+    pub(crate) fn applied(&mut self, count: usize, frame: u32, mut applied: impl FnMut(u16)) {
+        for Queued { player, id, .. } in self.queue.drain(..count.min(self.queue.len())) {
+            applied(player);
             if let Some(ledger) = self.ledgers.get_mut(usize::from(player)) {
                 ledger.settle(id, ActionOutcome::Applied { frame });
             }
@@ -249,7 +253,8 @@ mod tests {
     fn tick(actions: &mut Actions, frame: u32) -> Vec<(u16, String)> {
         let mut record = TickRecord::default();
         record.begin(frame, 2, 0);
-        actions.apply(frame, &mut record, |_| ());
+        let count = actions.write(&mut record);
+        actions.applied(count, frame, |_| ());
         let reader = TickReader::read(record.bytes()).unwrap();
         reader.actions().map(|action| (action.player, action.json.to_owned())).collect()
     }
@@ -277,6 +282,19 @@ mod tests {
         assert_eq!(tick(&mut actions, 8), []);
         assert_eq!(told(&mut actions), [(1, 10, applied(7))]);
         assert_eq!(actions.last_id(1), Some(11));
+    }
+
+    #[test]
+    fn actions_of_a_frame_that_is_skipped_wait_for_the_next() {
+        let mut actions = Actions::new(2, 16);
+        assert_eq!(actions.offer(0, 1, "1"), Offer::Queued);
+        let mut record = TickRecord::default();
+        record.begin(4, 2, 0);
+        assert_eq!(actions.write(&mut record), 1);
+        assert_eq!(actions.offer(1, 1, "2"), Offer::Queued);
+        assert_eq!(told(&mut actions), []);
+        assert_eq!(tick(&mut actions, 5), [(0, "1".into()), (1, "2".into())]);
+        assert_eq!(told(&mut actions), [(0, 1, applied(5)), (1, 1, applied(5))]);
     }
 
     #[test]
@@ -314,10 +332,12 @@ mod tests {
         }
         let mut record = TickRecord::default();
         record.begin(0, 8, 0);
-        actions.apply(0, &mut record, |_| ());
+        let count = actions.write(&mut record);
+        actions.applied(count, 0, |_| ());
         assert_eq!(TickReader::read(record.bytes()).unwrap().actions().count(), ACTIONS_PER_TICK_MAX);
         record.begin(1, 8, 0);
-        actions.apply(1, &mut record, |_| ());
+        let count = actions.write(&mut record);
+        actions.applied(count, 1, |_| ());
         assert_eq!(
             TickReader::read(record.bytes()).unwrap().actions().count(),
             8 * ACTION_RESULTS_KEPT_MAX - ACTIONS_PER_TICK_MAX

@@ -42,8 +42,11 @@ pub struct PlayerCounters {
 /// What a room did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct RoomCounters {
-    /// Ticks given to the rules, one that faulted included. Equal to the number of frames.
+    /// Frames stepped, skipped and faulted ones included. Equal to the number of frames, unless a rollback showed that the game had
+    /// finished earlier.
     pub ticks: u64,
+    /// Frames in which the rules took too long, and which they never saw.
+    pub ticks_skipped: u64,
     /// Ticks that were due and never made up for: the schedule was shifted by as many.
     pub ticks_lost: u64,
     /// Calls of `step` that ran more than one tick.
@@ -52,4 +55,10 @@ pub struct RoomCounters {
     pub public_events: u64,
     /// Public events that are no longer kept for players who reconnect.
     pub public_events_dropped: u64,
+    /// Times the rules were replaced.
+    pub swaps: u64,
+    /// Times the former rules were put back because new ones failed on probation.
+    pub rollbacks: u64,
+    /// Faults that did not come again when the frame was run once more.
+    pub retries: u64,
 }

@@ -3,7 +3,8 @@
 //!
 //! Nothing in here reads a clock, a socket, a file or a random source: time comes in as microseconds of any monotonic
 //! clock, what players send comes in as [`Arrival`]s, and everything that leaves is a [`Departure`]. The rules of the
-//! game are behind [`Rules`]: a wasm instance in the host, native code in tests. Start reading at [`Room`].
+//! game are behind [`Rules`]: a wasm instance in the host, native code in tests. A [`Supervisor`] runs them so that their failures can be
+//! undone. Start reading at [`Room`].
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod actions;
@@ -14,15 +15,24 @@ mod inputs;
 mod messages;
 mod output;
 mod payloads;
+mod records;
+mod rollback;
 mod room;
 mod rules;
+mod supervisor;
+mod trial;
 
 pub use actions::{ACTION_RESULTS_KEPT_MAX, ActionOutcome, ActionRefusal};
 pub use config::{Limits, OpenError, RoomConfig};
 pub use counters::{PlayerCounters, RoomCounters};
 pub use history::EventsAfter;
 pub use inputs::MARGIN_WINDOW_INPUTS;
-pub use messages::{AbortReason, Arrival, Departure, EventSource, LeftReason, NotTaken, Outcome, Phase, PublicEvent};
+pub use messages::{
+    AbortReason, Arrival, Departure, EventSource, LeftReason, NotTaken, Outcome, Phase, PublicEvent, Ran,
+};
 pub use output::{INTERNAL_PREFIXES_RESERVED, PUBLIC_NAMES_RESERVED};
-pub use room::{PlayerView, Room};
-pub use rules::{Fault, FaultKind, RestoreError, Rules};
+pub use rollback::{PROBATION_EVENTS_MAX, RERUN_EVENTS_BYTES_MAX};
+pub use room::{PlayerView, Room, Swapped};
+pub use rules::{BeginError, Fault, FaultKind, Program, RestoreError, Rules, Usage};
+pub use supervisor::{Probation, RECORDS_BYTES_MAX, RETRIES_MAX, Supervision, Supervisor};
+pub use trial::{Candidate, SwapRefusal, SwapRefusalKind, TRIAL_FRAMES_BEYOND, Trial};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::actions::ActionOutcome;
-use crate::rules::Fault;
+use crate::rules::{Fault, Program, Usage};
 use holeshot_abi::LeaveReason;
 
 /// Something that reaches a room from outside. Players are named by their slot.
@@ -98,7 +98,7 @@ pub enum NotTaken {
 }
 
 /// Something that leaves a room. Texts and bytes are borrowed: what is needed later has to be copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Departure<'a> {
     /// The room is in another phase now.
     PhaseChanged {
@@ -125,12 +125,63 @@ pub enum Departure<'a> {
         /// Why.
         reason: LeftReason,
     },
-    /// The rules are about to be given this tick record: for the journal.
+    /// A frame was stepped: for the journal. Comes right after the rules ran and before anything else of this frame.
     Tick {
         /// The frame.
         frame: u32,
         /// All that decides this frame.
         record: &'a [u8],
+        /// What became of it.
+        ran: Ran<'a>,
+    },
+    /// The state was saved: whatever happens later need not be undone beyond this point.
+    Checkpoint {
+        /// The first frame that the state has not seen.
+        next_frame: u32,
+        /// Version of the state: that of the rules which saved it.
+        state_version: u32,
+        /// The state.
+        state: &'a [u8],
+    },
+    /// The rules were replaced between two frames. Comes right after the `Checkpoint` with the state that was handed over.
+    RulesSwapped {
+        /// The first frame of the new rules.
+        next_frame: u32,
+        /// The rules before.
+        from: &'a dyn Program,
+        /// The rules from now on.
+        to: &'a dyn Program,
+    },
+    /// The new rules have passed their probation. Comes right before the `Checkpoint` that makes it so.
+    RulesKept {
+        /// The frame that comes next.
+        next_frame: u32,
+    },
+    /// The new rules failed on probation: the former ones are back, and have run every frame since they were replaced.
+    RulesRolledBack {
+        /// The first frame of the failed rules.
+        since_frame: u32,
+        /// The frame in which they failed. Its `Tick` follows; it came before if it was the saving after it that failed, and there is none if
+        /// the former rules finished the game, or failed, in an earlier frame.
+        frame: u32,
+        /// The rules that failed.
+        failed: &'a dyn Program,
+        /// The rules from now on.
+        to: &'a dyn Program,
+        /// How they failed.
+        fault: &'a Fault,
+        /// The numbers of the public events that only the failed rules told.
+        void: &'a [u64],
+        /// CRC-32 of the output record of each frame that was run again, from `since_frame` on, in order. What the failed rules put out
+        /// in these frames is void, and so is every frame beyond them.
+        output_crcs: &'a [u32],
+    },
+    /// A fault did not come again: fresh rules were taken through the frames since the last checkpoint, and on.
+    RulesRetried {
+        /// The frame that failed at first. Its `Tick` follows, unless it was the saving after it that failed.
+        frame: u32,
+        /// How it failed at first.
+        fault: &'a Fault,
     },
     /// For one connected player, on the fast channel.
     Snapshot {
@@ -184,6 +235,29 @@ pub enum Departure<'a> {
     },
 }
 
+/// What became of a frame.
+#[derive(Debug, Clone, Copy)]
+pub enum Ran<'a> {
+    /// The rules stepped it.
+    Stepped {
+        /// The output record, checked.
+        output: &'a [u8],
+        /// What it took.
+        usage: Usage,
+    },
+    /// The rules took too long. It is as if they had never been called for it: its joins, leaves and actions are in the record of the next
+    /// frame.
+    Skipped {
+        /// How they were stopped.
+        fault: &'a Fault,
+    },
+    /// The rules failed; the match ends.
+    Faulted {
+        /// How.
+        fault: &'a Fault,
+    },
+}
+
 /// An event for all players of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicEvent<'a> {
@@ -213,14 +287,14 @@ pub enum EventSource {
 pub enum Outcome<'a> {
     /// The rules said so.
     Finished {
-        /// Ticks given to the rules.
+        /// Frames stepped, skipped ones included.
         frames: u32,
         /// JSON text of an array of `PlayerResult`, checked.
         results: &'a str,
     },
     /// It was broken off; there are no results.
     Aborted {
-        /// Ticks given to the rules, one that failed included.
+        /// Frames stepped, skipped ones and one that failed included.
         frames: u32,
         /// Why.
         reason: AbortReason,

@@ -4,32 +4,34 @@
 use holeshot_abi::{Item, OutputReader, PLAYERS_MAX, PlayerResult, is_event_name};
 use serde::de::IgnoredAny;
 
+use crate::rules::{Fault, FaultKind};
+
 /// Names of public events that only the room itself sends. A module that uses one has a fault: players could not
 /// tell a staged `finished` from the true one.
-pub const PUBLIC_NAMES_RESERVED: [&str; 8] =
-    ["player_joined", "player_ready", "player_left", "cutscene", "countdown", "started", "finished", "aborted"];
+pub const PUBLIC_NAMES_RESERVED: [&str; 10] = [
+    "player_joined",
+    "player_ready",
+    "player_left",
+    "cutscene",
+    "countdown",
+    "started",
+    "finished",
+    "aborted",
+    "rules_swapped",
+    "rules_rolled_back",
+];
 
 /// How names of internal events begin that only the host itself sends; likewise.
 pub const INTERNAL_PREFIXES_RESERVED: [&str; 3] = ["host.", "room.", "player."];
 
-/// An output record that may leave the room.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Checked<'a> {
-    reader: OutputReader<'a>,
-    /// JSON text of the results, if the game is finished.
-    pub(crate) results: Option<&'a str>,
-}
-
-impl<'a> Checked<'a> {
-    pub(crate) fn items(&self) -> impl Iterator<Item = Item<'a>> + use<'a> {
-        self.reader.items()
-    }
+/// The items of a record that [`check`] has let pass.
+pub(crate) fn items(checked: &[u8]) -> impl Iterator<Item = Item<'_>> {
+    OutputReader::of_checked(checked).items()
 }
 
 /// Checks an output record of a room with `players` slots. The error names the item and what is wrong with it.
-pub(crate) fn check(bytes: &[u8], players: usize) -> Result<Checked<'_>, String> {
+pub(crate) fn check(bytes: &[u8], players: usize) -> Result<(), String> {
     let reader = OutputReader::read(bytes, players).map_err(|malformed| malformed.to_string())?;
-    let mut results = None;
     for (at, item) in reader.items().enumerate() {
         match item {
             Item::SharedSnapshot(_) | Item::Snapshot { .. } => {}
@@ -51,11 +53,20 @@ pub(crate) fn check(bytes: &[u8], players: usize) -> Result<Checked<'_>, String>
             }
             Item::Results(json) => {
                 check_results(json, players).map_err(|why| format!("item {at}: the results {why}"))?;
-                results = Some(json);
             }
         }
     }
-    Ok(Checked { reader, results })
+    Ok(())
+}
+
+/// The results in a record that [`check`] has let pass, JSON text.
+pub(crate) fn results(checked: &[u8]) -> Option<&str> {
+    items(checked).find_map(|item| if let Item::Results(json) = item { Some(json) } else { None })
+}
+
+/// The fault of rules whose output did not pass.
+pub(crate) fn bad(frame: u32, problem: &str) -> Fault {
+    Fault::new(FaultKind::BadOutput, format!("the output of frame {frame} cannot be used: {problem}"))
 }
 
 fn check_json(json: &str) -> Result<(), String> {
@@ -116,7 +127,8 @@ mod tests {
             ),
             None
         );
-        assert!(check(b"", 2).unwrap().results.is_none());
+        assert_eq!(check(b"", 2), Ok(()));
+        assert_eq!(items(b"").count(), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::counters::{PlayerCounters, RoomCounters};
+use crate::rules::Program;
 
 /// `player_joined`, `player_ready`.
 #[derive(Serialize)]
@@ -87,6 +88,86 @@ pub(crate) struct RoomEnded<'a> {
     pub(crate) results: Option<&'a RawValue>,
     pub(crate) players: Vec<PlayerRecord<'a>>,
     pub(crate) counters: RoomCounters,
+}
+
+/// A module in an event.
+#[derive(Clone, Serialize)]
+pub(crate) struct ModuleNamed<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) version: &'a str,
+    /// 64 hexadecimal digits.
+    pub(crate) hash: String,
+}
+
+impl<'a> ModuleNamed<'a> {
+    pub(crate) fn of(program: &'a dyn Program) -> Self {
+        let manifest = program.manifest();
+        let hash = program.hash().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { name: &manifest.name, version: &manifest.version, hash }
+    }
+}
+
+/// `rules_swapped`, `room.rules_swapped`.
+#[derive(Serialize)]
+pub(crate) struct RulesSwapped<'a> {
+    pub(crate) frame: u32,
+    pub(crate) module: ModuleNamed<'a>,
+    pub(crate) from: ModuleNamed<'a>,
+}
+
+/// `rules_rolled_back`.
+#[derive(Serialize)]
+pub(crate) struct RulesRolledBack<'a> {
+    pub(crate) frame: u32,
+    pub(crate) since_frame: u32,
+    pub(crate) module: ModuleNamed<'a>,
+    pub(crate) failed: ModuleNamed<'a>,
+    pub(crate) reason: &'a str,
+    pub(crate) void: &'a [u64],
+    /// Events that should be told now, and are not because there are too many.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) untold: u64,
+}
+
+/// An internal event that only the failed rules told.
+#[derive(Serialize)]
+pub(crate) struct VoidEvent<'a> {
+    pub(crate) frame: u32,
+    pub(crate) name: &'a str,
+}
+
+/// `room.rules_rolled_back`.
+#[derive(Serialize)]
+pub(crate) struct RulesRolledBackRecord<'a> {
+    #[serde(flatten)]
+    pub(crate) told: RulesRolledBack<'a>,
+    pub(crate) message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) backtrace: Option<&'a str>,
+    pub(crate) void_internal: Vec<VoidEvent<'a>>,
+}
+
+/// `room.rules_kept`.
+#[derive(Serialize)]
+pub(crate) struct RulesKept<'a> {
+    pub(crate) frame: u32,
+    pub(crate) since_frame: u32,
+    pub(crate) module: ModuleNamed<'a>,
+    /// The probation ended before its time, because undoing it would have taken too long.
+    pub(crate) early: bool,
+}
+
+/// `room.rules_retried`.
+#[derive(Serialize)]
+pub(crate) struct RulesRetried<'a> {
+    pub(crate) frame: u32,
+    pub(crate) module: ModuleNamed<'a>,
+    pub(crate) fault: &'a str,
+    pub(crate) message: &'a str,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// `room.closed`.

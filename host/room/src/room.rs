@@ -1,6 +1,11 @@
-//! The room itself: lifecycle, schedule and the step. Inputs, actions, event history and the check of outputs have their own files.
+//! The room itself: lifecycle, schedule and the step. Its ticks are in `room/ticks.rs`; inputs, actions, event history and the
+//! supervision of the rules have their own files.
 
-use holeshot_abi::{Change, ChangeKind, InputStatus, Item, Manifest, PLAYERS_MAX, TickRecord};
+mod ticks;
+
+pub use ticks::Swapped;
+
+use holeshot_abi::{Change, ChangeKind, Manifest, TickRecord};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -12,8 +17,9 @@ use crate::inputs::{InputCache, Margin, Verdict};
 use crate::messages::{
     AbortReason, Arrival, Departure, EventSource, LeftReason, NotTaken, Outcome, Phase, PublicEvent,
 };
-use crate::rules::{Fault, FaultKind, Rules};
-use crate::{output, payloads};
+use crate::payloads;
+use crate::rules::Fault;
+use crate::supervisor::Supervisor;
 
 /// A running match.
 ///
@@ -31,10 +37,10 @@ use crate::{output, payloads};
 /// - Departures are borrowed and in the order in which they have to reach each player. Public events are for all connected
 ///   players. A player that has just connected gets what [`events_after`](Room::events_after) its last number (0 if it has none) gives at that
 ///   moment; the events of later steps continue without a gap or a copy.
-/// - The rules are handed in at each step so that they can be replaced between two steps. They have to be set up (`init`) with the
-///   `setup` of the [`RoomConfig`] before frame 0. After a fault the room has ended and never calls them again.
+/// - The rules are handed in at each step, always the same [`Supervisor`], begun with the `setup` of the [`RoomConfig`]. Between two steps
+///   [`swap`](Room::swap) replaces the module in it. What is done when rules fail is in the table of [`Supervisor`].
 /// - What the rules see (the tick records, handed out as [`Departure::Tick`]) is decided by the setup and by the order of arrivals and
-///   steps. Rules that get the same records give the same game; a journal of the records replays a room.
+///   steps. Rules that get the same records give the same game; a journal of the departures replays a room.
 ///
 /// # Life
 ///
@@ -65,7 +71,9 @@ use crate::{output, payloads};
 /// | it is disconnected when the gathering ends | `gather_wait_us` | it is not missing: the room goes on, its grace runs |
 /// | all players are out | while running | the rules get one tick that says so; if they do not finish the game in it: aborted `everyone_left` |
 /// | the game does not end | after `frames_max` frames | aborted `too_long` |
-/// | the rules fail | in a tick | nothing of that tick leaves; aborted `rules_fault` |
+/// | the rules fail | in a tick | nothing of that tick leaves; the [`Supervisor`] goes back to a checkpoint and on. If that does not help: aborted `rules_fault` |
+/// | the rules take too long | in a tick | the frame is skipped: joins, leaves and actions wait for the next one, inputs are lost, the last snapshots are sent again; too often in a row: aborted `rules_fault` |
+/// | the rules are replaced | between two steps | the lifecycle goes on; cutscene and countdown of the new manifest count if the start is not scheduled yet |
 /// | the host aborts | before the end | aborted with the reason given |
 /// | the host aborts | after the end | closed at once |
 /// | players come, go, quit | after the end | noted, without an event; anyone may connect and get the outcome |
@@ -84,13 +92,18 @@ use crate::{output, payloads};
 /// | `countdown` | `remaining`: n, n − 1 … 1 | each step of the countdown begins |
 /// | `started` | `frame`: 0, `tick_hz`, `players`: slots | frame 0 is due |
 /// | `finished` | `frames`, `results`: as the rules gave them | the rules finished the game |
-/// | `aborted` | `frames`, `reason`: an [`AbortReason`], `fault`: a [`FaultKind`] if the rules failed | it was broken off |
+/// | `aborted` | `frames`, `reason`: an [`AbortReason`], `fault`: a [`FaultKind`](crate::FaultKind) if the rules failed | it was broken off |
+/// | `rules_swapped` | `frame`: the first of the new rules, `module` and `from`: `name`, `version`, `hash` | the rules were replaced |
+/// | `rules_rolled_back` | `frame`: the one in which they failed, `since_frame`: their first, `module`: the rules from now on, `failed`, `reason`: a [`FaultKind`](crate::FaultKind), `void`: numbers of the events that only the failed rules told; `untold`: how many events are missing because there were too many, if any | new rules failed on probation |
 ///
 /// These names are the room's; a module that sends one of them has a fault, and so has one whose internal event has
 /// a name that begins like the host's (see [`PUBLIC_NAMES_RESERVED`](crate::PUBLIC_NAMES_RESERVED), [`INTERNAL_PREFIXES_RESERVED`](crate::INTERNAL_PREFIXES_RESERVED)).
 /// Internal events of the room, each with `room`: `player.joined` (`player`, `name`), `player.left` (and `reason`),
 /// `room.started` (as `started`), `room.finished` and `room.aborted` (`frames`, `reason`, `fault` with kind, message and frame,
-/// `results`, `players` with name, why it left and the counters of its inputs, `counters`), `room.closed` (`outcome`).
+/// `results`, `players` with name, why it left and the counters of its inputs, `counters`), `room.closed` (`outcome`), `room.rules_swapped`
+/// (as `rules_swapped`), `room.rules_rolled_back` (as `rules_rolled_back`, and `message`, `backtrace`, `void_internal`: frame and name of
+/// internal events), `room.rules_kept` (`frame`, `since_frame`, `module`, `early`: whether the probation ended before its time),
+/// `room.rules_retried` (`frame`, `module`, `fault`, `message`).
 ///
 /// # Ticks
 ///
@@ -120,6 +133,8 @@ pub struct Room {
     /// When frame 0 is due, once that is known.
     start_us: Option<u64>,
     countdown_remaining: u32,
+    /// Of the manifest by which the start was scheduled.
+    countdown_step_us: u64,
     next_frame: u32,
     /// What the next step has to tell, in order of arrival. Each player comes, is ready and leaves at most once.
     news: Vec<News>,
@@ -214,6 +229,7 @@ impl Room {
             phase_due_us: now_us.saturating_add(limits.gather_wait_us),
             start_us: None,
             countdown_remaining: manifest.countdown_steps,
+            countdown_step_us: 0,
             next_frame: 0,
             news: Vec::with_capacity(slots * 3),
             changes: Vec::with_capacity(slots * 2),
@@ -382,7 +398,7 @@ impl Room {
     }
 
     /// Does everything that is due at `now_us`, with at most `catch_up_ticks_max` ticks, and hands what leaves the room to `out`.
-    pub fn step(&mut self, now_us: u64, rules: &mut dyn Rules, out: &mut dyn FnMut(Departure<'_>)) {
+    pub fn step(&mut self, now_us: u64, rules: &mut Supervisor, out: &mut dyn FnMut(Departure<'_>)) {
         self.now_us = self.now_us.max(now_us);
         self.attention_us = None;
         if self.phase == Phase::Closed {
@@ -434,7 +450,7 @@ impl Room {
         &self.id
     }
 
-    /// The manifest the room was opened with.
+    /// The manifest of the rules that the room has now.
     #[must_use]
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -541,11 +557,12 @@ impl Room {
 
     // Telling.
 
-    fn tell_public(&mut self, name: &str, frame: Option<u32>, json: &str, out: &mut dyn FnMut(Departure<'_>)) {
+    fn tell_public(&mut self, name: &str, frame: Option<u32>, json: &str, out: &mut dyn FnMut(Departure<'_>)) -> u64 {
         let seq = self.history.push(name, frame, self.now_us, json);
         self.counters.public_events = self.history.last_seq();
         self.counters.public_events_dropped = self.history.dropped();
         out(Departure::PublicEvent(PublicEvent { seq, name, frame, at_us: self.now_us, json }));
+        seq
     }
 
     fn tell_internal(&self, kind: &str, data: impl Serialize, out: &mut dyn FnMut(Departure<'_>)) {
@@ -565,7 +582,9 @@ impl Room {
                     self.tell_public("player_joined", None, &payloads::text(&named), out);
                     self.tell_internal("player.joined", named, out);
                 }
-                News::Ready(_) => self.tell_public("player_ready", None, &payloads::text(&named), out),
+                News::Ready(_) => {
+                    self.tell_public("player_ready", None, &payloads::text(&named), out);
+                }
                 News::Left(_, reason) => {
                     let left = payloads::PlayerLeft { player, name: &name, reason: reason.as_str() };
                     self.tell_public("player_left", None, &payloads::text(&left), out);
@@ -585,7 +604,7 @@ impl Room {
     }
 
     /// Does the next thing that is due. False if nothing is.
-    fn advance(&mut self, ticks: &mut u32, rules: &mut dyn Rules, out: &mut dyn FnMut(Departure<'_>)) -> bool {
+    fn advance(&mut self, ticks: &mut u32, rules: &mut Supervisor, out: &mut dyn FnMut(Departure<'_>)) -> bool {
         if self.phase < Phase::Running && self.has_too_few() {
             self.abort(AbortReason::NotEnoughPlayers, None, out);
             return true;
@@ -634,7 +653,9 @@ impl Room {
 
     fn schedule_start(&mut self, out: &mut dyn FnMut(Departure<'_>)) {
         let duration_ms = self.manifest.cutscene_ms;
-        let countdown_us = self.countdown_step_us() * u64::from(self.manifest.countdown_steps);
+        self.countdown_remaining = self.manifest.countdown_steps;
+        self.countdown_step_us = u64::from(self.manifest.countdown_step_ms) * 1000;
+        let countdown_us = self.countdown_step_us * u64::from(self.countdown_remaining);
         self.phase_due_us = self.now_us.saturating_add(u64::from(duration_ms) * 1000);
         self.start_us = Some(self.phase_due_us.saturating_add(countdown_us));
         if duration_ms > 0 {
@@ -645,10 +666,6 @@ impl Room {
         }
     }
 
-    fn countdown_step_us(&self) -> u64 {
-        u64::from(self.manifest.countdown_step_ms) * 1000
-    }
-
     /// The next step of the countdown, or the start of the game.
     fn count_down(&mut self, out: &mut dyn FnMut(Departure<'_>)) {
         let remaining = self.countdown_remaining;
@@ -657,7 +674,7 @@ impl Room {
                 self.enter(Phase::Countdown, out);
             }
             self.countdown_remaining -= 1;
-            self.phase_due_us = self.phase_due_us.saturating_add(self.countdown_step_us());
+            self.phase_due_us = self.phase_due_us.saturating_add(self.countdown_step_us);
             self.tell_public("countdown", None, &payloads::text(&payloads::Countdown { remaining }), out);
             return;
         }
@@ -669,7 +686,7 @@ impl Room {
         self.tell_internal("room.started", started, out);
     }
 
-    fn advance_running(&mut self, ticks: &mut u32, rules: &mut dyn Rules, out: &mut dyn FnMut(Departure<'_>)) -> bool {
+    fn advance_running(&mut self, ticks: &mut u32, rules: &mut Supervisor, out: &mut dyn FnMut(Departure<'_>)) -> bool {
         let (Some(start_us), Some(due_us)) = (self.start_us, self.tick_due_us(self.next_frame)) else { return false };
         if due_us > self.now_us {
             return false;
@@ -689,97 +706,15 @@ impl Room {
         true
     }
 
-    fn tick(&mut self, rules: &mut dyn Rules, out: &mut dyn FnMut(Departure<'_>)) {
-        let frame = self.next_frame;
-        self.write_record(frame);
-        self.next_frame += 1;
-        self.counters.ticks += 1;
-        out(Departure::Tick { frame, record: self.record.bytes() });
-        let checked = match rules.tick(self.record.bytes()) {
-            Ok(bytes) => output::check(bytes, self.players.len()).map_err(|problem| {
-                Fault::new(FaultKind::BadOutput, format!("the output of frame {frame} cannot be used: {problem}"))
-            }),
-            Err(fault) => Err(fault),
-        };
-        let checked = match checked {
-            Ok(checked) => checked,
-            Err(fault) => {
-                self.abort(AbortReason::RulesFault, Some(&fault), out);
-                return;
-            }
-        };
-        let mut shared: Option<&[u8]> = None;
-        let mut own: [Option<&[u8]>; PLAYERS_MAX] = [None; PLAYERS_MAX];
-        for item in checked.items() {
-            match item {
-                Item::SharedSnapshot(bytes) => shared = Some(bytes),
-                Item::Snapshot { player, bytes } => {
-                    if let Some(place) = own.get_mut(usize::from(player)) {
-                        *place = Some(bytes);
-                    }
-                }
-                Item::PublicEvent { name, json } => self.tell_public(name, Some(frame), json, out),
-                Item::InternalEvent { name, json } => {
-                    out(Departure::InternalEvent { source: EventSource::Module, kind: name, frame: Some(frame), json });
-                }
-                Item::Results(_) => {}
-            }
-        }
-        if let Some(bytes) = shared {
-            out(Departure::SharedSnapshot { frame, bytes });
-        }
-        for ((slot, player), own) in (0u16..).zip(&self.players).zip(own) {
-            if let Some(bytes) = own.or(shared).filter(|_| player.is_in() && player.connected) {
-                out(Departure::Snapshot {
-                    player: slot,
-                    frame,
-                    bytes,
-                    margin_us: player.margin.worst_us(),
-                    last_input_frame: player.margin.newest_frame(),
-                });
-            }
-        }
-        if let Some(results) = checked.results {
-            self.finish(results, out);
-        } else if self.left_in_room() == 0 {
-            self.abort(AbortReason::EveryoneLeft, None, out);
-        } else if self.next_frame >= self.manifest.frames_max {
-            self.abort(AbortReason::TooLong, None, out);
-        }
-    }
-
-    /// Everything that decides a frame, and nothing else.
-    fn write_record(&mut self, frame: u32) {
-        self.record.begin(frame, self.players.len(), self.manifest.input_stride_bytes());
-        for (slot, player) in self.players.iter_mut().enumerate() {
-            let input = self.inputs.take(slot, frame);
-            let counters = &mut player.counters;
-            *match input.status {
-                InputStatus::Fresh => &mut counters.fresh,
-                InputStatus::Repeated => &mut counters.repeated,
-                InputStatus::Absent => &mut counters.absent,
-            } += 1;
-            self.record.set_input(slot, input);
-        }
-        for change in self.changes.drain(..) {
-            self.record.push_change(change);
-        }
-        let players = &mut self.players;
-        self.actions.apply(frame, &mut self.record, |player| {
-            if let Some(player) = players.get_mut(usize::from(player)) {
-                player.counters.actions_applied += 1;
-            }
-        });
-    }
-
-    fn finish(&mut self, results: &str, out: &mut dyn FnMut(Departure<'_>)) {
-        let frames = self.next_frame;
+    /// The rules finished the game in `frame`.
+    fn finish(&mut self, frame: u32, results: &str, out: &mut dyn FnMut(Departure<'_>)) {
+        let frames = frame.saturating_add(1);
         self.end(Phase::Finished, out);
         // Checked before; a text that were not JSON would have been a fault.
         let raw: &RawValue = serde_json::from_str(results).unwrap_or(RawValue::NULL);
         let json = payloads::text(&payloads::Finished { frames, results: raw });
-        self.tell_public("finished", self.frame(), &json, out);
-        self.tell_internal("room.finished", self.ended_record(None, None, Some(raw)), out);
+        self.tell_public("finished", Some(frame), &json, out);
+        self.tell_internal("room.finished", self.ended_record(frames, None, None, Some(raw)), out);
         out(Departure::Ended { outcome: Outcome::Finished { frames, results } });
     }
 
@@ -799,7 +734,7 @@ impl Room {
         self.tell_public("aborted", brought_about_by, &json, out);
         let fault =
             fault.map(|fault| payloads::FaultRecord { kind: fault.kind.as_str(), message: &fault.message, frame });
-        self.tell_internal("room.aborted", self.ended_record(Some(reason.as_str()), fault, None), out);
+        self.tell_internal("room.aborted", self.ended_record(frames, Some(reason.as_str()), fault, None), out);
         out(Departure::Ended { outcome: Outcome::Aborted { frames, reason } });
     }
 
@@ -818,6 +753,7 @@ impl Room {
 
     fn ended_record<'a>(
         &'a self,
+        frames: u32,
         reason: Option<&'a str>,
         fault: Option<payloads::FaultRecord<'a>>,
         results: Option<&'a RawValue>,
@@ -829,7 +765,7 @@ impl Room {
             inputs: found.counters,
         });
         let players = players.collect();
-        payloads::RoomEnded { frames: self.next_frame, reason, fault, results, players, counters: self.counters }
+        payloads::RoomEnded { frames, reason, fault, results, players, counters: self.counters }
     }
 
     fn close(&mut self, out: &mut dyn FnMut(Departure<'_>)) {

@@ -1,11 +1,14 @@
-//! The seam between a room and the rules of its game, and how rules fail. No implementation of rules lives here.
+//! The seam between a room and the rules of its game, and how rules fail. No implementation of rules lives here, nor what is done
+//! about a failure.
 
 use std::fmt;
 
+use holeshot_abi::{Manifest, Setup};
+
 /// What a room steps: a wasm instance in the host, native rules in tests.
 ///
-/// The records are those of `holeshot-abi`. Setting the rules up (`init`) happens before a room is opened and is not
-/// part of this trait. Rules that returned a [`Fault`] are never called again by a room.
+/// The records are those of `holeshot-abi`. Setting the rules up (`init`) is [`Program::begin`]'s affair and not
+/// part of this trait. Rules that returned a [`Fault`] are never called again.
 pub trait Rules {
     /// Steps the game once: a tick record in, an output record (or nothing) out. The output stays valid until the next call.
     ///
@@ -25,6 +28,66 @@ pub trait Rules {
     /// [`RestoreError::Refused`] if these rules do not understand the state; they are as before then.
     /// [`RestoreError::Fault`] if they failed; they must not be called again then.
     fn restore(&mut self, state_version: u32, state: &[u8]) -> Result<(), RestoreError>;
+
+    /// What the last tick used. Zeros where nobody counts.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+}
+
+/// What one tick used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Fuel: the same on every machine.
+    pub fuel: u64,
+    /// Time, in nanoseconds, on this machine.
+    pub time_ns: u64,
+    /// Memory that the rules have, in bytes.
+    pub memory_bytes: usize,
+}
+
+/// One module for one room: begins fresh [`Rules`] with the room's setup, as often as they are needed.
+///
+/// All of them behave alike: the same records give the same bytes.
+pub trait Program: Send + Sync + fmt::Debug {
+    /// The module's name: the BLAKE3 hash of its file.
+    fn hash(&self) -> [u8; 32];
+
+    /// What the module says of itself.
+    fn manifest(&self) -> &Manifest;
+
+    /// What the rules are begun with.
+    fn setup(&self) -> &Setup;
+
+    /// Begins a fresh instance: it has been set up (`init`) and has seen no frame.
+    ///
+    /// # Errors
+    /// See [`BeginError`].
+    fn begin(&self) -> Result<Box<dyn Rules + Send>, BeginError>;
+}
+
+/// Why there are no fresh rules.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BeginError {
+    /// The rules refuse the setup; the text is theirs.
+    #[error("the rules refuse the setup: {0}")]
+    Refused(String),
+    /// They failed while they began.
+    #[error("the rules failed while they began: {0}")]
+    Fault(Fault),
+    /// The host has no instance left; the text says what to do about it.
+    #[error("there is no instance for the rules: {0}")]
+    NoInstance(String),
+}
+
+impl From<BeginError> for Fault {
+    fn from(error: BeginError) -> Self {
+        match error {
+            BeginError::Refused(_) => Self::new(FaultKind::StateRefused, error.to_string()),
+            BeginError::Fault(fault) => fault,
+            BeginError::NoInstance(_) => Self::new(FaultKind::NoInstance, error.to_string()),
+        }
+    }
 }
 
 /// Why rules cannot be called any more.
@@ -61,6 +124,10 @@ pub enum FaultKind {
     BadSpan,
     /// What the rules returned breaks the specification: layout, sizes, names, JSON, results.
     BadOutput,
+    /// The rules refused what they had taken before: the room's setup, or a state that they had saved.
+    StateRefused,
+    /// The host had no instance in which to go on.
+    NoInstance,
 }
 
 impl FaultKind {
@@ -74,7 +141,15 @@ impl FaultKind {
             Self::MemoryExceeded => "memory_exceeded",
             Self::BadSpan => "bad_span",
             Self::BadOutput => "bad_output",
+            Self::StateRefused => "state_refused",
+            Self::NoInstance => "no_instance",
         }
+    }
+
+    /// Whether the rules took too long, rather than went wrong.
+    #[must_use]
+    pub const fn is_overrun(self) -> bool {
+        matches!(self, Self::FuelExhausted | Self::DeadlineExceeded)
     }
 }
 
@@ -93,4 +168,13 @@ pub enum RestoreError {
     /// They failed on the way.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+impl From<RestoreError> for Fault {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Refused(_) => Self::new(FaultKind::StateRefused, error.to_string()),
+            RestoreError::Fault(fault) => fault,
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! A room that runs steadily allocates nothing: not for an input, not for a tick, not for a snapshot. Events and
-//! actions do allocate; they are rare.
+//! A room that runs steadily allocates nothing: not for an input, not for a tick, not for a snapshot, and for a checkpoint only what
+//! the rules save. Events and actions do allocate; they are rare.
 #![allow(
     unsafe_code,
     reason = "a global allocator is an unsafe trait; this one only counts and hands on to the system's"
@@ -7,9 +7,13 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
 use holeshot_abi::{Item, Manifest, OutputWriter, PlayerSetup, Setup};
-use holeshot_room::{Arrival, Departure, Fault, Limits, RestoreError, Room, RoomConfig, Rules};
+use holeshot_room::{
+    Arrival, BeginError, Departure, Fault, Limits, Program, RestoreError, Room, RoomConfig, Rules, Supervision,
+    Supervisor,
+};
 
 thread_local! {
     /// Per thread, because the test harness has threads of its own.
@@ -54,6 +58,27 @@ impl Rules for Steady {
     }
 }
 
+#[derive(Debug)]
+struct Steadily(Manifest, Setup);
+
+impl Program for Steadily {
+    fn hash(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
+    fn manifest(&self) -> &Manifest {
+        &self.0
+    }
+
+    fn setup(&self) -> &Setup {
+        &self.1
+    }
+
+    fn begin(&self) -> Result<Box<dyn Rules + Send>, BeginError> {
+        Ok(Box::new(Steady(OutputWriter::default())))
+    }
+}
+
 #[test]
 fn inputs_ticks_and_snapshots_allocate_nothing() {
     const PLAYERS: u16 = 8;
@@ -64,8 +89,9 @@ fn inputs_ticks_and_snapshots_allocate_nothing() {
         setup: Setup { seed: 0, tick_hz: 50, options: String::new(), players },
         limits: Limits::default(),
     };
+    let program = Steadily(config.manifest.clone(), config.setup.clone());
+    let mut rules = Supervisor::begin(Arc::new(program), Supervision::default()).unwrap();
     let mut room = Room::open(config, 0).unwrap();
-    let mut rules = Steady(OutputWriter::default());
     for player in 0..PLAYERS {
         room.handle(0, Arrival::Connected { player }).unwrap();
         room.handle(0, Arrival::Ready { player }).unwrap();
@@ -93,8 +119,8 @@ fn inputs_ticks_and_snapshots_allocate_nothing() {
             });
         }
     };
-    // The first ticks, in which events are sent and buffers find their size.
-    play(10);
+    // The first ticks, in which events are sent and buffers find their size: that of the records up to the first two checkpoints.
+    play(2 * Supervision::CHECKPOINT_FRAMES + 1);
     let before = ALLOCATIONS.with(Cell::get);
     play(1_000);
     let allocated = ALLOCATIONS.with(Cell::get) - before;

@@ -1,10 +1,12 @@
 //! A running instance: calls into the module with their budgets, and every span that comes back checked. After a fault the instance is gone.
 
+use std::time::Instant;
+
 use holeshot_abi::{
     DESCRIPTION_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, REFUSAL_BYTES_MAX, STATE_BYTES_MAX, Setup,
     TABLE_ELEMENTS_MAX, names, unpack_span, write_restore,
 };
-use holeshot_room::{Fault, FaultKind, RestoreError, Rules};
+use holeshot_room::{Fault, FaultKind, RestoreError, Rules, Usage};
 use wasmtime::{
     InstancePre, Memory, PoolConcurrencyLimitError, Store, Trap, TypedFunc, WasmBacktrace, WasmParams, WasmResults,
 };
@@ -23,6 +25,7 @@ pub struct WasmRules {
     live: Option<Box<Live>>,
     tick_fuel: u64,
     last_tick_fuel: u64,
+    last_tick_ns: u64,
     /// The fault that ended it.
     ended_by: Option<Fault>,
 }
@@ -86,7 +89,9 @@ impl WasmRules {
             StartError::Fault(fault) => InstantiateError::Faulted(fault),
         })?;
         match live.ask(names::INIT, &record, Budget::call(INIT_FUEL)).map_err(InstantiateError::Faulted)? {
-            None => Ok(Self { live: Some(Box::new(live)), tick_fuel, last_tick_fuel: 0, ended_by: None }),
+            None => {
+                Ok(Self { live: Some(Box::new(live)), tick_fuel, last_tick_fuel: 0, last_tick_ns: 0, ended_by: None })
+            }
             Some(text) => Err(InstantiateError::Refused { text }),
         }
     }
@@ -146,9 +151,12 @@ impl Rules for WasmRules {
     fn tick(&mut self, record: &[u8]) -> Result<&[u8], Fault> {
         let tick_fuel = self.tick_fuel;
         let live = self.live()?;
+        let begun = Instant::now();
         let result = live.tick(record, tick_fuel);
+        let took_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let used = tick_fuel.saturating_sub(live.store.get_fuel().unwrap_or(0));
         self.last_tick_fuel = used;
+        self.last_tick_ns = took_ns;
         match result {
             // The span was checked, and nothing has run since.
             Ok((address, len)) => Ok(self
@@ -174,6 +182,10 @@ impl Rules for WasmRules {
             Ok(Some(text)) => Err(RestoreError::Refused(text)),
             Err(fault) => Err(RestoreError::Fault(self.end(fault))),
         }
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { fuel: self.last_tick_fuel, time_ns: self.last_tick_ns, memory_bytes: self.memory_bytes() }
     }
 }
 

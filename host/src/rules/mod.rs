@@ -18,6 +18,7 @@ mod inspect;
 mod instance;
 mod module;
 mod native;
+mod program;
 
 use holeshot_abi::names;
 use holeshot_room::{Fault, FaultKind};
@@ -29,6 +30,7 @@ pub use error::{InstantiateError, LoadError};
 pub use instance::WasmRules;
 pub use module::{Module, ModuleHash, ModuleStore, Origin};
 pub use native::NativeRules;
+pub use program::{NativeProgram, RoomProgram};
 
 /// Length of a rules module's file in bytes: several times a large game, and still compiled within seconds.
 pub const MODULE_BYTES_MAX: usize = 8 << 20;

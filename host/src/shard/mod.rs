@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use holeshot_room::{AbortReason, Arrival, Room, Rules};
+use holeshot_room::{AbortReason, Arrival, Room, Supervisor};
 use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SessionKeys, ToHost};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
@@ -74,7 +74,7 @@ pub struct OpenRoom {
     /// The room.
     pub room: Room,
     /// Its rules, begun with its setup.
-    pub rules: Box<dyn Rules + Send>,
+    pub rules: Supervisor,
     /// What the doors see of it.
     pub live: Arc<LiveRoom>,
     /// The event `room.opened`. The shard emits it, as it does all later ones of the room: so it comes first, and never
@@ -227,7 +227,7 @@ impl ShardLayout {
 /// A room in its shard.
 struct RoomSlot {
     room: Room,
-    rules: Box<dyn Rules + Send>,
+    rules: Supervisor,
     live: Arc<LiveRoom>,
     /// The session of each player slot.
     sessions: Vec<Option<SessionId>>,
@@ -591,7 +591,7 @@ impl Shard {
             seal_buffer: &mut self.seal_buffer,
             lost: Vec::new(),
         };
-        room.step(now_us, rules.as_mut(), &mut |departure| departures.send(departure));
+        room.step(now_us, rules, &mut |departure| departures.send(departure));
         let lost = departures.lost;
         slot.scheduled_us = u64::MAX;
         if slot.room.next_due_us().is_none() {

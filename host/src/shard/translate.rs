@@ -61,6 +61,36 @@ impl Departures<'_> {
                 self.live.set_frame(frame);
                 count(&self.counters.ticks, 1);
             }
+            Departure::Checkpoint { .. } => {}
+            Departure::RulesSwapped { next_frame, from, to } => {
+                tracing::info!(
+                    room = self.live.id,
+                    next_frame,
+                    from = %hex(&from.hash()),
+                    to = %hex(&to.hash()),
+                    "rules swapped"
+                );
+            }
+            Departure::RulesKept { next_frame } => {
+                tracing::debug!(room = self.live.id, next_frame, "the new rules passed their probation");
+            }
+            Departure::RulesRolledBack { since_frame, frame, failed, to, fault, .. } => {
+                let backtrace = fault.backtrace.as_deref().unwrap_or_default();
+                tracing::error!(
+                    room = self.live.id,
+                    failed = %hex(&failed.hash()),
+                    to = %hex(&to.hash()),
+                    since_frame,
+                    frame,
+                    %fault,
+                    backtrace,
+                    "the new rules failed; the room goes on under the former ones"
+                );
+            }
+            Departure::RulesRetried { frame, fault } => {
+                let backtrace = fault.backtrace.as_deref().unwrap_or_default();
+                tracing::error!(room = self.live.id, frame, %fault, backtrace, "the rules failed, and did not when run again");
+            }
             Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame } => {
                 self.snapshot(player, frame, bytes, margin_us, last_input_frame);
             }
@@ -207,6 +237,11 @@ impl Departures<'_> {
             }
         }
     }
+}
+
+/// A hash as modules are named by it.
+fn hex(hash: &[u8; 32]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A margin in the unit of the wire, rounded towards "later": 900 µs early is 0 ms early, 100 µs late is 1 ms late.

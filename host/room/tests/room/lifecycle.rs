@@ -57,7 +57,7 @@ fn a_whole_match() {
             5200 tick 2 a2 -
             5200 phase finished
             5200 public 10 finished in 2 {"frames":3,"results":[{"player":1,"place":1,"outcome":"won","data":{"et":9.5}}]}
-            5200 internal room.finished {"room":"r1","frames":3,"results":[{"player":1,"place":1,"outcome":"won","data":{"et":9.5}}],"players":[{"player":0,"name":"ann","left":null,"inputs":{"received":2,"taken":2,"late":0,"ahead":0,"duplicate":0,"conflicting":0,"too_long":0,"out_of_game":0,"fresh":2,"repeated":1,"absent":0,"actions_applied":0,"actions_refused":0,"reconnects":0}},{"player":1,"name":"bob","left":null,"inputs":{"received":1,"taken":0,"late":1,"ahead":0,"duplicate":0,"conflicting":0,"too_long":0,"out_of_game":0,"fresh":0,"repeated":0,"absent":3,"actions_applied":0,"actions_refused":0,"reconnects":0}}],"counters":{"ticks":3,"ticks_lost":0,"catch_ups":0,"public_events":10,"public_events_dropped":0}}
+            5200 internal room.finished {"room":"r1","frames":3,"results":[{"player":1,"place":1,"outcome":"won","data":{"et":9.5}}],"players":[{"player":0,"name":"ann","left":null,"inputs":{"received":2,"taken":2,"late":0,"ahead":0,"duplicate":0,"conflicting":0,"too_long":0,"out_of_game":0,"fresh":2,"repeated":1,"absent":0,"actions_applied":0,"actions_refused":0,"reconnects":0}},{"player":1,"name":"bob","left":null,"inputs":{"received":1,"taken":0,"late":1,"ahead":0,"duplicate":0,"conflicting":0,"too_long":0,"out_of_game":0,"fresh":0,"repeated":0,"absent":3,"actions_applied":0,"actions_refused":0,"reconnects":0}}],"counters":{"ticks":3,"ticks_skipped":0,"ticks_lost":0,"catch_ups":0,"public_events":10,"public_events_dropped":0,"swaps":0,"rollbacks":0,"retries":0}}
             5200 ended finished 3 [{"player":1,"place":1,"outcome":"won","data":{"et":9.5}}]
             9200 phase closed
             9200 internal room.closed {"room":"r1","outcome":"finished"}
@@ -708,14 +708,14 @@ fn a_fault_of_the_rules_ends_the_match() {
             0 internal room.started {"room":"r1","frame":0,"tick_hz":10,"players":[0,1]}
             0 tick 0 - - joined:0 joined:1
             0 public 6 never_seen_in_1 in 0 1
-            100 tick 1 - - action:0:{} action:0:{}
+            100 tick 1 faulted - - action:0:{} action:0:{}
             100 fault in 1 trap: integer overflow at src/lib.rs:7
             100 phase aborted
             100 public 7 aborted in 1 {"frames":2,"reason":"rules_fault","fault":"trap"}
-            100 internal room.aborted {"room":"r1","frames":2,"reason":"rules_fault","fault":{"kind":"trap","message":"integer overflow at src/lib.rs:7","frame":1},"players":[{"player":0,"name":"ann","left":null,"inputs":{"received":0,"taken":0,"late":0,"ahead":0,"duplicate":0,"conflicting":0,"too_long":0,"out_of_game":0,"fresh":0,"repeated":0,"absent":2,"actions_applied":2,"actions_refused":0,"reconnects":0}},{"player":1,"name":"bob","left":null,"inputs":{"received":0,"taken":0,"late":0,"ahead":0,"duplicate":0,"conflicting":0,"too_long":0,"out_of_game":0,"fresh":0,"repeated":0,"absent":2,"actions_applied":0,"actions_refused":0,"reconnects":0}}],"counters":{"ticks":2,"ticks_lost":0,"catch_ups":0,"public_events":7,"public_events_dropped":0}}
+            100 internal room.aborted {"room":"r1","frames":2,"reason":"rules_fault","fault":{"kind":"trap","message":"integer overflow at src/lib.rs:7","frame":1},"players":[{"player":0,"name":"ann","left":null,"inputs":{"received":0,"taken":0,"late":0,"ahead":0,"duplicate":0,"conflicting":0,"too_long":0,"out_of_game":0,"fresh":0,"repeated":0,"absent":2,"actions_applied":0,"actions_refused":2,"reconnects":0}},{"player":1,"name":"bob","left":null,"inputs":{"received":0,"taken":0,"late":0,"ahead":0,"duplicate":0,"conflicting":0,"too_long":0,"out_of_game":0,"fresh":0,"repeated":0,"absent":2,"actions_applied":0,"actions_refused":0,"reconnects":0}}],"counters":{"ticks":2,"ticks_skipped":0,"ticks_lost":0,"catch_ups":0,"public_events":7,"public_events_dropped":0,"swaps":0,"rollbacks":0,"retries":0}}
             100 ended aborted 2 rules_fault
-            100 result 0 #1 applied in 1
-            100 result 0 #2 applied in 1
+            100 result 0 #1 refused over
+            100 result 0 #2 refused over
         "#,
     );
 }
@@ -742,7 +742,7 @@ fn an_output_that_cannot_be_used_is_a_fault_and_nothing_of_it_leaves() {
             0 phase running
             0 public 5 started {"frame":0,"tick_hz":10,"players":[0,1]}
             0 internal room.started
-            0 tick 0 - - joined:0 joined:1
+            0 tick 0 faulted - - joined:0 joined:1
             0 fault in 0 bad_output: the output of frame 0 cannot be used: item 2: the data of the public event `broken` are not JSON: EOF while parsing an object at line 1 column 1
             0 phase aborted
             0 public 6 aborted in 0 {"frames":1,"reason":"rules_fault","fault":"bad_output"}
@@ -773,7 +773,7 @@ fn a_module_cannot_send_the_rooms_own_events() {
             0 phase running
             0 public 5 started {"frame":0,"tick_hz":10,"players":[0,1]}
             0 internal room.started
-            0 tick 0 - - joined:0 joined:1
+            0 tick 0 faulted - - joined:0 joined:1
             0 fault in 0 bad_output: the output of frame 0 cannot be used: item 1: the name of the public event `finished` is reserved for the host; use another
             0 phase aborted
             0 public 6 aborted in 0 {"frames":1,"reason":"rules_fault","fault":"bad_output"}

@@ -136,8 +136,8 @@ fn simulate(weather: &Weather) -> Outcome {
     config.manifest.cutscene_ms = CUTSCENE_MS;
     config.manifest.input_track_frames = weather.track_frames;
     config.setup.tick_hz = weather.tick_hz;
+    let mut rules = Folder::until(weather.frames - 1).supervised(&config);
     let mut room = Room::open(config, 0).expect("the config is valid");
-    let mut rules = Folder::until(weather.frames - 1);
     for player in 0..weather.players as u16 {
         room.handle(0, Arrival::Connected { player }).expect("a free slot");
         room.handle(0, Arrival::Ready { player }).expect("connected");
@@ -186,7 +186,7 @@ fn simulate(weather: &Weather) -> Outcome {
             (Some(step_us), first) if first.is_none_or(|first_us| first_us > step_us) => {
                 let mut advice = Vec::new();
                 room.step(step_us, &mut rules, &mut |departure| match departure {
-                    Departure::Tick { frame, record } => {
+                    Departure::Tick { frame, record, .. } => {
                         assert_eq!(frame, next_frame);
                         next_frame += 1;
                         check_record(record, &mut senders);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use holeshot_abi::{ChangeKind, InputStatus, Item, Manifest, PlayerSetup, Setup, TickReader};
 use holeshot_room::{
     AbortReason, ActionOutcome, Arrival, Departure, Fault, FaultKind, Limits, Outcome, Phase, Room, RoomConfig,
+    Supervisor,
 };
 use proptest::prelude::*;
 
@@ -119,7 +120,7 @@ impl Game {
         }
     }
 
-    fn rules(&self) -> Folder {
+    fn rules(&self) -> Supervisor {
         let (finish_at, fault_at) = (self.finish_at, self.fault_at);
         Folder::new(move |tick, out| {
             if tick.frame % 7 == 3 {
@@ -130,6 +131,7 @@ impl Game {
             }
             if tick.frame == fault_at { Err(Fault::new(FaultKind::Trap, "as asked")) } else { Ok(()) }
         })
+        .supervised(&self.config())
     }
 }
 
@@ -168,7 +170,7 @@ impl Watcher {
             Departure::InternalEvent { kind, .. } => {
                 assert!(self.ended == 0 || kind == "room.closed");
             }
-            Departure::Tick { frame, record } => {
+            Departure::Tick { frame, record, .. } => {
                 assert_eq!(self.phase, Some(Phase::Running));
                 assert_eq!(frame, self.ticks);
                 self.ticks += 1;
@@ -197,7 +199,12 @@ impl Watcher {
             | Departure::Snapshot { .. }
             | Departure::PlayerLeft { .. }
             | Departure::TicksLost { .. }
+            | Departure::Checkpoint { .. }
             | Departure::RulesFault { .. } => {}
+            Departure::RulesSwapped { .. }
+            | Departure::RulesKept { .. }
+            | Departure::RulesRolledBack { .. }
+            | Departure::RulesRetried { .. } => panic!("nobody replaced the rules, and their faults always come again"),
         }
     }
 

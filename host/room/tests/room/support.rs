@@ -2,14 +2,15 @@
 //! compares what leaves it with a transcript.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use holeshot_abi::{ChangeKind, InputStatus, Item, Manifest, OutputWriter, PlayerSetup, Setup, TickReader};
 use holeshot_room::{
-    AbortReason, ActionOutcome, Arrival, Departure, EventSource, Fault, Limits, Outcome, RestoreError, Room,
-    RoomConfig, Rules,
+    AbortReason, ActionOutcome, Arrival, BeginError, Departure, EventSource, Fault, Limits, Outcome, Program, Ran,
+    RestoreError, Room, RoomConfig, Rules, Supervision, Supervisor,
 };
 
-pub(crate) type Script = dyn FnMut(&TickReader<'_>, &mut OutputWriter) -> Result<(), Fault>;
+pub(crate) type Script = dyn Fn(&TickReader<'_>, &mut OutputWriter) -> Result<(), Fault> + Send + Sync;
 
 /// Rules that fold every record into a hash, which is their snapshot; a script adds what a test needs.
 pub(crate) struct Folder {
@@ -17,13 +18,25 @@ pub(crate) struct Folder {
     next_frame: u32,
     faulted: bool,
     writer: OutputWriter,
-    script: Box<Script>,
+    script: Arc<Script>,
 }
 
 impl Folder {
-    pub(crate) fn new(script: impl FnMut(&TickReader<'_>, &mut OutputWriter) -> Result<(), Fault> + 'static) -> Self {
-        let script = Box::new(script);
+    pub(crate) fn new(
+        script: impl Fn(&TickReader<'_>, &mut OutputWriter) -> Result<(), Fault> + Send + Sync + 'static,
+    ) -> Self {
+        let script = Arc::new(script);
         Self { hash: 0xcbf2_9ce4_8422_2325, next_frame: 0, faulted: false, writer: OutputWriter::default(), script }
+    }
+
+    /// These rules, begun for a room of this config.
+    pub(crate) fn supervised(&self, config: &RoomConfig) -> Supervisor {
+        let program = Folding {
+            manifest: config.manifest.clone(),
+            setup: config.setup.clone(),
+            script: Arc::clone(&self.script),
+        };
+        Supervisor::begin(Arc::new(program), Supervision::default()).expect("they begin with anything")
     }
 
     /// Rules that never end.
@@ -46,8 +59,8 @@ impl Rules for Folder {
     fn tick(&mut self, record: &[u8]) -> Result<&[u8], Fault> {
         assert!(!self.faulted, "rules that faulted were called again");
         let tick = TickReader::read(record).expect("the room writes records as specified");
-        assert_eq!(tick.frame, self.next_frame, "frames have no gaps");
-        self.next_frame += 1;
+        assert!(tick.frame >= self.next_frame, "frames only rise");
+        self.next_frame = tick.frame + 1;
         for byte in record {
             self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
@@ -58,13 +71,47 @@ impl Rules for Folder {
     }
 
     fn save(&mut self) -> Result<Vec<u8>, Fault> {
-        Ok(self.hash.to_le_bytes().to_vec())
+        Ok([&self.hash.to_le_bytes()[..], &self.next_frame.to_le_bytes()].concat())
     }
 
     fn restore(&mut self, _: u32, state: &[u8]) -> Result<(), RestoreError> {
-        let state = state.try_into().map_err(|_| RestoreError::Refused("a state has 8 bytes".into()))?;
-        self.hash = u64::from_le_bytes(state);
+        let refused = || RestoreError::Refused("a state has 12 bytes".into());
+        let (hash, next_frame) = state.split_first_chunk().ok_or_else(refused)?;
+        self.hash = u64::from_le_bytes(*hash);
+        self.next_frame = u32::from_le_bytes(next_frame.try_into().map_err(|_| refused())?);
         Ok(())
+    }
+}
+
+/// Begins [`Folder`]s.
+struct Folding {
+    manifest: Manifest,
+    setup: Setup,
+    script: Arc<Script>,
+}
+
+impl std::fmt::Debug for Folding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Folding").finish_non_exhaustive()
+    }
+}
+
+impl Program for Folding {
+    fn hash(&self) -> [u8; 32] {
+        [0xf0; 32]
+    }
+
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    fn begin(&self) -> Result<Box<dyn Rules + Send>, BeginError> {
+        let script = Arc::clone(&self.script);
+        Ok(Box::new(Folder { script, ..Folder::endless() }))
     }
 }
 
@@ -123,7 +170,8 @@ pub(crate) fn check(config: RoomConfig, rules: Folder, script: &str, expected: &
 }
 
 #[track_caller]
-pub(crate) fn check_showing(show: Show, config: RoomConfig, mut rules: Folder, script: &str, expected: &str) {
+pub(crate) fn check_showing(show: Show, config: RoomConfig, rules: Folder, script: &str, expected: &str) {
+    let mut rules = rules.supervised(&config);
     let room = Room::open(config, 0).expect("the config of a test is valid");
     let actual = play(room, &mut rules, script, show);
     let lines =
@@ -143,7 +191,7 @@ pub(crate) fn check_showing(show: Show, config: RoomConfig, mut rules: Folder, s
     }
 }
 
-fn play(mut room: Room, rules: &mut Folder, script: &str, show: Show) -> String {
+fn play(mut room: Room, rules: &mut Supervisor, script: &str, show: Show) -> String {
     let mut text = String::new();
     let mut stalled_until_us = 0;
     let mut lines = script.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
@@ -220,8 +268,25 @@ fn show_departure(text: &mut String, at_us: u64, show: Show, departure: Departur
             format!("internal {kind} {json}")
         }
         Departure::PlayerLeft { player, reason } => format!("left {player} {reason}"),
-        Departure::Tick { frame, record } => format!("tick {frame} {}", show_record(record)),
         Departure::SharedSnapshot { .. } => return,
+        Departure::Tick { frame, record, ran } => {
+            let ran = match ran {
+                Ran::Stepped { .. } => "",
+                Ran::Skipped { .. } => "skipped ",
+                Ran::Faulted { .. } => "faulted ",
+            };
+            format!("tick {frame} {ran}{}", show_record(record))
+        }
+        Departure::Checkpoint { .. } if show != Show::Snapshots => return,
+        Departure::Checkpoint { next_frame, state_version, state } => {
+            format!("checkpoint before {next_frame}, version {state_version}, {} bytes", state.len())
+        }
+        Departure::RulesSwapped { next_frame, .. } => format!("swapped before {next_frame}"),
+        Departure::RulesKept { next_frame } => format!("kept before {next_frame}"),
+        Departure::RulesRolledBack { since_frame, frame, fault, void, output_crcs, .. } => {
+            format!("rolled back {since_frame}..{frame} void {void:?}, {} run again: {fault}", output_crcs.len())
+        }
+        Departure::RulesRetried { frame, fault } => format!("retried {frame}: {fault}"),
         Departure::Snapshot { .. } if show != Show::Snapshots => return,
         Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame } => {
             assert_eq!(bytes.len(), 8);

@@ -216,8 +216,8 @@ fn the_schedule_does_not_drift() {
         let mut config = quick_config(1);
         config.setup.tick_hz = tick_hz;
         let start_us = 1_234_567;
+        let mut rules = Folder::endless().supervised(&config);
         let mut room = Room::open(config, start_us).unwrap();
-        let mut rules = Folder::endless();
         room.handle(start_us, Arrival::Connected { player: 0 }).unwrap();
         room.handle(start_us, Arrival::Ready { player: 0 }).unwrap();
         let mut ticks = Vec::new();
@@ -239,7 +239,7 @@ fn the_schedule_does_not_drift() {
 #[test]
 fn time_that_runs_back_is_taken_as_standing_still() {
     let mut room = Room::open(quick_config(1), 5_000_000).unwrap();
-    let mut rules = Folder::endless();
+    let mut rules = Folder::endless().supervised(&quick_config(1));
     room.handle(9_000_000, Arrival::Connected { player: 0 }).unwrap();
     room.handle(6_000_000, Arrival::Ready { player: 0 }).unwrap();
     room.step(1, &mut rules, &mut |_| ());
@@ -255,7 +255,7 @@ fn a_player_gets_its_own_snapshot_rather_than_the_shared_one() {
         out.push(Item::Snapshot { player: 1, bytes: b"own" });
         Ok(())
     });
-    let mut rules = rules;
+    let mut rules = rules.supervised(&quick_config(2));
     let mut room = Room::open(quick_config(2), 0).unwrap();
     for player in 0..2 {
         room.handle(0, Arrival::Connected { player }).unwrap();
@@ -274,7 +274,7 @@ fn a_player_gets_its_own_snapshot_rather_than_the_shared_one() {
 fn equal_records_give_equal_bytes() {
     // One room is played; its records alone make other rules produce the same snapshots.
     let mut room = Room::open(quick_config(2), 0).unwrap();
-    let mut rules = Folder::until(40);
+    let mut rules = Folder::until(40).supervised(&quick_config(2));
     let (mut records, mut snapshots) = (Vec::new(), Vec::new());
     for player in 0..2 {
         room.handle(0, Arrival::Connected { player }).unwrap();

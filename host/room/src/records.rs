@@ -1,0 +1,102 @@
+//! What it takes to bring fresh rules to where the old ones were: a saved state, and the tick records since.
+
+/// A saved state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// The first frame that it has not seen.
+    pub(crate) next_frame: u32,
+    /// That of the rules which saved it.
+    pub(crate) state_version: u32,
+    pub(crate) state: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    frame: u32,
+    /// Where its record ends.
+    end: usize,
+}
+
+/// The records of the frames that were stepped since a checkpoint, one after the other in one buffer that is used again. Skipped frames
+/// are not among them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Records {
+    bytes: Vec<u8>,
+    kept: Vec<Kept>,
+    fuel: u64,
+    /// The record before the first: the last one that was kept when they were cleared.
+    before: Vec<u8>,
+}
+
+impl Records {
+    pub(crate) fn push(&mut self, frame: u32, record: &[u8], fuel: u64) {
+        self.bytes.extend_from_slice(record);
+        self.kept.push(Kept { frame, end: self.bytes.len() });
+        self.fuel = self.fuel.saturating_add(fuel);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        if !self.is_empty() {
+            let from = self.kept.iter().rev().nth(1).map_or(0, |kept| kept.end);
+            self.before.clear();
+            self.before.extend_from_slice(self.bytes.get(from..).unwrap_or_default());
+        }
+        self.bytes.clear();
+        self.kept.clear();
+        self.fuel = 0;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What running all of them again costs.
+    pub(crate) fn fuel(&self) -> u64 {
+        self.fuel
+    }
+
+    pub(crate) fn set_fuel(&mut self, fuel: u64) {
+        self.fuel = fuel;
+    }
+
+    /// The record before the first; empty if there was none.
+    pub(crate) fn before(&self) -> &[u8] {
+        &self.before
+    }
+
+    /// Frame and record of each, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let mut from = 0;
+        self.kept.iter().map(move |kept| {
+            let record = self.bytes.get(from..kept.end).unwrap_or_default();
+            from = kept.end;
+            (kept.frame, record)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_in_order() {
+        let mut records = Records::default();
+        records.push(3, b"abc", 10);
+        records.push(5, b"", 5);
+        records.push(6, b"d", 1);
+        let all: Vec<_> = records.iter().collect();
+        assert_eq!(all, [(3, &b"abc"[..]), (5, b""), (6, b"d")]);
+        assert_eq!((records.bytes(), records.fuel()), (4, 16));
+        for _ in 0..2 {
+            records.clear();
+            assert_eq!(records.before(), b"d");
+        }
+        assert!(records.is_empty());
+        assert_eq!((records.bytes(), records.fuel(), records.iter().count()), (0, 0, 0));
+    }
+}
