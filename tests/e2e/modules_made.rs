@@ -52,6 +52,12 @@ impl Tally {
         self
     }
 
+    /// With code that runs in one frame and in all that follow.
+    pub(crate) fn from_frame(mut self, frame: u32, code: &str) -> Self {
+        self.each_tick = format!("(if (i32.gt_u (global.get $frames) (i32.const {frame})) (then {code}))");
+        self
+    }
+
     /// With a cutscene and a countdown.
     pub(crate) fn with_start(mut self, cutscene_ms: u32, countdown_steps: u32, countdown_step_ms: u32) -> Self {
         self.manifest = format!(
