@@ -235,6 +235,11 @@ impl Race {
         self.tree
     }
 
+    /// Takes another tree. The first amber stays when it is, the green lamp comes on when the new tree's programme says.
+    pub fn set_tree(&mut self, tree: TreeKind) {
+        self.tree = tree;
+    }
+
     /// Whether the game is over: decided, and rolled out.
     pub fn over(&self) -> bool {
         self.decided_frame.is_some_and(|frame| self.frames >= frame.saturating_add(self.frames_in(RUN_OUT_MS)))

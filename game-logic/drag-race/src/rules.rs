@@ -91,6 +91,11 @@ impl DragRace {
         &self.race
     }
 
+    /// The race itself, for rules that change it on its way into another version.
+    pub fn race_mut(&mut self) -> &mut Race {
+        &mut self.race
+    }
+
     fn lane_event(&self, number: u16, happened: &Happened) -> LaneEvent {
         let mut event = LaneEvent { lane: number, car: "", reaction_s: None, elapsed_s: None, mph: None, slip: None };
         let Some(lane) = self.race.lanes().get(number as usize) else { return event };
