@@ -1,13 +1,10 @@
 //! Builds the default rules module, `game-logic/drag-race`, for WebAssembly; `src/rules/default.rs` puts it into the binary. Cargo runs this
-//! again when a source of the module changed, so that the binary never carries a stale one.
+//! again when a source of the module changed, so that the binary never carries a stale one. How it is built is in `build/module.rs`.
 
-use std::fmt::Display;
-use std::path::{Path, PathBuf};
-use std::process::{Command, exit};
+#[path = "build/module.rs"]
+mod module;
 
-const PACKAGE: &str = "drag-race";
-const TARGET: &str = "wasm32-unknown-unknown";
-const PROFILE: &str = "module";
+use std::path::PathBuf;
 
 /// What the module is made of, from the root of the workspace. Files that these name (another crate of the workspace, say) are added from
 /// what cargo noted during the build.
@@ -25,164 +22,14 @@ const SOURCES: [&str; 11] = [
     "sdk/guest/src",
 ];
 
-/// What the outer cargo sets for the host's build and must not reach the module's: flags for another target, clippy's wrapper, a coverage run.
-const NOT_FOR_THE_MODULE: [&str; 15] = [
-    "RUSTFLAGS",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "CARGO_BUILD_RUSTFLAGS",
-    "CARGO_BUILD_TARGET",
-    "CARGO_BUILD_TARGET_DIR",
-    "CARGO_TARGET_DIR",
-    "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS",
-    "CARGO_INCREMENTAL",
-    "RUSTC",
-    "RUSTC_WRAPPER",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "RUSTDOC",
-    "CLIPPY_ARGS",
-    "LLVM_PROFILE_FILE",
-    "TARGET",
-];
-
 fn main() {
-    let root = workspace();
-    for source in SOURCES {
-        let path = root.join(source);
-        // A path that is not there would make every build run this again.
-        if !path.exists() {
-            stop(format!("{} is missing; a source of the default rules module", path.display()));
-        }
-        println!("cargo::rerun-if-changed={}", path.display());
-    }
+    let root = module::workspace();
+    module::watch(&root, &SOURCES);
     println!("cargo::rerun-if-changed=build.rs");
-    // Another toolchain makes another module.
-    println!("cargo::rerun-if-env-changed=RUSTUP_TOOLCHAIN");
-
-    let rustc = env("RUSTC");
-    add_target(&rustc, &root);
-
-    // A folder of its own: the outer cargo holds the lock of the usual one while it waits for this.
-    let target_dir = PathBuf::from(env("OUT_DIR")).join("module-target");
-    let mut cargo = Command::new(env("CARGO"));
-    for name in NOT_FOR_THE_MODULE {
-        cargo.env_remove(name);
-    }
-    // Variables of this build script's own package, which build scripts of the module would take for theirs.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_FEATURE_")
-            || text.starts_with("CARGO_CFG_")
-            || text.starts_with("CARGO_PROFILE_")
-            || text.starts_with("DEP_")
-        {
-            cargo.env_remove(name);
-        }
-    }
-    cargo
-        .current_dir(&root)
-        .env("RUSTC", &rustc)
-        .env("CARGO_ENCODED_RUSTFLAGS", module_flags(&root))
-        .args(["build", "--locked", "--quiet", "--color", "never", "--lib"])
-        .args(["--package", PACKAGE, "--target", TARGET, "--profile", PROFILE])
-        .arg("--target-dir")
-        .arg(&target_dir);
-    let output = cargo.output().unwrap_or_else(|error| stop(format!("{cargo:?} does not start: {error}")));
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        text.lines().for_each(|line| println!("cargo::warning={line}"));
-        stop(format!(
-            "the rules module {PACKAGE} does not build for {TARGET}; its errors are above. To see them alone: \
-             cargo build --package {PACKAGE} --target {TARGET} --profile {PROFILE}"
-        ));
-    }
-    let module = target_dir.join(TARGET).join(PROFILE).join("drag_race.wasm");
-    if !module.is_file() {
-        stop(format!("{} was not built; has the crate a cdylib of another name?", module.display()));
-    }
-    for source in noted_sources(&module.with_extension("d"), &root) {
-        println!("cargo::rerun-if-changed={}", source.display());
-    }
+    println!("cargo::rerun-if-changed=build/module.rs");
+    let folder = PathBuf::from(module::env("OUT_DIR"));
+    let module = module::build(&root, &folder, "drag-race");
     println!("cargo::rustc-env=HOLESHOT_DRAG_RACE_WASM={}", module.display());
-}
-
-/// The sources within the workspace that cargo noted for the module, in the form of a makefile: `<module>: <source> <source> …`.
-fn noted_sources(notes: &Path, root: &Path) -> Vec<PathBuf> {
-    let text = std::fs::read_to_string(notes).unwrap_or_else(|error| stop(format!("{}: {error}", notes.display())));
-    let own = env("OUT_DIR");
-    // A space within a path is written with a backslash before it.
-    let text = text.replace("\\ ", "\0");
-    let sources = text.lines().filter_map(|line| line.split_once(": ")).flat_map(|(_, sources)| sources.split(' '));
-    sources
-        .map(|source| PathBuf::from(source.replace('\0', " ")))
-        .filter(|source| source.starts_with(root) && !source.starts_with(&own) && source.exists())
-        .collect()
-}
-
-/// Flags that keep this machine's folders out of the module: its bytes, and so its name, are the same wherever it is built.
-fn module_flags(root: &Path) -> String {
-    let mut remaps = vec![format!("--remap-path-prefix={}=", slash(root))];
-    // CARGO_HOME is where sources of dependencies are; by default below the home folder.
-    let cargo_home =
-        std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cargo")));
-    if let Some(home) = cargo_home {
-        remaps.push(format!("--remap-path-prefix={}=cargo", home.display()));
-        // The folder of a registry is named after its host, which may be a mirror.
-        for registry in home.join("registry/src").read_dir().into_iter().flatten().flatten() {
-            remaps.push(format!("--remap-path-prefix={}=crates", registry.path().display()));
-        }
-    }
-    // Later ones win in rustc, and OUT_DIR is within the workspace as a rule: generated code gets a name of its own.
-    remaps.push(format!("--remap-path-prefix={}=generated", env("OUT_DIR")));
-    remaps.join("\x1f")
-}
-
-fn slash(folder: &Path) -> String {
-    format!("{}{}", folder.display(), std::path::MAIN_SEPARATOR)
-}
-
-/// Adds the WebAssembly target to the toolchain if it is not there.
-fn add_target(rustc: &str, root: &Path) {
-    if has_target(rustc) {
-        return;
-    }
-    println!("cargo::warning=the Rust target {TARGET} is missing; adding it with rustup");
-    let added = Command::new("rustup").args(["target", "add", TARGET]).current_dir(root).output();
-    let problem = match added {
-        Ok(output) if output.status.success() && has_target(rustc) => return,
-        Ok(output) if output.status.success() => {
-            format!("rustup added it to another toolchain than the one that builds ({rustc})")
-        }
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "),
-        Err(error) => format!("rustup does not start: {error}"),
-    };
-    stop(format!(
-        "the rules module needs Rust's standard library for {TARGET}. {problem}. With rustup: `rustup target add {TARGET}`. Without it: install \
-         your distribution's package (Debian: libstd-rust-dev-wasm32; Fedora: rust-std-static-{TARGET}; Arch: rust-wasm), or take Rust from \
-         https://rustup.rs"
-    ));
-}
-
-fn has_target(rustc: &str) -> bool {
-    let output = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
-    let Ok(output) = output else { return false };
-    let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    // The folder may be there and empty.
-    output.status.success() && folder.read_dir().is_ok_and(|mut files| files.next().is_some())
-}
-
-fn workspace() -> PathBuf {
-    let host = PathBuf::from(env("CARGO_MANIFEST_DIR"));
-    match host.parent() {
-        Some(root) => root.to_owned(),
-        None => stop("the host's folder has no folder above it"),
-    }
-}
-
-fn env(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|error| stop(format!("cargo did not set {name}: {error}")))
-}
-
-fn stop(problem: impl Display) -> ! {
-    println!("cargo::error={problem}");
-    exit(1)
+    // Those who build more modules share this folder, and with it all that the modules have in common.
+    println!("cargo::metadata=module_folder={}", folder.display());
 }
