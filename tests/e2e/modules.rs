@@ -93,17 +93,17 @@ fn broken() -> Vec<(Tally, &'static str, &'static str, u32)> {
     };
     let at = |name: &str, code: &str| Tally::new(name, 1_000).at_frame(30, code);
     // A frame that takes too long is skipped; the fifth in a row is a fault.
-    let from = |name: &str, code: &str| Tally::new(name, 1_000).from_frame(26, code);
+    let since = |name: &str, code: &str| Tally::new(name, 1_000).since_frame(26, code);
     vec![
         (at("traps", "(unreachable)"), "trap", "unreachable", 30),
         (at("divides", "(drop (i32.div_u (i32.const 1) (i32.const 0)))"), "trap", "divide by zero", 30),
-        (from("spins", "(loop $spin (br $spin))"), "fuel_exhausted", "endless loop", 30),
+        (since("spins", "(loop $spin (br $spin))"), "fuel_exhausted", "endless loop", 30),
         // Five pages at first, four more each tick, sixty-four at most.
         (growing, "memory_exceeded", "4194304 bytes", 14),
         (at("lies", "(return (i64.const 0x7fffffff00000010))"), "bad_span", "outside the memory", 30),
         (at("babbles", &output(9, 0, "", 16)), "bad_output", "field `kind` at byte 8", 30),
         (at("cheats", &output(0x803, 4, staged_end, 28)), "bad_output", "reserved", 30),
-        (from("floods", chatter), "fuel_exhausted", "endless loop", 30),
+        (since("floods", chatter), "fuel_exhausted", "endless loop", 30),
     ]
 }
 

@@ -53,7 +53,7 @@ impl Tally {
     }
 
     /// With code that runs in one frame and in all that follow.
-    pub(crate) fn from_frame(mut self, frame: u32, code: &str) -> Self {
+    pub(crate) fn since_frame(mut self, frame: u32, code: &str) -> Self {
         self.each_tick = format!("(if (i32.gt_u (global.get $frames) (i32.const {frame})) (then {code}))");
         self
     }
