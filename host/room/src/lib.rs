@@ -12,6 +12,7 @@ mod config;
 mod counters;
 mod history;
 mod inputs;
+pub mod journal;
 mod messages;
 mod output;
 mod payloads;
