@@ -1,7 +1,9 @@
 //! Tests of a room through its public interface, in virtual time. They cover neither sockets nor wasm nor a real clock.
 
+mod faulty;
 mod lifecycle;
 mod network;
 mod properties;
+mod supervision;
 mod support;
 mod ticks;
