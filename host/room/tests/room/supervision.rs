@@ -516,8 +516,9 @@ fn a_trial_names_what_is_wrong() {
 
 #[test]
 fn what_a_running_room_cannot_change_must_be_the_same() {
+    type Change = fn(&mut Manifest);
     let setup = setup(2);
-    let refusal = |change: fn(&mut Manifest)| {
+    let refusal = |change: Change| {
         let mut world = before(25, &Spec::build(1).finishing(60));
         let program = Spec::build(2).program_with(&setup, change);
         let refusal = world.rules.trial().run(program).map(|candidate| world.commit(candidate));
@@ -529,7 +530,7 @@ fn what_a_running_room_cannot_change_must_be_the_same() {
             }
         }
     };
-    let changes: [(fn(&mut Manifest), &str); 7] = [
+    let changes: [(Change, &str); 7] = [
         (|m| m.name = "other".into(), "`other`"),
         (|m| m.tick_hz = 60, "`tick_hz` is 50 in the room and 60"),
         (|m| m.input_bytes_max = 5, "`input_bytes_max`"),
