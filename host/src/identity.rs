@@ -2,13 +2,14 @@
 //! Made at the first start, kept in one file that only its owner may read.
 
 use std::fmt;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use holeshot_wire::HostKeypair;
 use serde::{Deserialize, Serialize};
+
+use crate::files::{Readers, write_whole};
 
 /// The host's id and secrets.
 #[derive(Clone)]
@@ -120,15 +121,7 @@ impl Identity {
         };
         let text = serde_json::to_string_pretty(&stored)
             .map_err(|error| file_error(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
-        // Written beside and renamed, so that a crash leaves either no identity or a whole one.
-        let beside = path.with_extension("json.new");
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&beside).map_err(file_error)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(file_error)?;
-        std::fs::rename(&beside, path).map_err(file_error)?;
+        write_whole(path, text.as_bytes(), Readers::Owner).map_err(file_error)?;
         Ok(Self { host_id: stored.host_id, ticket_key, keypair })
     }
 }

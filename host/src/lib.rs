@@ -2,6 +2,7 @@
 //! [`server::Server`], which puts a host together; the binary is [`run`].
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod admin;
 pub mod api;
 pub mod bench;
 pub mod bots;
@@ -10,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod doors;
 pub mod events;
+mod files;
 pub mod identity;
 pub mod manager;
 pub mod rooms;

@@ -1,0 +1,71 @@
+//! Files that are there whole or not at all: written beside their place, brought to the disk, then renamed.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Who may read a file that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Whom the system's defaults allow.
+    Usual,
+    /// Its owner alone (mode 0600), where the system has such a thing.
+    Owner,
+}
+
+/// Writes a file so that a crash leaves the one before or the new one, and never half of one.
+///
+/// # Errors
+/// What the system says. What was there before is untouched then.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8], readers: Readers) -> std::io::Result<()> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().ok_or(std::io::ErrorKind::InvalidInput)?;
+    let mut beside_name = name.to_os_string();
+    // The process and a number: neither another host nor another thread writes the same file beside.
+    beside_name.push(format!(".{}-{}.part", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    let beside = path.with_file_name(beside_name);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if readers == Readers::Owner {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    let written = options.open(&beside).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    let renamed = written.and_then(|()| std::fs::rename(&beside, path));
+    if renamed.is_err() {
+        let _not_there = std::fs::remove_file(&beside);
+        return renamed;
+    }
+    sync_folder(path);
+    Ok(())
+}
+
+/// Brings the new name to the disk. Where a folder cannot be opened as a file (Windows), the file system sees to it.
+fn sync_folder(path: &Path) {
+    if let Some(folder) = path.parent() {
+        let _no_such_thing = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file.json");
+        for bytes in [&b"one"[..], b"", b"two"] {
+            write_whole(&path, bytes, Readers::Usual).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        // A folder stands in the place: the rename fails, and the file beside goes.
+        let blocked = dir.path().join("blocked");
+        std::fs::create_dir(&blocked).unwrap();
+        std::fs::write(blocked.join("inside"), "").unwrap();
+        write_whole(&blocked, b"three", Readers::Usual).unwrap_err();
+        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+    }
+}
