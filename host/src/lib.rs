@@ -14,9 +14,11 @@ pub mod events;
 mod files;
 pub mod identity;
 pub mod manager;
+pub mod modules;
 pub mod rooms;
 pub mod rules;
 pub mod server;
 pub mod shard;
+pub mod swap;
 
 pub use cli::run;

@@ -2,6 +2,7 @@
 //! open room without asking its shard.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -15,8 +16,10 @@ use crate::clock::{Clock, unix_ms};
 use crate::events::InternalEvent;
 use crate::events::outbox::DATA_MAX_BYTES;
 use crate::identity::random;
+use crate::modules::Modules;
 use crate::rules::{Module, RoomProgram};
 use crate::shard::{Command, OpenRoom, ShardHandle};
+use crate::swap::{FailedModule, InForce};
 
 /// The module of a room whose maker names none.
 pub const DEFAULT_MODULE: &str = "drag-race";
@@ -70,7 +73,9 @@ pub struct ModuleName {
 }
 
 impl ModuleName {
-    fn of(module: &Module) -> Self {
+    /// That of a module.
+    #[must_use]
+    pub fn of(module: &Module) -> Self {
         let manifest = module.manifest();
         Self { name: manifest.name.clone(), version: manifest.version.clone(), hash: module.hash().to_string() }
     }
@@ -92,8 +97,12 @@ pub struct LiveRoom {
     pub id: String,
     /// The shard that owns it.
     pub shard: usize,
-    /// Its rules.
-    pub module: ModuleName,
+    /// Name of its rules, the same under every module that it ever has.
+    pub module: String,
+    /// The rules that it has now.
+    pub rules: InForce,
+    /// What every module of it is begun with.
+    pub setup: Arc<Setup>,
     /// Its players, by slot.
     pub players: Vec<RoomPlayer>,
     /// When it was opened, in milliseconds since 1970.
@@ -108,6 +117,8 @@ pub struct LiveRoom {
 pub struct RoomSummary {
     room: String,
     module: ModuleName,
+    on_probation: bool,
+    failed_modules: Vec<FailedModule>,
     players: Vec<RoomPlayer>,
     phase: &'static str,
     frame: Option<u32>,
@@ -150,7 +161,9 @@ impl LiveRoom {
         let frame = self.frame.load(Ordering::Relaxed);
         RoomSummary {
             room: self.id.clone(),
-            module: self.module.clone(),
+            module: self.rules.module().as_ref().clone(),
+            on_probation: self.rules.on_probation(),
+            failed_modules: self.rules.all_failed(),
             players: self.players.clone(),
             phase: self.phase().as_str(),
             frame: (frame != u32::MAX).then_some(frame),
@@ -225,6 +238,16 @@ impl Live {
         self.per_shard.iter().enumerate().min_by_key(|(_, rooms)| **rooms).map_or(0, |(shard, _)| shard)
     }
 
+    fn page(&self, after: Option<&str>, limit: usize) -> Vec<Arc<LiveRoom>> {
+        let before = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.rooms
+            .range::<str, _>((Bound::Unbounded, before))
+            .rev()
+            .take(limit)
+            .map(|(_, room)| Arc::clone(room))
+            .collect()
+    }
+
     fn insert(&mut self, room: Arc<LiveRoom>) {
         if let Some(rooms) = self.per_shard.get_mut(room.shard) {
             *rooms += 1;
@@ -244,7 +267,7 @@ impl Live {
 /// The rooms of a host.
 #[derive(Debug)]
 pub struct Rooms {
-    modules: BTreeMap<String, Arc<Module>>,
+    modules: Arc<Modules>,
     shards: Vec<ShardHandle>,
     live: Mutex<Live>,
     limits: Limits,
@@ -256,14 +279,7 @@ pub struct Rooms {
 impl Rooms {
     /// The rooms of a host with these modules and shards.
     #[must_use]
-    pub fn new(
-        modules: Vec<Arc<Module>>,
-        shards: Vec<ShardHandle>,
-        limits: Limits,
-        rooms_max: u32,
-        clock: Clock,
-    ) -> Self {
-        let modules = modules.into_iter().map(|module| (module.manifest().name.clone(), module)).collect();
+    pub fn new(modules: Arc<Modules>, shards: Vec<ShardHandle>, limits: Limits, rooms_max: u32, clock: Clock) -> Self {
         let live = Mutex::new(Live { rooms: BTreeMap::new(), per_shard: vec![0; shards.len()] });
         Self { modules, shards, live, limits, rooms_max, clock, stopping: AtomicBool::new(false) }
     }
@@ -282,9 +298,9 @@ impl Rooms {
 
     async fn open(&self, request: CreateRoom) -> Result<CreatedRoom, CreateError> {
         let name = request.module.as_deref().unwrap_or(DEFAULT_MODULE);
-        let module = self.modules.get(name).cloned().ok_or_else(|| CreateError::UnknownModule {
+        let module = self.modules.get(name).ok_or_else(|| CreateError::UnknownModule {
             name: name.to_owned(),
-            loaded: self.modules.keys().cloned().collect::<Vec<_>>().join(", "),
+            loaded: self.modules.names().join(", "),
         })?;
         let manifest = module.manifest();
         let seed = match request.seed {
@@ -323,7 +339,7 @@ impl Rooms {
             Ok(Ok(rules)) => rules,
             Ok(Err(error)) => {
                 self.forget(&id);
-                return Err(create_error(&live.module.name, error, self.rooms_max));
+                return Err(create_error(&live.module, error, self.rooms_max));
             }
             Err(error) => {
                 self.forget(&id);
@@ -342,7 +358,7 @@ impl Rooms {
             self.forget(&id);
             return Err(CreateError::Stopping);
         }
-        Ok(CreatedRoom { room: id, module: live.module.clone(), seed, players: live.players.clone() })
+        Ok(CreatedRoom { room: id, module: ModuleName::of(&module), seed, players: live.players.clone() })
     }
 
     /// An open room.
@@ -355,15 +371,7 @@ impl Rooms {
     /// now: ids sort by time.
     #[must_use]
     pub fn page(&self, after: Option<&str>, limit: usize) -> Vec<Arc<LiveRoom>> {
-        use std::ops::Bound;
-        let before = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let live = self.lock();
-        live.rooms
-            .range::<str, _>((Bound::Unbounded, before))
-            .rev()
-            .take(limit)
-            .map(|(_, room)| Arc::clone(room))
-            .collect()
+        self.lock().page(after, limit)
     }
 
     /// The shard of an open room.
@@ -379,8 +387,8 @@ impl Rooms {
 
     /// The modules that rooms can have.
     #[must_use]
-    pub fn modules(&self) -> Vec<ModuleName> {
-        self.modules.values().map(|module| ModuleName::of(module)).collect()
+    pub fn modules(&self) -> &Arc<Modules> {
+        &self.modules
     }
 
     /// Opens no room from now on.
@@ -407,7 +415,9 @@ impl Rooms {
         let room = Arc::new(LiveRoom {
             id: id.to_owned(),
             shard: live.shard_with_fewest(),
-            module: ModuleName::of(module),
+            module: module.manifest().name.clone(),
+            rules: InForce::new(ModuleName::of(module)),
+            setup: Arc::new(setup.clone()),
             players: (0..).zip(&setup.players).map(|(player, p)| RoomPlayer { player, name: p.name.clone() }).collect(),
             opened_ms: unix_ms(),
             phase: AtomicU8::new(0),
@@ -426,14 +436,14 @@ fn opened_event(live: &LiveRoom, setup: &Setup) -> InternalEvent {
         .collect();
     let data = json!({
         "room": live.id,
-        "module": live.module,
+        "module": *live.rules.module(),
         "seed": setup.seed,
         "options": parsed(&setup.options),
         "players": players,
     });
     InternalEvent {
         kind: "room.opened".into(),
-        module: Some(live.module.name.clone()),
+        module: Some(live.module.clone()),
         room: Some(live.id.clone()),
         data,
         time: SystemTime::now(),
@@ -529,7 +539,9 @@ mod tests {
         Arc::new(LiveRoom {
             id: id.into(),
             shard,
-            module: ModuleName { name: "n".into(), version: "1".into(), hash: "f".into() },
+            module: "n".into(),
+            rules: InForce::new(ModuleName { name: "n".into(), version: "1".into(), hash: "f".into() }),
+            setup: Arc::new(Setup { seed: 0, tick_hz: 50, options: String::new(), players: Vec::new() }),
             players: Vec::new(),
             opened_ms: 0,
             phase: AtomicU8::new(0),
@@ -553,18 +565,19 @@ mod tests {
 
     #[test]
     fn pages_of_open_rooms_are_newest_first_and_leave_none_out() {
-        let rooms = Rooms::new(Vec::new(), Vec::new(), Limits::default(), 9, Clock::start());
+        let mut live = Live { rooms: BTreeMap::new(), per_shard: vec![0] };
         for id in ["a", "b", "c", "d", "e"] {
-            rooms.lock().insert(live_room(id, 0));
+            live.insert(live_room(id, 0));
         }
-        let page = |after, limit| rooms.page(after, limit).iter().map(|room| room.id.clone()).collect::<Vec<_>>();
-        assert_eq!(page(None, 2), ["e", "d"]);
-        assert_eq!(page(Some("d"), 2), ["c", "b"]);
+        let page =
+            |live: &Live, after, limit| live.page(after, limit).iter().map(|room| room.id.clone()).collect::<Vec<_>>();
+        assert_eq!(page(&live, None, 2), ["e", "d"]);
+        assert_eq!(page(&live, Some("d"), 2), ["c", "b"]);
         // The last of the page before has closed since.
-        rooms.forget("b");
-        assert_eq!(page(Some("b"), 2), ["a"]);
-        assert!(page(Some("a"), 2).is_empty());
-        assert_eq!(page(Some("x"), 9).len(), 4);
+        live.remove("b");
+        assert_eq!(page(&live, Some("b"), 2), ["a"]);
+        assert!(page(&live, Some("a"), 2).is_empty());
+        assert_eq!(page(&live, Some("x"), 9).len(), 4);
     }
 
     #[test]
@@ -580,7 +593,9 @@ mod tests {
         let live = |setup: &Setup| LiveRoom {
             id: "0".repeat(32),
             shard: 0,
-            module: module.clone(),
+            module: module.name.clone(),
+            rules: InForce::new(module.clone()),
+            setup: Arc::new(setup.clone()),
             players: (0..).zip(&setup.players).map(|(player, p)| RoomPlayer { player, name: p.name.clone() }).collect(),
             opened_ms: 0,
             phase: AtomicU8::new(0),

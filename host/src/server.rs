@@ -22,8 +22,9 @@ use crate::doors::tickets::Tickets;
 use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, EventsError, Flush, InternalEvent};
 use crate::identity::Identity;
 use crate::manager::{Manager, ManagerConfig, Records};
+use crate::modules::{MODULES_FOLDER, Modules};
 use crate::rooms::Rooms;
-use crate::rules::{DRAG_RACE_WASM, Engine, EngineSettings, Module, ModuleStore};
+use crate::rules::{Engine, EngineSettings, ModuleStore};
 use crate::shard::{Command, ShardHandle, ShardLayout};
 
 /// Name of the file in the data folder that a running host holds.
@@ -83,7 +84,7 @@ impl Server {
 
         let modules = {
             let config = config.clone();
-            tokio::task::spawn_blocking(move || load_modules(&config)).await??
+            Arc::new(tokio::task::spawn_blocking(move || load_modules(&config)).await??)
         };
 
         let http_listener = tokio::net::TcpListener::bind(config.http_listen)
@@ -117,21 +118,14 @@ impl Server {
         };
 
         emit(&sink, "host.started", None, json!({ "version": env!("CARGO_PKG_VERSION"), "listen": addresses }));
-        for module in &modules {
-            let manifest = module.manifest();
-            let data = json!({
-                "name": manifest.name,
-                "version": manifest.version,
-                "hash": module.hash().to_string(),
-                "abi": holeshot_abi::ABI_VERSION,
-                "bytes": module.wasm_bytes(),
-            });
-            emit(&sink, "module.loaded", Some(&manifest.name), data);
+        for module in modules.all() {
+            crate::swap::tell_loaded(&sink, &module);
         }
 
         let layout = ShardLayout::new(config.shards);
         let shards = layout.handles.clone();
-        let rooms = Arc::new(Rooms::new(modules, shards.clone(), limits(&config), config.rooms_max, clock));
+        let rooms =
+            Arc::new(Rooms::new(Arc::clone(&modules), shards.clone(), limits(&config), config.rooms_max, clock));
         let threads =
             layout.start(&udp_socket, clock, &rooms, &sink).context("cannot start the threads that step rooms")?;
 
@@ -268,27 +262,11 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
     }
 }
 
-fn load_modules(config: &Config) -> anyhow::Result<Vec<Arc<Module>>> {
+fn load_modules(config: &Config) -> anyhow::Result<Modules> {
     let settings = EngineSettings { instances_max: config.rooms_max + INSTANCES_SPARE, ..EngineSettings::default() };
-    let engine = Engine::new(settings)?;
-    let store = ModuleStore::new(engine, Some(config.data_dir.join("modules")))?;
-    let mut modules: Vec<Arc<Module>> = Vec::with_capacity(1 + config.modules.len());
-    modules.push(store.load(DRAG_RACE_WASM).context("the drag race that this binary was built with cannot be loaded")?);
-    let mut named = std::collections::BTreeSet::new();
-    for path in &config.modules {
-        let module =
-            store.load_file(path).with_context(|| format!("the rules module {} cannot be loaded", path.display()))?;
-        let name = &module.manifest().name;
-        // The default module is the one that may be replaced: that is how a modder tries new rules for it.
-        if !named.insert(name.clone()) {
-            bail!(
-                "two modules are named {name}; the second is {}. A room asks for a module by its manifest's name",
-                path.display()
-            );
-        }
-        modules.retain(|other| &other.manifest().name != name);
-        modules.push(module);
-    }
+    let store = ModuleStore::new(Engine::new(settings)?, Some(config.data_dir.join(MODULES_FOLDER)))?;
+    let modules = Modules::open(store, &config.data_dir);
+    modules.start(&config.modules)?;
     Ok(modules)
 }
 
@@ -318,33 +296,4 @@ fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {
 
 fn in_use(what: &str, address: SocketAddr, flag: &str) -> String {
     format!("cannot listen on {address} for {what}; choose another address with {flag}, or port 0 for a free one")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Settings;
-
-    #[test]
-    fn the_default_module_may_be_replaced_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = |name: &str| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, DRAG_RACE_WASM).unwrap();
-            path
-        };
-        let (first, second) = (file("first.wasm"), file("second.wasm"));
-        let load = |modules: &[&PathBuf]| {
-            let settings = Settings {
-                data_dir: Some(dir.path().into()),
-                rooms_max: Some(1),
-                modules: modules.iter().map(|&path| path.clone()).collect(),
-                ..Settings::default()
-            };
-            load_modules(&settings.resolve().unwrap())
-        };
-        assert_eq!(load(&[&first]).unwrap().len(), 1);
-        let message = load(&[&first, &second]).unwrap_err().to_string();
-        assert!(message.contains("two modules are named drag-race") && message.contains("second.wasm"), "{message}");
-    }
 }

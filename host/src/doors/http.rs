@@ -321,7 +321,11 @@ async fn one_room(State(doors): Shared, room: Result<Path<String>, PathRejection
 
 async fn list_modules(State(doors): Shared) -> Result<Json<Value>, ApiError> {
     let recorded = ask(&doors, Records::modules).await?;
-    Ok(Json(json!({ "loaded": doors.rooms.modules(), "recorded": recorded })))
+    let modules = Arc::clone(doors.rooms.modules());
+    let kept = tokio::task::spawn_blocking(move || modules.kept().list())
+        .await
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
+    Ok(Json(json!({ "loaded": doors.rooms.modules().loaded(), "kept": kept, "recorded": recorded })))
 }
 
 async fn list_hosts(State(doors): Shared) -> Result<Json<Value>, ApiError> {

@@ -121,8 +121,8 @@ impl Departures<'_> {
                 let backtrace = fault.backtrace.as_deref().unwrap_or_default();
                 tracing::error!(
                     room = self.live.id,
-                    module = self.live.module.name,
-                    hash = self.live.module.hash,
+                    module = self.live.module,
+                    hash = self.live.rules.module().hash,
                     frame,
                     %fault,
                     backtrace,
@@ -174,7 +174,7 @@ impl Departures<'_> {
         };
         let event = InternalEvent {
             kind,
-            module: Some(self.live.module.name.clone()),
+            module: Some(self.live.module.clone()),
             room: Some(self.live.id.clone()),
             data,
             time: SystemTime::now(),
@@ -271,7 +271,7 @@ pub(super) fn welcome(
 ) -> Utf8Bytes {
     let live = &slot.live;
     let players = live.players.iter().map(|p| PlayerName { player: p.player, name: p.name.clone() }).collect();
-    let module = &live.module;
+    let module = live.rules.module();
     let welcome = HostMessage::Welcome {
         session: id.bits(),
         room: live.id.clone(),
