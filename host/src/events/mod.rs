@@ -35,10 +35,15 @@
 //! | `host.started` | [`payload::HostStarted`] |
 //! | `host.stopping` | [`payload::HostStopping`] |
 //! | `module.loaded` | [`payload::ModuleLoaded`] |
+//! | `module.swap_refused` | [`payload::SwapRefused`] |
 //! | `room.opened` | [`payload::RoomOpened`] |
 //! | `player.joined` | [`payload::PlayerJoined`] |
 //! | `player.left` | [`payload::PlayerLeft`] |
 //! | `room.started` | [`payload::RoomStarted`] |
+//! | `room.rules_swapped` | [`payload::RulesSwapped`] |
+//! | `room.rules_kept` | [`payload::RulesKept`] |
+//! | `room.rules_rolled_back` | [`payload::RulesRolledBack`] |
+//! | `room.rules_retried` | [`payload::RulesRetried`] |
 //! | `room.finished` | [`payload::RoomFinished`] |
 //! | `room.aborted` | [`payload::RoomAborted`] |
 //! | `room.closed` | [`payload::RoomClosed`] |

@@ -39,10 +39,15 @@ kinds! {
     HostStarted => "host.started",
     HostStopping => "host.stopping",
     ModuleLoaded => "module.loaded",
+    SwapRefused => "module.swap_refused",
     RoomOpened => "room.opened",
     PlayerJoined => "player.joined",
     PlayerLeft => "player.left",
     RoomStarted => "room.started",
+    RulesSwapped => "room.rules_swapped",
+    RulesKept => "room.rules_kept",
+    RulesRolledBack => "room.rules_rolled_back",
+    RulesRetried => "room.rules_retried",
     RoomFinished => "room.finished",
     RoomAborted => "room.aborted",
     RoomClosed => "room.closed",
@@ -141,6 +146,74 @@ pub struct PlayerLeft {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoomStarted {
     /// Number of the first tick: 0.
+    pub frame: u64,
+}
+
+/// A module was to take over in a room and did not: the room goes on under the rules that it has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SwapRefused {
+    /// The frame of the trial that failed, if it was one.
+    #[serde(default)]
+    pub frame: Option<u64>,
+    /// The module that did not take over.
+    pub module: ModuleRef,
+    /// The module that the room has.
+    pub from: ModuleRef,
+    /// Why, as a word.
+    pub reason: String,
+    /// Why, for the person who wrote the module.
+    pub message: String,
+    /// The module's functions at that time, innermost first.
+    #[serde(default)]
+    pub backtrace: Option<String>,
+}
+
+/// Other rules took over in a room. They are on probation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RulesSwapped {
+    /// Their first frame.
+    pub frame: u64,
+    /// The new module.
+    pub module: ModuleRef,
+    /// The module before.
+    pub from: ModuleRef,
+}
+
+/// New rules have passed their probation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RulesKept {
+    /// The frame that comes next.
+    pub frame: u64,
+    /// Their first frame.
+    pub since_frame: u64,
+    /// The module.
+    pub module: ModuleRef,
+}
+
+/// New rules failed on probation; the room was taken back to their first frame and went on under the former ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RulesRolledBack {
+    /// The frame in which they failed.
+    pub frame: u64,
+    /// Their first frame.
+    pub since_frame: u64,
+    /// The module that is back.
+    pub module: ModuleRef,
+    /// The module that failed.
+    pub failed: ModuleRef,
+    /// How, as a word.
+    pub reason: String,
+    /// How, for the person who wrote the module.
+    pub message: String,
+    /// The module's functions at that time, innermost first.
+    #[serde(default)]
+    pub backtrace: Option<String>,
+}
+
+/// Rules failed in a frame, and did not when it was run again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RulesRetried {
+    /// The frame.
     pub frame: u64,
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::events::CloudEvent;
 use crate::events::cloudevent::rfc3339;
 use crate::events::payload::{
-    HostStarted, HostStopping, ModuleLoaded, Payload, PlayerJoined, PlayerLeft, RoomAborted, RoomClosed, RoomFinished,
-    RoomOpened, RoomStarted,
+    HostStarted, HostStopping, ModuleLoaded, ModuleRef, Payload, PlayerJoined, PlayerLeft, RoomAborted, RoomClosed,
+    RoomFinished, RoomOpened, RoomStarted, RulesKept, RulesRetried, RulesRolledBack, RulesSwapped, SwapRefused,
 };
 
 /// Players and results of one event that are taken: no room is that large.
@@ -115,6 +115,80 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
             let room = room(connection, event)?;
             run(connection, "UPDATE rooms SET started_at = ?2 WHERE room = ?1", params![room, time])?;
         }
+        SwapRefused::KIND => {
+            let data: SwapRefused = data(event)?;
+            let room = room(connection, event)?;
+            name_module(connection, &data.module)?;
+            run(
+                connection,
+                "INSERT INTO swaps (room, outcome, from_hash, to_hash, failing_frame, reason, message, backtrace, at)
+                 VALUES (?1, 'refused', ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                 ON CONFLICT (room, to_hash, at) WHERE outcome = 'refused' DO NOTHING",
+                params![
+                    room,
+                    data.from.hash,
+                    data.module.hash,
+                    data.frame.map(signed).transpose()?,
+                    data.reason,
+                    data.message,
+                    data.backtrace,
+                    time
+                ],
+            )?;
+        }
+        RulesSwapped::KIND => {
+            let data: RulesSwapped = data(event)?;
+            let room = room(connection, event)?;
+            name_module(connection, &data.module)?;
+            // What became of it may be known before.
+            run(
+                connection,
+                "INSERT INTO swaps (room, frame, outcome, from_hash, to_hash, at) VALUES (?1, ?2, 'swapped', ?3, ?4, ?5)
+                 ON CONFLICT (room, frame, to_hash) WHERE outcome <> 'refused'
+                 DO UPDATE SET from_hash = excluded.from_hash, at = excluded.at",
+                params![room, signed(data.frame)?, data.from.hash, data.module.hash, time],
+            )?;
+        }
+        RulesKept::KIND => {
+            let data: RulesKept = data(event)?;
+            let room = room(connection, event)?;
+            name_module(connection, &data.module)?;
+            run(
+                connection,
+                "INSERT INTO swaps (room, frame, outcome, to_hash, at, decided_at) VALUES (?1, ?2, 'kept', ?3, ?4, ?4)
+                 ON CONFLICT (room, frame, to_hash) WHERE outcome <> 'refused'
+                 DO UPDATE SET outcome = excluded.outcome, decided_at = excluded.decided_at",
+                params![room, signed(data.since_frame)?, data.module.hash, time],
+            )?;
+        }
+        RulesRolledBack::KIND => {
+            let data: RulesRolledBack = data(event)?;
+            let room = room(connection, event)?;
+            name_module(connection, &data.failed)?;
+            run(
+                connection,
+                "INSERT INTO swaps (room, frame, outcome, from_hash, to_hash, failing_frame, reason, message, backtrace, at, decided_at)
+                 VALUES (?1, ?2, 'rolled_back', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)
+                 ON CONFLICT (room, frame, to_hash) WHERE outcome <> 'refused' DO UPDATE SET
+                 outcome = excluded.outcome, failing_frame = excluded.failing_frame, reason = excluded.reason,
+                 message = excluded.message, backtrace = excluded.backtrace, decided_at = excluded.decided_at",
+                params![
+                    room,
+                    signed(data.since_frame)?,
+                    data.module.hash,
+                    data.failed.hash,
+                    signed(data.frame)?,
+                    data.reason,
+                    data.message,
+                    data.backtrace,
+                    time
+                ],
+            )?;
+        }
+        RulesRetried::KIND => {
+            let RulesRetried { frame: _ } = data(event)?;
+            room(connection, event)?;
+        }
         RoomFinished::KIND => finished(connection, event, &data(event)?, &time)?,
         RoomAborted::KIND => {
             let data: RoomAborted = data(event)?;
@@ -152,11 +226,7 @@ fn opened(connection: &Connection, event: &CloudEvent, data: &RoomOpened, time: 
             time
         ],
     )?;
-    run(
-        connection,
-        "INSERT INTO modules (hash, name, version) VALUES (?1, ?2, ?3) ON CONFLICT (hash) DO NOTHING",
-        params![data.module.hash, data.module.name, data.module.version],
-    )?;
+    name_module(connection, &data.module)?;
     for player in &data.players {
         run(
             connection,
@@ -165,6 +235,16 @@ fn opened(connection: &Connection, event: &CloudEvent, data: &RoomOpened, time: 
             params![room, player.player, player.name, text(&player.data)],
         )?;
     }
+    Ok(())
+}
+
+/// Takes note that there is such a module.
+fn name_module(connection: &Connection, module: &ModuleRef) -> Result<(), DeriveError> {
+    run(
+        connection,
+        "INSERT INTO modules (hash, name, version) VALUES (?1, ?2, ?3) ON CONFLICT (hash) DO NOTHING",
+        params![module.hash, module.name, module.version],
+    )?;
     Ok(())
 }
 

@@ -33,11 +33,15 @@ const IDLE_READERS_MAX: usize = 4;
 /// not make the answer endless. [`Records::events`] has them all.
 pub const ROOM_EVENTS_MAX: usize = 1000;
 
+/// Swaps of one room that [`Records::room`] returns, the latest: a modder at work makes one a minute, or has one refused.
+pub const ROOM_SWAPS_MAX: usize = 200;
+
 /// The WAL file is cut back to this after a checkpoint, in bytes.
 const WAL_KEPT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// One entry per layout; the position of an entry is the layout that it starts from.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE origins (
     id INTEGER PRIMARY KEY,
@@ -118,7 +122,26 @@ CREATE TABLE rejected (
     reason TEXT NOT NULL,
     payload BLOB NOT NULL
 );
-"];
+",
+    "
+CREATE TABLE swaps (
+    id INTEGER PRIMARY KEY,
+    room TEXT NOT NULL,
+    frame INTEGER,
+    outcome TEXT NOT NULL CHECK (outcome IN ('swapped', 'kept', 'rolled_back', 'refused')),
+    from_hash TEXT,
+    to_hash TEXT NOT NULL,
+    failing_frame INTEGER,
+    reason TEXT,
+    message TEXT,
+    backtrace TEXT,
+    at TEXT NOT NULL,
+    decided_at TEXT
+);
+CREATE UNIQUE INDEX swaps_made ON swaps (room, frame, to_hash) WHERE outcome <> 'refused';
+CREATE UNIQUE INDEX swaps_refused ON swaps (room, to_hash, at) WHERE outcome = 'refused';
+",
+];
 
 /// Why the records cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -293,6 +316,8 @@ pub struct RoomRecord {
     pub players: Vec<PlayerRecord>,
     /// Its results, by place: the time slips of a race.
     pub results: Vec<ResultRecord>,
+    /// What became of other rules that it had or was to have, in the order of time; the last [`ROOM_SWAPS_MAX`].
+    pub swaps: Vec<SwapRecord>,
     /// Its events in the order in which they happened; the first [`ROOM_EVENTS_MAX`].
     pub events: Vec<EventRecord>,
 }
@@ -327,6 +352,34 @@ pub struct ResultRecord {
     pub outcome: String,
     /// What the rules say about it.
     pub data: Value,
+}
+
+/// Rules that took over in a room, or were to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SwapRecord {
+    /// `refused`: they never took over; `swapped`: they did, and are (or were at the end) on probation; `kept`: they passed it; `rolled_back`: they
+    /// failed in it, and the former ones went on.
+    pub outcome: String,
+    /// Their first frame; none if they were refused.
+    pub frame: Option<i64>,
+    /// BLAKE3 of the module before, in hexadecimal.
+    pub from_hash: Option<String>,
+    /// BLAKE3 of the module, in hexadecimal.
+    pub to_hash: String,
+    /// Version from its manifest.
+    pub to_version: Option<String>,
+    /// The frame in which they failed, in the room or in the trial before.
+    pub failing_frame: Option<i64>,
+    /// How they failed, as a word.
+    pub reason: Option<String>,
+    /// How they failed, for the person who wrote them.
+    pub message: Option<String>,
+    /// The module's functions at that time, innermost first.
+    pub backtrace: Option<String>,
+    /// When they took over or were refused.
+    pub at: String,
+    /// When they were kept or rolled back.
+    pub decided_at: Option<String>,
 }
 
 /// An event as it was recorded.
@@ -463,6 +516,7 @@ impl Records {
                         counters: json(row, "counters")?,
                         players: Vec::new(),
                         results: Vec::new(),
+                        swaps: Vec::new(),
                         events: Vec::new(),
                     })
                 })
@@ -495,6 +549,14 @@ impl Records {
                     })
                 })?
                 .collect::<rusqlite::Result<_>>()?;
+            record.swaps = connection
+                .prepare_cached(
+                    "SELECT s.*, m.version AS to_version FROM swaps AS s LEFT JOIN modules AS m ON m.hash = s.to_hash
+                     WHERE s.room = ?1 ORDER BY s.at DESC, s.id DESC LIMIT ?2",
+                )?
+                .query_map(params![room, ROOM_SWAPS_MAX as i64], swap)?
+                .collect::<rusqlite::Result<_>>()?;
+            record.swaps.reverse();
             record.events = connection
                 .prepare_cached(&format!(
                     "SELECT {EVENT_COLUMNS} WHERE e.room = ?1 ORDER BY e.origin, e.sequence LIMIT ?2"
@@ -647,6 +709,22 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<RoomSummary> {
         reason: row.get("reason")?,
         frames: row.get("frames")?,
         player_count: row.get("player_count")?,
+    })
+}
+
+fn swap(row: &Row<'_>) -> rusqlite::Result<SwapRecord> {
+    Ok(SwapRecord {
+        outcome: row.get("outcome")?,
+        frame: row.get("frame")?,
+        from_hash: row.get("from_hash")?,
+        to_hash: row.get("to_hash")?,
+        to_version: row.get("to_version")?,
+        failing_frame: row.get("failing_frame")?,
+        reason: row.get("reason")?,
+        message: row.get("message")?,
+        backtrace: row.get("backtrace")?,
+        at: row.get("at")?,
+        decided_at: row.get("decided_at")?,
     })
 }
 

@@ -1,8 +1,14 @@
-//! The records' file: which files are taken and which are refused. How events get there is tested in `events::tests`.
+//! The records' file: which files are taken and which are refused; and what events about swaps make of it, in any order. How events get there is
+//! tested in `events::tests`.
+
+use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::Connection;
+use serde_json::{Value, json};
 
-use super::records::{self, RecordsError};
+use super::derive::derive;
+use super::records::{self, MIGRATIONS, Records, RecordsError, SwapRecord};
+use crate::events::CloudEvent;
 
 #[test]
 fn a_file_of_a_newer_program_is_refused_and_left_alone() {
@@ -11,7 +17,7 @@ fn a_file_of_a_newer_program_is_refused_and_left_alone() {
     connection.execute_batch("PRAGMA user_version = 77").unwrap();
     drop(connection);
     let error = records::open(directory.path()).unwrap_err();
-    assert_eq!(error, RecordsError::Newer { path: path.clone(), found: 77, known: 1 });
+    assert_eq!(error, RecordsError::Newer { path: path.clone(), found: 77, known: 2 });
     assert!(error.to_string().contains("use the newer program"));
     let version: i64 = Connection::open(&path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     assert_eq!(version, 77);
@@ -34,4 +40,99 @@ fn opening_again_changes_nothing() {
     drop(first);
     let (again, _) = records::open(directory.path()).unwrap();
     assert_eq!(super::manager_id(&again, &path).unwrap(), id);
+}
+
+#[test]
+fn a_file_of_the_first_layout_is_taken_further() {
+    let directory = tempfile::tempdir().unwrap();
+    let old = Connection::open(directory.path().join(records::FILE)).unwrap();
+    old.execute_batch(MIGRATIONS[0]).unwrap();
+    old.execute_batch("INSERT INTO rooms (room, host) VALUES ('r-1', 'pit'); PRAGMA user_version = 1; PRAGMA application_id = 0x484F4C45;")
+        .unwrap();
+    drop(old);
+    let (_, path) = records::open(directory.path()).unwrap();
+    let room = Records::new(path).room("r-1").unwrap().unwrap();
+    assert_eq!((room.summary.host.as_str(), room.swaps), ("pit", vec![]));
+}
+
+fn event(kind: &str, at_s: u64, data: Value) -> CloudEvent {
+    CloudEvent {
+        origin: "pit.1".into(),
+        sequence: at_s,
+        host: "pit".into(),
+        kind: kind.into(),
+        room: Some("r-1".into()),
+        module: Some("drag-race".into()),
+        time: UNIX_EPOCH + Duration::from_secs(at_s),
+        data,
+    }
+}
+
+/// What the records have of a room's swaps after these events.
+fn swaps_after(events: &[&CloudEvent]) -> Vec<SwapRecord> {
+    let directory = tempfile::tempdir().unwrap();
+    let (connection, path) = records::open(directory.path()).unwrap();
+    for event in events {
+        derive(&connection, event).unwrap();
+    }
+    Records::new(path).room("r-1").unwrap().unwrap().swaps
+}
+
+#[test]
+fn swaps_are_the_same_in_whatever_order_their_events_come() {
+    let module = |hash: &str| json!({ "name": "drag-race", "version": format!("1.0.{hash}"), "hash": hash });
+    let events = [
+        event("room.rules_swapped", 1, json!({ "frame": 100, "module": module("b"), "from": module("a") })),
+        event(
+            "room.rules_rolled_back",
+            2,
+            json!({
+                "frame": 130, "since_frame": 100, "module": module("a"), "failed": module("b"), "reason": "trap",
+                "message": "tick: unreachable", "backtrace": "boom (0x12)", "void": [7], "void_internal": [],
+            }),
+        ),
+        event("room.rules_swapped", 3, json!({ "frame": 131, "module": module("c"), "from": module("a") })),
+        event("room.rules_kept", 4, json!({ "frame": 281, "since_frame": 131, "module": module("c"), "early": false })),
+        event(
+            "module.swap_refused",
+            5,
+            json!({ "frame": 270, "module": module("b"), "from": module("c"), "reason": "trap", "message": "m", "backtrace": null }),
+        ),
+        // The same one asked for again.
+        event(
+            "module.swap_refused",
+            6,
+            json!({ "module": module("b"), "from": module("c"), "reason": "state_refused", "message": "m" }),
+        ),
+        event("room.rules_retried", 7, json!({ "frame": 300, "module": module("c"), "fault": "trap", "message": "m" })),
+        event("room.rules_swapped", 8, json!({ "frame": 301, "module": module("b"), "from": module("c") })),
+    ];
+    let in_order: Vec<&CloudEvent> = events.iter().collect();
+    let expected = swaps_after(&in_order);
+    let outcomes: Vec<_> = expected
+        .iter()
+        .map(|swap| (swap.outcome.as_str(), swap.frame, swap.to_hash.as_str(), swap.failing_frame))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            ("rolled_back", Some(100), "b", Some(130)),
+            ("kept", Some(131), "c", None),
+            ("refused", None, "b", Some(270)),
+            ("refused", None, "b", None),
+            ("swapped", Some(301), "b", None),
+        ]
+    );
+    let first = &expected[0];
+    assert_eq!((first.from_hash.as_deref(), first.to_version.as_deref()), (Some("a"), Some("1.0.b")));
+    assert_eq!((first.reason.as_deref(), first.backtrace.as_deref()), (Some("trap"), Some("boom (0x12)")));
+    assert!(first.decided_at > Some(first.at.clone()) && expected[4].decided_at.is_none());
+    for shift in 1..in_order.len() {
+        let mut order = in_order.clone();
+        order.rotate_left(shift);
+        order.reverse();
+        // And each of them twice.
+        order.extend(in_order.iter().copied());
+        assert_eq!(swaps_after(&order), expected, "shifted by {shift}");
+    }
 }
