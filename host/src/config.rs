@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use holeshot_room::Supervision;
 use serde::Deserialize;
 
 /// What a person may set. Flag `--http-listen`, variable `HOLESHOT_HTTP_LISTEN` and key `http_listen` of the file are the same setting.
@@ -26,6 +27,10 @@ pub struct Settings {
     #[arg(long = "module", env = "HOLESHOT_MODULES", value_name = "FILE", value_delimiter = ',')]
     #[serde(default)]
     pub modules: Vec<PathBuf>,
+    /// A rules module to watch: whenever the file changes, its rules take over in open rooms and in new ones. It need not be there yet
+    #[arg(long, env = "HOLESHOT_WATCH", value_name = "FILE", value_delimiter = ',')]
+    #[serde(default)]
+    pub watch: Vec<PathBuf>,
     /// Threads that step rooms, 1 to the number of cores [default: 1]
     #[arg(long, env = "HOLESHOT_SHARDS", value_name = "N")]
     pub shards: Option<usize>,
@@ -44,6 +49,9 @@ pub struct Settings {
     /// How long a room stays after its end, for players to read the outcome, in seconds [default: 10]
     #[arg(long, env = "HOLESHOT_LINGER_S", value_name = "SECONDS")]
     pub linger_s: Option<u32>,
+    /// Frames in which new rules that took over in a room can be undone, 0 to 1500; 0: never [default: 150]
+    #[arg(long, env = "HOLESHOT_PROBATION_FRAMES", value_name = "N")]
+    pub probation_frames: Option<u32>,
     /// How long a ticket opens sessions, in seconds [default: 3600]
     #[arg(long, env = "HOLESHOT_TICKET_LIFETIME_S", value_name = "SECONDS")]
     pub ticket_lifetime_s: Option<u32>,
@@ -62,6 +70,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Modules besides the default one.
     pub modules: Vec<PathBuf>,
+    /// Files of modules that take over whenever they change.
+    pub watch: Vec<PathBuf>,
     /// Threads that step rooms.
     pub shards: usize,
     /// Most rooms at a time.
@@ -74,6 +84,8 @@ pub struct Config {
     pub reconnect_grace_s: u32,
     /// How long an ended room stays, in seconds.
     pub linger_s: u32,
+    /// Frames in which new rules can be undone.
+    pub probation_frames: u32,
     /// How long a ticket opens sessions, in seconds.
     pub ticket_lifetime_s: u32,
 }
@@ -116,6 +128,10 @@ pub const MQTT_PORT: u16 = 1883;
 /// The rooms that any setting may ask for. Each takes four memory mappings, and Linux grants a process 65,530 by default: above about
 /// 14,000 rooms the start is refused with the sysctl to raise.
 pub const ROOMS_MAX: u32 = 30_000;
+/// Half a minute at 50 Hz. A rollback runs all of them again at once; long before this the fuel of that ends the probation.
+const PROBATION_FRAMES_MAX: u32 = 1_500;
+/// Files that are watched: each is looked at four times a second.
+const WATCHED_MAX: u64 = 16;
 /// A day: a longer wait is a mistake in the units.
 const WAIT_S_MAX: u32 = 86_400;
 
@@ -139,12 +155,14 @@ impl Settings {
             mqtt_listen: self.mqtt_listen.or(weaker.mqtt_listen),
             data_dir: self.data_dir.or(weaker.data_dir),
             modules: if self.modules.is_empty() { weaker.modules } else { self.modules },
+            watch: if self.watch.is_empty() { weaker.watch } else { self.watch },
             shards: self.shards.or(weaker.shards),
             rooms_max: self.rooms_max.or(weaker.rooms_max),
             gather_wait_s: self.gather_wait_s.or(weaker.gather_wait_s),
             ready_wait_s: self.ready_wait_s.or(weaker.ready_wait_s),
             reconnect_grace_s: self.reconnect_grace_s.or(weaker.reconnect_grace_s),
             linger_s: self.linger_s.or(weaker.linger_s),
+            probation_frames: self.probation_frames.or(weaker.probation_frames),
             ticket_lifetime_s: self.ticket_lifetime_s.or(weaker.ticket_lifetime_s),
         }
     }
@@ -164,16 +182,20 @@ impl Settings {
             mqtt_listen: self.mqtt_listen.unwrap_or_else(|| loopback(MQTT_PORT)),
             data_dir: self.data_dir.unwrap_or_else(|| "holeshot-data".into()),
             modules: self.modules,
+            watch: self.watch,
             shards: self.shards.unwrap_or(1),
             rooms_max: self.rooms_max.unwrap_or(4_000),
             gather_wait_s: self.gather_wait_s.unwrap_or(60),
             ready_wait_s: self.ready_wait_s.unwrap_or(60),
             reconnect_grace_s: self.reconnect_grace_s.unwrap_or(10),
             linger_s: self.linger_s.unwrap_or(10),
+            probation_frames: self.probation_frames.unwrap_or(Supervision::PROBATION_FRAMES),
             ticket_lifetime_s: self.ticket_lifetime_s.unwrap_or(3_600),
         };
         check("shards", config.shards as u64, 1, cores as u64)?;
+        check("watch (files)", config.watch.len() as u64, 0, WATCHED_MAX)?;
         check("rooms_max", config.rooms_max.into(), 1, ROOMS_MAX.into())?;
+        check("probation_frames", config.probation_frames.into(), 0, PROBATION_FRAMES_MAX.into())?;
         for (setting, value, least) in [
             ("gather_wait_s", config.gather_wait_s, 1),
             ("ready_wait_s", config.ready_wait_s, 1),

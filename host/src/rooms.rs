@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use holeshot_abi::{OPTIONS_BYTES_MAX, PLAYER_DATA_BYTES_MAX, PLAYER_NAME_BYTES_MAX, PlayerSetup, Setup};
-use holeshot_room::{BeginError, Limits, Phase, Room, RoomConfig, Supervision, Supervisor};
+use holeshot_room::{BeginError, Limits, Phase, Program, Room, RoomConfig, Supervision, Supervisor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -81,6 +81,16 @@ impl ModuleName {
     }
 }
 
+impl ModuleName {
+    /// That of a module for one room.
+    #[must_use]
+    pub fn of_program(program: &dyn Program) -> Self {
+        let manifest = program.manifest();
+        let hash = program.hash().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { name: manifest.name.clone(), version: manifest.version.clone(), hash }
+    }
+}
+
 /// A player slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RoomPlayer {
@@ -149,6 +159,12 @@ impl LiveRoom {
         self.frame.store(frame, Ordering::Relaxed);
     }
 
+    /// The frame that was stepped last, if one was.
+    #[must_use]
+    pub fn frame(&self) -> Option<u32> {
+        Some(self.frame.load(Ordering::Relaxed)).filter(|frame| *frame != u32::MAX)
+    }
+
     /// The room's phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
@@ -158,7 +174,6 @@ impl LiveRoom {
     /// What can be said of it.
     #[must_use]
     pub fn summary(&self) -> RoomSummary {
-        let frame = self.frame.load(Ordering::Relaxed);
         RoomSummary {
             room: self.id.clone(),
             module: self.rules.module().as_ref().clone(),
@@ -166,7 +181,7 @@ impl LiveRoom {
             failed_modules: self.rules.all_failed(),
             players: self.players.clone(),
             phase: self.phase().as_str(),
-            frame: (frame != u32::MAX).then_some(frame),
+            frame: self.frame(),
             opened_ms: self.opened_ms,
         }
     }
@@ -271,6 +286,7 @@ pub struct Rooms {
     shards: Vec<ShardHandle>,
     live: Mutex<Live>,
     limits: Limits,
+    supervision: Supervision,
     rooms_max: u32,
     clock: Clock,
     stopping: AtomicBool,
@@ -279,9 +295,16 @@ pub struct Rooms {
 impl Rooms {
     /// The rooms of a host with these modules and shards.
     #[must_use]
-    pub fn new(modules: Arc<Modules>, shards: Vec<ShardHandle>, limits: Limits, rooms_max: u32, clock: Clock) -> Self {
+    pub fn new(
+        modules: Arc<Modules>,
+        shards: Vec<ShardHandle>,
+        limits: Limits,
+        supervision: Supervision,
+        rooms_max: u32,
+        clock: Clock,
+    ) -> Self {
         let live = Mutex::new(Live { rooms: BTreeMap::new(), per_shard: vec![0; shards.len()] });
-        Self { modules, shards, live, limits, rooms_max, clock, stopping: AtomicBool::new(false) }
+        Self { modules, shards, live, limits, supervision, rooms_max, clock, stopping: AtomicBool::new(false) }
     }
 
     /// Opens a room. Returns once its shard has been told; the shard takes it before anything that is sent to it later.
@@ -330,10 +353,16 @@ impl Rooms {
         check_recordable(&setup)?;
 
         let live = self.reserve(&id, &module, &setup)?;
+        // The name got another module meanwhile: who lists the rooms to swap may not have seen this one. As often as that happens within
+        // these microseconds, which is as often as modules are compiled.
+        if self.modules.get(name).is_some_and(|now| now.hash() != module.hash()) {
+            self.forget(&id);
+            return Box::pin(self.open(request)).await;
+        }
         let begun = {
-            let module = Arc::clone(&module);
-            let program = RoomProgram::new(module, Arc::new(setup.clone()), id.as_str().into());
-            tokio::task::spawn_blocking(move || Supervisor::begin(Arc::new(program), Supervision::default())).await
+            let (module, supervision) = (Arc::clone(&module), self.supervision);
+            let program = RoomProgram::new(module, Arc::clone(&live.setup), id.as_str().into());
+            tokio::task::spawn_blocking(move || Supervisor::begin(Arc::new(program), supervision)).await
         };
         let rules = match begun {
             Ok(Ok(rules)) => rules,
@@ -372,6 +401,12 @@ impl Rooms {
     #[must_use]
     pub fn page(&self, after: Option<&str>, limit: usize) -> Vec<Arc<LiveRoom>> {
         self.lock().page(after, limit)
+    }
+
+    /// The open rooms of a module's name, oldest first.
+    #[must_use]
+    pub fn of_module(&self, name: &str) -> Vec<Arc<LiveRoom>> {
+        self.lock().rooms.values().filter(|room| room.module == name).cloned().collect()
     }
 
     /// The shard of an open room.

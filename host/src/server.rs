@@ -9,11 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use holeshot_room::Limits;
+use holeshot_room::{Limits, Supervision};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::admin::AdminToken;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::http::{Doors, router};
@@ -26,6 +27,7 @@ use crate::modules::{MODULES_FOLDER, Modules};
 use crate::rooms::Rooms;
 use crate::rules::{Engine, EngineSettings, ModuleStore};
 use crate::shard::{Command, ShardHandle, ShardLayout};
+use crate::swap::{Swaps, Watched};
 
 /// Name of the file in the data folder that a running host holds.
 const LOCK_FILE: &str = "holeshot.lock";
@@ -63,6 +65,7 @@ pub struct Server {
     events: Events,
     manager: Manager,
     http: tokio::task::JoinHandle<()>,
+    watching: Vec<tokio::task::JoinHandle<()>>,
     stop_http: watch::Sender<bool>,
     // Held as long as the host runs.
     _lock: File,
@@ -80,6 +83,7 @@ impl Server {
         })?;
         let lock = lock(&data_dir)?;
         let identity = Identity::load_or_create(&data_dir)?;
+        let admin = AdminToken::load_or_create(&data_dir)?;
         let clock = Clock::start();
 
         let modules = {
@@ -124,13 +128,26 @@ impl Server {
 
         let layout = ShardLayout::new(config.shards);
         let shards = layout.handles.clone();
-        let rooms =
-            Arc::new(Rooms::new(Arc::clone(&modules), shards.clone(), limits(&config), config.rooms_max, clock));
+        let rooms = Arc::new(Rooms::new(
+            Arc::clone(&modules),
+            shards.clone(),
+            limits(&config),
+            supervision(&config),
+            config.rooms_max,
+            clock,
+        ));
         let threads =
             layout.start(&udp_socket, clock, &rooms, &sink).context("cannot start the threads that step rooms")?;
 
+        let swaps = Arc::new(Swaps::new(Arc::clone(&rooms), sink.clone()));
+        let mut watching = Vec::new();
+        for path in config.watch.clone() {
+            watching.extend(Watched::new(path).start(Arc::clone(&swaps)).await);
+        }
         let doors = Arc::new(Doors {
             rooms: Arc::clone(&rooms),
+            swaps: Arc::clone(&swaps),
+            admin,
             records: manager.records(),
             tickets: Tickets::new(&identity.host_id, &identity.ticket_key),
             ticket_lifetime_s: config.ticket_lifetime_s,
@@ -154,6 +171,7 @@ impl Server {
             events,
             manager,
             http,
+            watching,
             stop_http,
             _lock: lock,
         })
@@ -204,6 +222,9 @@ impl Server {
     /// they are sent at the next start.
     pub async fn stop(self) -> anyhow::Result<Flush> {
         self.doors.ready.store(false, Ordering::Release);
+        for watched in self.watching {
+            watched.abort();
+        }
         self.rooms.stop_opening();
         for shard in &self.shards {
             shard.send(Command::Stop).await;
@@ -279,6 +300,10 @@ fn limits(config: &Config) -> Limits {
         linger_us: us(config.linger_s),
         ..Limits::default()
     }
+}
+
+fn supervision(config: &Config) -> Supervision {
+    Supervision { probation_frames: config.probation_frames, ..Supervision::default() }
 }
 
 fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {

@@ -305,6 +305,13 @@ impl Host {
         answer(self.http.post(self.url(path)).json(body)).await
     }
 
+    /// Status and body of an answer to PUT of a module, with the admin token from where the host keeps it.
+    pub(crate) async fn put_module(&self, name: &str, rooms: &str, wasm: Vec<u8>) -> (u16, Value) {
+        let token = std::fs::read_to_string(self.dir.path().join("admin-token")).unwrap();
+        let path = format!("/api/modules/{name}?rooms={rooms}");
+        answer(self.http.put(self.url(&path)).bearer_auth(token.trim()).body(wasm)).await
+    }
+
     /// Opens a room.
     pub(crate) async fn open_room(&self, request: &Value) -> String {
         let (status, body) = self.post("/api/rooms", request).await;

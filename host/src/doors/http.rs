@@ -18,9 +18,11 @@ use serde_json::{Value, json};
 use holeshot_abi::PLAYER_NAME_BYTES_MAX;
 
 use super::tickets::Tickets;
+use crate::admin::AdminToken;
 use crate::clock::unix_ms;
 use crate::manager::records::{PAGE_MAX, Records, RecordsError, RoomState, RoomsPage};
 use crate::rooms::{CreateError, CreateRoom, Rooms};
+use crate::swap::Swaps;
 
 /// Longest request body in bytes: the options and the data of 64 players at their largest, twice over for JSON's escapes.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -30,6 +32,10 @@ pub const BODY_BYTES_MAX: usize = 1 << 20;
 pub struct Doors {
     /// The rooms.
     pub rooms: Arc<Rooms>,
+    /// Changes rules.
+    pub swaps: Arc<Swaps>,
+    /// Who shows it may change rules.
+    pub admin: AdminToken,
     /// The records.
     pub records: Records,
     /// Signs and checks tickets.
@@ -61,7 +67,8 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .route("/api/rooms/{room}", get(one_room))
         .route("/api/rooms/{room}/join", post(join_room))
         .route("/api/rooms/{room}/watch", post(watch_room))
-        .route("/api/modules", get(list_modules))
+        .route("/api/modules", get(super::modules::list_modules))
+        .route("/api/modules/{name}", super::modules::one_module())
         .route("/api/hosts", get(list_hosts))
         .route("/api/events", get(list_events))
         .route("/ws", get(super::websocket::upgrade))
@@ -89,18 +96,31 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    details: Option<Value>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), details: None }
+    }
+
+    /// With what a program may want to know of it, as `details` beside `message`.
+    pub(super) fn with_details(self, details: Value) -> Self {
+        Self { details: Some(details), ..self }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = json!({ "error": { "code": self.code, "message": self.message } });
-        (self.status, Json(body)).into_response()
+        let mut body = json!({ "error": { "code": self.code, "message": self.message } });
+        if let (Some(details), Some(error)) = (self.details, body.get_mut("error").and_then(Value::as_object_mut)) {
+            error.insert("details".into(), details);
+        }
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }
 
@@ -144,7 +164,7 @@ impl From<CreateError> for ApiError {
     }
 }
 
-type Shared = State<Arc<Doors>>;
+pub(super) type Shared = State<Arc<Doors>>;
 
 async fn readyz(State(doors): Shared) -> Response {
     if doors.ready.load(Ordering::Acquire) {
@@ -276,7 +296,7 @@ fn limit_in_range(limit: Option<usize>) -> Result<usize, ApiError> {
 }
 
 /// Runs a question to the records on a thread that may wait for the disk.
-async fn ask<T: Send + 'static>(
+pub(super) async fn ask<T: Send + 'static>(
     doors: &Doors,
     question: impl FnOnce(&Records) -> Result<T, RecordsError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -317,15 +337,6 @@ async fn one_room(State(doors): Shared, room: Result<Path<String>, PathRejection
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_room", message));
     }
     Ok(Json(json!({ "open": live, "recorded": recorded })))
-}
-
-async fn list_modules(State(doors): Shared) -> Result<Json<Value>, ApiError> {
-    let recorded = ask(&doors, Records::modules).await?;
-    let modules = Arc::clone(doors.rooms.modules());
-    let kept = tokio::task::spawn_blocking(move || modules.kept().list())
-        .await
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
-    Ok(Json(json!({ "loaded": doors.rooms.modules().loaded(), "kept": kept, "recorded": recorded })))
 }
 
 async fn list_hosts(State(doors): Shared) -> Result<Json<Value>, ApiError> {

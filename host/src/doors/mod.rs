@@ -2,5 +2,6 @@
 
 pub mod http;
 pub mod listen;
+mod modules;
 pub mod tickets;
 pub mod websocket;

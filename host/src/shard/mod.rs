@@ -5,6 +5,7 @@
 //! (measured: a wake-up costs 4 to 20 times what the datagram does).
 
 mod session;
+mod swap;
 mod translate;
 
 use std::cmp::Reverse;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use holeshot_room::{AbortReason, Arrival, Room, Supervisor};
+use holeshot_room::{AbortReason, Arrival, Departure, Room, Supervisor};
 use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SessionKeys, ToHost};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
@@ -25,6 +26,7 @@ use crate::events::{EventSink, InternalEvent};
 use crate::rooms::{LiveRoom, Rooms};
 pub use session::{OUTBOUND_QUEUED_MAX, SESSIONS_MAX, SessionId};
 use session::{Session, Sessions};
+pub use swap::{SwapCommand, SwapDone};
 
 /// How often a shard with rooms looks at its socket and queues, in microseconds. At 1 ms an input waits half a millisecond on
 /// average and receiving costs a fifth of what a wake-up per datagram would.
@@ -65,6 +67,8 @@ pub enum Command {
     Payload(SessionId, Bytes),
     /// A WebSocket is gone.
     Detach(SessionId),
+    /// Something about the rules of a room.
+    Swap(SwapCommand),
     /// End every room and then this thread.
     Stop,
 }
@@ -135,6 +139,14 @@ pub struct ShardCounters {
     pub ticks_lost: AtomicU64,
     /// Rooms that ended because their rules failed.
     pub rules_faults: AtomicU64,
+    /// Frames that rules never saw because they took too long.
+    pub ticks_skipped: AtomicU64,
+    /// Times the rules of a room were replaced.
+    pub rules_swapped: AtomicU64,
+    /// Times the former rules were put back because new ones failed on probation.
+    pub rules_rolled_back: AtomicU64,
+    /// Faults that did not come again when the frame was run once more.
+    pub rules_retried: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64, by: u64) {
@@ -307,6 +319,7 @@ impl Shard {
             Command::Leave(id) => self.arrive(id, |player| Arrival::Quit { player }),
             Command::Payload(id, bytes) => self.binary_payload(id, &bytes),
             Command::Detach(id) => self.detach(id),
+            Command::Swap(command) => self.obey_swap(command),
             Command::Stop => self.stop(),
         }
     }
@@ -575,8 +588,17 @@ impl Shard {
     }
 
     fn step(&mut self, index: usize) {
+        let _no_room = self.with_room(index, |now_us, room, rules, out| room.step(now_us, rules, out));
+    }
+
+    /// Lets a room do something from which departures follow, and does what follows from that. None if there is no such room.
+    fn with_room<T>(
+        &mut self,
+        index: usize,
+        act: impl FnOnce(u64, &mut Room, &mut Supervisor, &mut dyn FnMut(Departure<'_>)) -> T,
+    ) -> Option<T> {
         let now_us = self.clock.now_us();
-        let Some(slot) = self.rooms.get_mut(index).and_then(Option::as_mut) else { return };
+        let slot = self.rooms.get_mut(index).and_then(Option::as_mut)?;
         let RoomSlot { room, rules, live, sessions, spectators, farewell, .. } = slot;
         let mut departures = translate::Departures {
             live,
@@ -591,7 +613,7 @@ impl Shard {
             seal_buffer: &mut self.seal_buffer,
             lost: Vec::new(),
         };
-        room.step(now_us, rules, &mut |departure| departures.send(departure));
+        let result = act(now_us, room, rules, &mut |departure| departures.send(departure));
         let lost = departures.lost;
         slot.scheduled_us = u64::MAX;
         if slot.room.next_due_us().is_none() {
@@ -603,6 +625,7 @@ impl Shard {
         for id in lost {
             self.detach(id);
         }
+        Some(result)
     }
 
     fn close(&mut self, index: usize) {

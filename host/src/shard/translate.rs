@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use holeshot_room::{AbortReason, ActionOutcome, Departure, EventSource, LeftReason, Outcome, Phase, PublicEvent};
+use holeshot_room::{AbortReason, ActionOutcome, Departure, EventSource, LeftReason, Outcome, Phase, PublicEvent, Ran};
 use holeshot_wire::{
     ByeCode, HandshakeMessage, HostMessage, PlayerName, Route, RulesInfo, Snapshot, ToClient, snapshot_parts,
 };
@@ -14,7 +14,8 @@ use super::session::{SessionId, Sessions};
 use super::{RoomSlot, ShardCounters, count};
 use crate::clock::Clock;
 use crate::events::{EventSink, InternalEvent};
-use crate::rooms::LiveRoom;
+use crate::rooms::{LiveRoom, ModuleName};
+use crate::swap::FailedModule;
 
 /// Takes what leaves one room in one step and sends it where it belongs.
 pub(super) struct Departures<'a> {
@@ -57,39 +58,60 @@ impl Departures<'_> {
                     self.sessions.end(id, code, reason.as_str());
                 }
             }
-            Departure::Tick { frame, .. } => {
+            Departure::Tick { frame, ran, .. } => {
                 self.live.set_frame(frame);
                 count(&self.counters.ticks, 1);
+                if let Ran::Skipped { fault } = ran {
+                    count(&self.counters.ticks_skipped, 1);
+                    tracing::warn!(room = self.live.id, module = self.live.module, frame, %fault, "the rules took too long; this frame goes on without them");
+                }
             }
             Departure::Checkpoint { .. } => {}
             Departure::RulesSwapped { next_frame, from, to } => {
-                tracing::info!(
+                count(&self.counters.rules_swapped, 1);
+                let (from, to) = (ModuleName::of_program(from), ModuleName::of_program(to));
+                tracing::debug!(
                     room = self.live.id,
+                    module = to.name,
                     next_frame,
-                    from = %hex(&from.hash()),
-                    to = %hex(&to.hash()),
-                    "rules swapped"
+                    from = from.hash,
+                    to = to.hash,
+                    "new rules took over, on probation"
                 );
+                self.live.rules.swapped(to);
             }
             Departure::RulesKept { next_frame } => {
-                tracing::debug!(room = self.live.id, next_frame, "the new rules passed their probation");
+                tracing::debug!(
+                    room = self.live.id,
+                    module = self.live.module,
+                    next_frame,
+                    "the new rules passed their probation"
+                );
+                self.live.rules.kept();
             }
             Departure::RulesRolledBack { since_frame, frame, failed, to, fault, .. } => {
+                count(&self.counters.rules_rolled_back, 1);
+                let (failed, to) = (ModuleName::of_program(failed), ModuleName::of_program(to));
                 let backtrace = fault.backtrace.as_deref().unwrap_or_default();
-                tracing::error!(
+                tracing::warn!(
                     room = self.live.id,
-                    failed = %hex(&failed.hash()),
-                    to = %hex(&to.hash()),
+                    module = failed.name,
+                    version = failed.version,
+                    hash = failed.hash,
                     since_frame,
                     frame,
                     %fault,
                     backtrace,
-                    "the new rules failed; the room goes on under the former ones"
+                    "the new rules failed on probation; the room was taken back and goes on under the former ones"
                 );
+                let reason = fault.kind.as_str().to_owned();
+                let failed = FailedModule { hash: failed.hash, frame: Some(frame), reason, rules_failed: true };
+                self.live.rules.rolled_back(to, failed);
             }
             Departure::RulesRetried { frame, fault } => {
+                count(&self.counters.rules_retried, 1);
                 let backtrace = fault.backtrace.as_deref().unwrap_or_default();
-                tracing::error!(room = self.live.id, frame, %fault, backtrace, "the rules failed, and did not when run again");
+                tracing::warn!(room = self.live.id, module = self.live.module, frame, %fault, backtrace, "the rules failed, and did not when run again");
             }
             Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame } => {
                 self.snapshot(player, frame, bytes, margin_us, last_input_frame);
@@ -237,11 +259,6 @@ impl Departures<'_> {
             }
         }
     }
-}
-
-/// A hash as modules are named by it.
-fn hex(hash: &[u8; 32]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A margin in the unit of the wire, rounded towards "later": 900 µs early is 0 ms early, 100 µs late is 1 ms late.

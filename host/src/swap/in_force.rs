@@ -18,8 +18,10 @@ pub struct FailedModule {
     pub hash: String,
     /// The frame in which it failed, if it was one.
     pub frame: Option<u32>,
-    /// How.
+    /// How, as a word.
     pub reason: String,
+    /// Whether the rules themselves failed, rather than could not take the room over.
+    pub rules_failed: bool,
 }
 
 /// What is in force in a room.
@@ -121,7 +123,7 @@ mod tests {
     }
 
     fn failed(hash: &str) -> FailedModule {
-        FailedModule { hash: hash.into(), frame: Some(7), reason: "trap".into() }
+        FailedModule { hash: hash.into(), frame: Some(7), reason: "trap".into(), rules_failed: true }
     }
 
     #[test]

@@ -1,0 +1,181 @@
+//! The HTTP interface for rules modules: what there is, and changing the rules of rooms. Only who shows the admin token may change them. What
+//! a change is, is the business of [`crate::swap`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, put};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::http::{ApiError, Doors, Shared, ask};
+use crate::admin::AdminToken;
+use crate::manager::Records;
+use crate::modules::{ModulesError, Source};
+use crate::rules::{LoadError, MODULE_BYTES_MAX};
+use crate::swap::{RoomVerdict, SwapError, SwapReport, SwapRequest, Target, Verdict};
+
+/// How long the body of a request without the right is read, in milliseconds: a client that still writes would take the answer for a broken
+/// connection. None of it is kept.
+const DRAIN_WAIT_MS: u64 = 2_000;
+
+/// The route of one module, with a limit of its own for the body.
+pub(super) fn one_module() -> MethodRouter<Arc<Doors>> {
+    put(put_module).layer(DefaultBodyLimit::max(MODULE_BYTES_MAX))
+}
+
+pub(super) async fn list_modules(State(doors): Shared) -> Result<Json<Value>, ApiError> {
+    let recorded = ask(&doors, Records::modules).await?;
+    let modules = Arc::clone(doors.rooms.modules());
+    let kept = tokio::task::spawn_blocking(move || modules.kept().list())
+        .await
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
+    Ok(Json(json!({ "loaded": doors.rooms.modules().loaded(), "kept": kept, "recorded": recorded })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwapQuery {
+    rooms: Option<String>,
+}
+
+async fn put_module(
+    State(doors): Shared,
+    name: Result<Path<String>, PathRejection>,
+    query: Result<Query<SwapQuery>, QueryRejection>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    // Before anything of the body is kept: eight megabytes are not for everyone.
+    if let Err(refusal) = check_admin(&doors.admin, request.headers()) {
+        drain(request.into_body()).await;
+        return Err(refusal);
+    }
+    let Path(name) = name?;
+    let Query(SwapQuery { rooms }) = query?;
+    let Ok(target) = rooms.as_deref().unwrap_or("all").parse::<Target>();
+    let wasm = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = LoadError::TooLong { found_bytes: MODULE_BYTES_MAX as u64 + 1 }.to_string();
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+        }
+        status => ApiError::new(status, "bad_request", rejection.body_text()),
+    })?;
+    let request = SwapRequest { wasm: wasm.to_vec(), name: Some(name), target: target.clone(), source: Source::Set };
+    let report = doors.swaps.swap(request).await?;
+    match (&target, report.rooms.first()) {
+        (Target::Room(_), Some(room)) => one_room(&report, room),
+        _ => Ok(Json(report).into_response()),
+    }
+}
+
+/// For one room its verdict is the answer's.
+fn one_room(report: &SwapReport, room: &RoomVerdict) -> Result<Response, ApiError> {
+    let (code, message) = match &room.verdict {
+        Verdict::Swapped { .. } | Verdict::Unchanged | Verdict::Skipped { .. } => {
+            return Ok(Json(report).into_response());
+        }
+        Verdict::Refused { kind, frame, message, backtrace, .. } => {
+            let frame = frame.map(|frame| format!(" in frame {frame}")).unwrap_or_default();
+            let backtrace = backtrace.as_deref().map(|text| format!("\n{text}")).unwrap_or_default();
+            let message = format!("room {} keeps its rules: {kind}{frame}: {message}{backtrace}", room.room);
+            ("swap_refused", message)
+        }
+        Verdict::Ended => ("room_over", format!("room {} is over; GET /api/rooms lists the rooms", room.room)),
+    };
+    Err(ApiError::new(StatusCode::CONFLICT, code, message).with_details(json!(report)))
+}
+
+fn check_admin(token: &AdminToken, headers: &HeaderMap) -> Result<(), ApiError> {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = shown.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    let problem = match bearer {
+        Some(bearer) if token.is(bearer) => return Ok(()),
+        Some(_) => "this is not the admin token of this host",
+        None => "changing rules needs the admin token",
+    };
+    let message = format!(
+        "{problem}: send `Authorization: Bearer TOKEN`; the token is in the file `admin-token` of the host's data folder"
+    );
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message))
+}
+
+async fn drain(body: Body) {
+    let mut left = MODULE_BYTES_MAX;
+    let mut pieces = body.into_data_stream();
+    let reading = async {
+        while let Some(Ok(piece)) = pieces.next().await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _cut_off = tokio::time::timeout(Duration::from_millis(DRAIN_WAIT_MS), reading).await;
+}
+
+impl From<SwapError> for ApiError {
+    fn from(error: SwapError) -> Self {
+        let (status, code) = match &error {
+            SwapError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            SwapError::Module(ModulesError::Load(LoadError::HostFull { .. })) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "full")
+            }
+            SwapError::Module(ModulesError::Load(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_module"),
+            SwapError::Module(ModulesError::Unwritable { .. }) => (StatusCode::INSUFFICIENT_STORAGE, "unwritable"),
+            SwapError::Module(ModulesError::TooManyNames) => (StatusCode::CONFLICT, "too_many_modules"),
+            SwapError::WrongName { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "wrong_name"),
+            SwapError::UnknownRoom { .. } => (StatusCode::NOT_FOUND, "unknown_room"),
+            SwapError::OtherGame { .. } => (StatusCode::CONFLICT, "other_game"),
+            SwapError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        let answer = Self::new(status, code, error.to_string());
+        match &error {
+            SwapError::Module(ModulesError::Load(LoadError::Faulted { fault })) => answer.with_details(json!({
+                "kind": fault.kind.as_str(), "message": fault.message, "backtrace": fault.backtrace,
+            })),
+            _ => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_itself_opens_the_door() {
+        let token = AdminToken::parse("a-token-that-is-long-enough").unwrap();
+        let check = |value: Option<&[u8]>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(header::AUTHORIZATION, value.try_into().unwrap());
+            }
+            check_admin(&token, &headers).is_ok()
+        };
+        assert!(check(Some(b"Bearer a-token-that-is-long-enough")));
+        assert!(check(Some(b"bearer  a-token-that-is-long-enough ")));
+        for wrong in [
+            None,
+            Some(&b""[..]),
+            Some(b"Bearer"),
+            Some(b"Bearer "),
+            Some(b"a-token-that-is-long-enough"),
+            Some(b"Basic a-token-that-is-long-enough"),
+            Some(b"Bearer a-token-that-is-long-enoug"),
+            Some(b"Bearer a-token-that-is-long-enough-and-more"),
+            Some(b"Bearer \xff\xfe"),
+        ] {
+            assert!(!check(wrong), "{wrong:?}");
+        }
+    }
+}
