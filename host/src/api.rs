@@ -8,8 +8,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+use crate::admin::AdminToken;
+
 /// How long one request may take, in seconds: a host answers in milliseconds, a module compiles in seconds.
 const REQUEST_WAIT_MAX_S: u64 = 30;
+/// How long a change of rules may take, in seconds: twice what the host lets it take, for a slow connection.
+const SWAP_WAIT_MAX_S: u64 = 60;
 
 /// A host's HTTP interface.
 #[derive(Debug, Clone)]
@@ -24,6 +28,15 @@ pub struct TicketGrant {
     ticket: String,
     ws_url: String,
     host_key: String,
+}
+
+/// What a host said to new rules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SwapAnswer {
+    /// A `SwapReport` of `/openapi.json`.
+    pub report: Value,
+    /// Why the one room that was asked for does not have them.
+    pub refusal: Option<String>,
 }
 
 impl TicketGrant {
@@ -95,22 +108,59 @@ impl Api {
         self.answer(self.http.get(format!("{}{path}", self.url))).await
     }
 
+    /// Sends a rules module for `rooms`: `all`, `new` or the id of one.
+    ///
+    /// # Errors
+    /// No room was asked: in the host's own words, or why it cannot be reached.
+    pub async fn swap(&self, name: &str, rooms: &str, token: &AdminToken, wasm: Vec<u8>) -> anyhow::Result<SwapAnswer> {
+        let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("{:?} is no URL of a host", self.url))?;
+        // As parts of the path and the query, whatever characters they have.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(["api", "modules", name]);
+        }
+        url.query_pairs_mut().append_pair("rooms", rooms);
+        let request = self
+            .http
+            .put(url)
+            .timeout(Duration::from_secs(SWAP_WAIT_MAX_S))
+            .bearer_auth(token.reveal())
+            .header("content-type", "application/wasm")
+            .body(wasm);
+        let (is_success, mut body) = self.ask(request).await?;
+        if is_success {
+            return Ok(SwapAnswer { report: body, refusal: None });
+        }
+        let report = body.pointer_mut("/error/details").map(Value::take);
+        match report.filter(|details| details.get("rooms").is_some()) {
+            Some(report) => Ok(SwapAnswer { report, refusal: Some(Self::refusal(&body)) }),
+            None => bail!("{}", Self::refusal(&body)),
+        }
+    }
+
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.answer(self.http.post(format!("{}{path}", self.url)).json(body)).await
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+        let (is_success, body) = self.ask(request).await?;
+        if is_success { Ok(body) } else { bail!("{}", Self::refusal(&body)) }
+    }
+
+    /// Whether the request was met, and the body of the answer. A failed one without a body says its status there.
+    async fn ask(&self, request: reqwest::RequestBuilder) -> anyhow::Result<(bool, Value)> {
         let response = request.send().await.with_context(|| {
             format!("cannot reach a host at {}; start one with `holeshot serve`, or name it with --url", self.url)
         })?;
         let status = response.status();
         let body: Value = response.json().await.unwrap_or_default();
-        if status.is_success() {
-            return Ok(body);
+        if status.is_success() || body.pointer("/error/message").is_some() {
+            return Ok((status.is_success(), body));
         }
-        match body.pointer("/error/message").and_then(Value::as_str) {
-            Some(message) => bail!("the host says: {message}"),
-            None => bail!("{} answered {status}, and not as a Holeshot host does", self.url),
-        }
+        bail!("{} answered {status}, and not as a Holeshot host does", self.url)
+    }
+
+    fn refusal(body: &Value) -> String {
+        let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or("nothing");
+        format!("the host says: {message}")
     }
 }

@@ -9,6 +9,7 @@ mod output;
 mod race;
 mod serve;
 mod slips;
+mod swap;
 mod view;
 mod watch;
 
@@ -55,6 +56,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run a host and a race between drivers in this terminal
     Race(race::RaceArgs),
+    /// Give the rooms of a running host other rules
+    Swap(swap::SwapArgs),
     /// Let drivers race on a running host
     Bots(bots::BotsArgs),
     /// Watch a room of a running host as a spectator
@@ -90,6 +93,7 @@ pub fn run() -> ExitCode {
         match command {
             Command::Serve(args) => serve::serve(args, json).await,
             Command::Race(args) => race::race(args, json).await,
+            Command::Swap(args) => swap::swap(args, json).await,
             Command::Bots(args) => bots::bots(args, json).await,
             Command::Watch(args) => watch::watch(args, json).await,
             Command::Events(args) => events::events(args, json).await,
