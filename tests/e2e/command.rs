@@ -18,7 +18,7 @@ const LONG: &str = "tally-long";
 const FREE_PORTS: [&str; 6] =
     ["--http-listen", "127.0.0.1:0", "--udp-listen", "127.0.0.1:0", "--mqtt-listen", "127.0.0.1:0"];
 
-fn holeshot(args: &[&str]) -> Command {
+pub(crate) fn holeshot(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holeshot-under-test"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     for (name, _) in std::env::vars() {

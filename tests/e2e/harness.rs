@@ -82,6 +82,11 @@ pub(crate) fn lines_of(room: &str) -> Vec<(tracing::Level, String)> {
     seen().lines.iter().filter(of_room).map(|line| (line.level, line.text.clone())).collect()
 }
 
+/// Every line with these words.
+pub(crate) fn lines_with(words: &str) -> Vec<String> {
+    seen().lines.iter().filter(|line| line.text.contains(words)).map(|line| line.text.clone()).collect()
+}
+
 fn unannounced() -> String {
     let seen = seen();
     let mut text = String::new();

@@ -9,6 +9,7 @@
 //! | `determinism.rs` | one journal of inputs through native rules and through wasm, byte by byte |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
 //! | `shards.rs` | rooms on two shards behind one socket |
+//! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
 //! | `watch.rs` | spectators: what they see, and that they have no say |
 //! | `command.rs` | the command as a process: signals, exit codes, settings, output |
 //!
@@ -32,4 +33,5 @@ mod modules;
 mod mqtt;
 mod race;
 mod shards;
+mod swap;
 mod watch;

@@ -8,8 +8,8 @@ use futures_util::{SinkExt, StreamExt};
 use holeshot_client::Event;
 use holeshot_wire::payload::Encode;
 use holeshot_wire::{
-    ByeCode, ClientHandshake, ClientMessage, HostMessage, Inputs, Opener, PROTOCOL_VERSION, Phase, RefusalCode, Sealer,
-    ToClient, ToHost,
+    ByeCode, ClientHandshake, ClientMessage, HostMessage, Inputs, Opener, PROTOCOL_VERSION, Phase, RefusalCode,
+    RulesInfo, Sealer, ToClient, ToHost,
 };
 use serde_json::Value;
 use tokio::net::{TcpStream, UdpSocket};
@@ -39,6 +39,7 @@ pub(crate) struct Welcome {
     pub(crate) session: u32,
     pub(crate) phase: Phase,
     pub(crate) resumed: bool,
+    pub(crate) rules: RulesInfo,
 }
 
 /// What comes over a WebSocket.
@@ -82,9 +83,9 @@ impl Peer {
             ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: grant.ticket.clone(), noise: None, after };
         peer.say(&hello).await;
         match peer.hear().await {
-            Said::Message(HostMessage::Welcome { session, phase, resumed, udp_port, noise, .. }) => {
+            Said::Message(HostMessage::Welcome { session, phase, resumed, udp_port, noise, rules, .. }) => {
                 assert_eq!((udp_port, noise), (None, None), "datagrams that nobody asked for");
-                peer.welcome = Some(Welcome { session, phase, resumed });
+                peer.welcome = Some(Welcome { session, phase, resumed, rules });
                 Ok(peer)
             }
             Said::Message(HostMessage::Refused { code, reason }) => {
@@ -290,12 +291,13 @@ impl UdpPeer {
             after: Some(0),
         })
         .await;
-        let Said::Message(HostMessage::Welcome { session, phase, resumed, udp_port, noise, .. }) = peer.hear().await
+        let Said::Message(HostMessage::Welcome { session, phase, resumed, rules, udp_port, noise, .. }) =
+            peer.hear().await
         else {
             panic!("no welcome")
         };
         assert_eq!(udp_port, Some(grant.udp_port));
-        peer.welcome = Some(Welcome { session, phase, resumed });
+        peer.welcome = Some(Welcome { session, phase, resumed, rules });
         let (sealer, opener) = handshake.finish(&noise.unwrap()).unwrap().into_client(session);
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         Self { peer, socket, sealer, opener, host: SocketAddr::new([127, 0, 0, 1].into(), grant.udp_port) }
