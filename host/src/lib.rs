@@ -15,6 +15,7 @@ mod files;
 pub mod identity;
 pub mod manager;
 pub mod modules;
+pub mod metrics;
 pub mod rooms;
 pub mod rules;
 pub mod server;

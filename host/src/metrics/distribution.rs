@@ -1,0 +1,167 @@
+//! A distribution of measured values in about a kilobyte: what most of them were, and the worst.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Significant digits of a quantile. One makes steps of a sixteenth of the value (6 %), which is far less than what two runs of the same
+/// game differ by; two would take eight times the memory.
+const DIGITS: u8 = 1;
+
+/// The values that a [`Distribution`] tells apart. Both bounds are powers of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Values below 32 times this are told apart by steps of this.
+    step: u64,
+    /// Values above count as this one; the greatest is kept as it was all the same.
+    most: u64,
+}
+
+/// Nanoseconds of a tick: steps of 0.1 µs up to 4 µs, then of 6 %, up to 67 ms. A tick that is over its budget is seen from the greatest value.
+pub const TICK_NS: Bounds = Bounds { step: 1 << 7, most: 1 << 26 };
+/// Fuel of a tick: steps of 256 up to 8,192, then of 6 %, up to 134 million, 33 ms of work.
+pub const TICK_FUEL: Bounds = Bounds { step: 1 << 8, most: 1 << 27 };
+/// Microseconds that a step came late: steps of 1 µs up to 32 µs, then of 6 %, up to a second.
+pub const LATENESS_US: Bounds = Bounds { step: 1, most: 1 << 20 };
+
+/// How often which values came. One thread writes it; others get copies.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    histogram: Histogram<u32>,
+    sum: u64,
+    max: u64,
+}
+
+/// What is told of a distribution, in the unit of its values. All zero while there are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Quantiles {
+    /// Half of the values were at most this.
+    pub p50: u64,
+    /// 99 of 100 values were at most this.
+    pub p99: u64,
+    /// The greatest value.
+    pub max: u64,
+}
+
+impl Distribution {
+    /// An empty one.
+    #[must_use]
+    #[allow(clippy::missing_panics_doc, clippy::expect_used)]
+    pub fn new(bounds: Bounds) -> Self {
+        // Bounds are made in this file alone, and a test makes a distribution of each.
+        let histogram = Histogram::new_with_bounds(bounds.step, bounds.most, DIGITS).expect("the bounds are valid");
+        Self { histogram, sum: 0, max: 0 }
+    }
+
+    /// Adds a value.
+    pub fn record(&mut self, value: u64) {
+        self.histogram.saturating_record(value);
+        self.sum = self.sum.saturating_add(value);
+        self.max = self.max.max(value);
+    }
+
+    /// Adds the values of another one. Of other bounds, its values count at the nearest that these have.
+    pub fn add(&mut self, other: &Self) {
+        if self.histogram.add(&other.histogram).is_err() {
+            for step in other.histogram.iter_recorded() {
+                self.histogram.saturating_record_n(step.value_iterated_to(), step.count_at_value());
+            }
+        }
+        self.sum = self.sum.saturating_add(other.sum);
+        self.max = self.max.max(other.max);
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// All values together.
+    #[must_use]
+    pub const fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The greatest value, exactly.
+    #[must_use]
+    pub const fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// The value that the part `of_all` (0 to 1) of the values does not exceed, to the next step upwards; 0 while there are none.
+    #[must_use]
+    pub fn quantile(&self, of_all: f64) -> u64 {
+        if self.histogram.is_empty() {
+            return 0;
+        }
+        self.histogram.value_at_quantile(of_all).min(self.max)
+    }
+
+    /// What is told of it.
+    #[must_use]
+    pub fn quantiles(&self) -> Quantiles {
+        Quantiles { p50: self.quantile(0.5), p99: self.quantile(0.99), max: self.max }
+    }
+
+    /// Bytes that it takes, those on the heap included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.histogram.distinct_values() * size_of::<u32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_at_most_a_sixteenth_above_the_values() {
+        for (bounds, scale) in [(TICK_NS, 400), (TICK_FUEL, 900), (LATENESS_US, 3)] {
+            let mut distribution = Distribution::new(bounds);
+            assert_eq!(distribution.quantiles(), Quantiles::default());
+            for value in 1..=1_000 {
+                distribution.record(value * scale);
+            }
+            let Quantiles { p50, p99, max } = distribution.quantiles();
+            let near = |found: u64, exact: u64| (exact..=exact + exact / 16 + bounds.step).contains(&found);
+            assert!(near(p50, 500 * scale) && near(p99, 990 * scale), "{p50} {p99} {scale}");
+            assert_eq!((max, distribution.sum(), distribution.count()), (1_000 * scale, 500_500 * scale, 1_000));
+        }
+    }
+
+    #[test]
+    fn a_value_beyond_the_bounds_counts_and_the_greatest_stays_exact() {
+        let mut distribution = Distribution::new(TICK_NS);
+        for value in [0, u64::MAX, 500_000_123] {
+            distribution.record(value);
+        }
+        assert_eq!((distribution.count(), distribution.max(), distribution.sum()), (3, u64::MAX, u64::MAX));
+        assert!(distribution.quantile(0.5) >= TICK_NS.most && distribution.quantile(0.01) == 127);
+    }
+
+    #[test]
+    fn two_together_are_one_of_all_values() {
+        let mut whole = Distribution::new(TICK_FUEL);
+        let mut parts = [Distribution::new(TICK_FUEL), Distribution::new(TICK_FUEL)];
+        for value in 0..5_000 {
+            whole.record(value * 17);
+            parts[usize::from(value % 3 == 0)].record(value * 17);
+        }
+        let [mut first, second] = parts;
+        first.add(&second);
+        assert_eq!((first.quantiles(), first.sum(), first.count()), (whole.quantiles(), whole.sum(), whole.count()));
+        // Of other bounds: nothing is lost but precision.
+        let mut other = Distribution::new(LATENESS_US);
+        other.add(&whole);
+        assert_eq!((other.count(), other.sum(), other.max()), (whole.count(), whole.sum(), whole.max()));
+    }
+
+    #[test]
+    fn it_takes_about_a_kilobyte() {
+        for bounds in [TICK_NS, TICK_FUEL, LATENESS_US] {
+            let bytes = Distribution::new(bounds).bytes();
+            println!("{bounds:?}: {bytes} bytes");
+            assert!(bytes <= 1_280, "{bounds:?}: {bytes}");
+        }
+    }
+}
