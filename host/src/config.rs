@@ -37,6 +37,9 @@ pub struct Settings {
     /// Most rooms at a time, 1 to 30000 [default: 4000]
     #[arg(long, env = "HOLESHOT_ROOMS_MAX", value_name = "N")]
     pub rooms_max: Option<u32>,
+    /// Memory that stays free for the rest of the machine, in MiB; no room opens below it [default: 256]
+    #[arg(long, env = "HOLESHOT_MEMORY_RESERVE_MIB", value_name = "MIB")]
+    pub memory_reserve_mib: Option<u32>,
     /// How long players have to connect, in seconds [default: 60]
     #[arg(long, env = "HOLESHOT_GATHER_WAIT_S", value_name = "SECONDS")]
     pub gather_wait_s: Option<u32>,
@@ -76,6 +79,8 @@ pub struct Config {
     pub shards: usize,
     /// Most rooms at a time.
     pub rooms_max: u32,
+    /// Memory below which no room opens, in MiB.
+    pub memory_reserve_mib: u32,
     /// Limit of the wait for players to connect, in seconds.
     pub gather_wait_s: u32,
     /// Limit of the wait for players to be ready, in seconds.
@@ -132,6 +137,11 @@ pub const ROOMS_MAX: u32 = 30_000;
 const PROBATION_FRAMES_MAX: u32 = 1_500;
 /// Files that are watched: each is looked at four times a second.
 const WATCHED_MAX: u64 = 16;
+/// Memory that stays free unless the setting says otherwise, in MiB: what the compiler takes for a large module, the database and the broker under
+/// load, and enough for the system to stay responsive.
+pub const MEMORY_RESERVE_MIB: u32 = 256;
+/// A terabyte: a larger reserve is a mistake in the units.
+const MEMORY_RESERVE_MIB_MAX: u32 = 1 << 20;
 /// A day: a longer wait is a mistake in the units.
 const WAIT_S_MAX: u32 = 86_400;
 
@@ -158,6 +168,7 @@ impl Settings {
             watch: if self.watch.is_empty() { weaker.watch } else { self.watch },
             shards: self.shards.or(weaker.shards),
             rooms_max: self.rooms_max.or(weaker.rooms_max),
+            memory_reserve_mib: self.memory_reserve_mib.or(weaker.memory_reserve_mib),
             gather_wait_s: self.gather_wait_s.or(weaker.gather_wait_s),
             ready_wait_s: self.ready_wait_s.or(weaker.ready_wait_s),
             reconnect_grace_s: self.reconnect_grace_s.or(weaker.reconnect_grace_s),
@@ -185,6 +196,7 @@ impl Settings {
             watch: self.watch,
             shards: self.shards.unwrap_or(1),
             rooms_max: self.rooms_max.unwrap_or(4_000),
+            memory_reserve_mib: self.memory_reserve_mib.unwrap_or(MEMORY_RESERVE_MIB),
             gather_wait_s: self.gather_wait_s.unwrap_or(60),
             ready_wait_s: self.ready_wait_s.unwrap_or(60),
             reconnect_grace_s: self.reconnect_grace_s.unwrap_or(10),
@@ -196,6 +208,11 @@ impl Settings {
         check("watch (files)", config.watch.len() as u64, 0, WATCHED_MAX)?;
         check("rooms_max", config.rooms_max.into(), 1, ROOMS_MAX.into())?;
         check("probation_frames", config.probation_frames.into(), 0, PROBATION_FRAMES_MAX.into())?;
+        for (setting, value, least, most) in
+            [("memory_reserve_mib", config.memory_reserve_mib, 0, MEMORY_RESERVE_MIB_MAX)]
+        {
+            check(setting, value.into(), least, most.into())?;
+        }
         for (setting, value, least) in [
             ("gather_wait_s", config.gather_wait_s, 1),
             ("ready_wait_s", config.ready_wait_s, 1),
@@ -257,6 +274,7 @@ mod tests {
                 .starts_with("setting `shards` is 0; accepted: 1 to")
         );
         assert!(out(Settings { rooms_max: Some(30_001), ..Settings::default() }).contains("1 to 30000"));
+        assert!(out(Settings { memory_reserve_mib: Some(u32::MAX), ..Settings::default() }).contains("0 to 1048576"));
         assert!(out(Settings { linger_s: Some(86_401), ..Settings::default() }).contains("linger_s"));
     }
 }

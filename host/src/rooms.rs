@@ -17,6 +17,7 @@ use crate::events::InternalEvent;
 use crate::events::outbox::DATA_MAX_BYTES;
 use crate::identity::random;
 use crate::modules::Modules;
+use crate::limits::memory::{MemoryGate, NoMemory};
 use crate::rules::{Module, RoomProgram};
 use crate::shard::{Command, OpenRoom, ShardHandle};
 use crate::swap::{FailedModule, InForce};
@@ -228,6 +229,9 @@ pub enum CreateError {
         /// The limit.
         rooms_max: u32,
     },
+    /// Too little memory for another room.
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
     /// The host is stopping.
     #[error("the host is stopping and opens no more rooms")]
     Stopping,
@@ -288,12 +292,13 @@ pub struct Rooms {
     limits: Limits,
     supervision: Supervision,
     rooms_max: u32,
+    memory: MemoryGate,
     clock: Clock,
     stopping: AtomicBool,
 }
 
 impl Rooms {
-    /// The rooms of a host with these modules and shards.
+    /// The rooms of a host with these modules and shards: at most `rooms_max`, and no more than `memory` lets in.
     #[must_use]
     pub fn new(
         modules: Arc<Modules>,
@@ -301,10 +306,11 @@ impl Rooms {
         limits: Limits,
         supervision: Supervision,
         rooms_max: u32,
+        memory: MemoryGate,
         clock: Clock,
     ) -> Self {
         let live = Mutex::new(Live { rooms: BTreeMap::new(), per_shard: vec![0; shards.len()] });
-        Self { modules, shards, live, limits, supervision, rooms_max, clock, stopping: AtomicBool::new(false) }
+        Self { modules, shards, live, limits, supervision, rooms_max, memory, clock, stopping: AtomicBool::new(false) }
     }
 
     /// Opens a room. Returns once its shard has been told; the shard takes it before anything that is sent to it later.
@@ -359,6 +365,9 @@ impl Rooms {
             self.forget(&id);
             return Box::pin(self.open(request)).await;
         }
+        // After the place was found: a host that is full says so, and a room that is refused has no part in the count of memory. Reads a few files of
+        // the system now and then, which takes less than a request's own work.
+        self.memory.admit().inspect_err(|_| self.forget(&id))?;
         let begun = {
             let (module, supervision) = (Arc::clone(&module), self.supervision);
             let program = RoomProgram::new(module, Arc::clone(&live.setup), id.as_str().into());

@@ -20,8 +20,12 @@ use crate::config::Config;
 use crate::doors::http::{Doors, router};
 use crate::doors::listen;
 use crate::doors::tickets::Tickets;
+use crate::doors::websocket::{SOCKETS_MAX, SocketCount};
 use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, EventsError, Flush, InternalEvent};
 use crate::identity::Identity;
+use crate::limits::mappings::Mappings;
+use crate::limits::memory::MemoryGate;
+use crate::limits::{RoomsCeiling, files};
 use crate::manager::{Manager, ManagerConfig, Records};
 use crate::modules::{MODULES_FOLDER, Modules};
 use crate::rooms::Rooms;
@@ -33,8 +37,9 @@ use crate::swap::{Swaps, Watched};
 const LOCK_FILE: &str = "holeshot.lock";
 /// Receive buffer asked of the system for datagrams: 10,000 small ones, 20 ms of 10,000 players. The usual default holds 256.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-/// Instances beyond the rooms: one while a module loads, some for rooms that close while others open.
-const INSTANCES_SPARE: u32 = 16;
+/// Instances beyond the rooms: one while a module loads, some for rooms that close while others open, two for each trial of new rules that runs (the
+/// one on trial and the one that will take over), and those of rooms that wait for their next tick to take them.
+const INSTANCES_SPARE: u32 = 100;
 /// How long a stop waits for events to be recorded, in seconds. What is left is sent at the next start.
 pub const FLUSH_WAIT_S: u64 = 10;
 /// How long a stop waits for requests and WebSockets that are under way, in seconds.
@@ -62,6 +67,7 @@ pub struct Server {
     rooms: Arc<Rooms>,
     shards: Vec<ShardHandle>,
     threads: Vec<JoinHandle<()>>,
+    ceiling: RoomsCeiling,
     events: Events,
     manager: Manager,
     http: tokio::task::JoinHandle<()>,
@@ -85,6 +91,8 @@ impl Server {
         let identity = Identity::load_or_create(&data_dir)?;
         let admin = AdminToken::load_or_create(&data_dir)?;
         let clock = Clock::start();
+        let files_max = files::raise_limit();
+        let files = files::divide(files_max, listen::CONNECTIONS_MAX, SOCKETS_MAX);
 
         let modules = {
             let config = config.clone();
@@ -128,12 +136,20 @@ impl Server {
 
         let layout = ShardLayout::new(config.shards);
         let shards = layout.handles.clone();
+        let memory = MemoryGate::new(config.memory_reserve_mib, clock);
+        let ceiling = RoomsCeiling {
+            setting: config.rooms_max.into(),
+            mappings: Mappings::of_this_process()
+                .map(|mappings| mappings.instances_possible().saturating_sub(INSTANCES_SPARE.into())),
+            memory: memory.rooms_possible().map(|(rooms, _)| rooms),
+        };
         let rooms = Arc::new(Rooms::new(
             Arc::clone(&modules),
             shards.clone(),
             limits(&config),
             supervision(&config),
             config.rooms_max,
+            memory,
             clock,
         ));
         let threads =
@@ -155,11 +171,16 @@ impl Server {
             keypair: identity.keypair,
             udp_address: addresses.udp,
             ready: AtomicBool::new(true),
-            sockets: crate::doors::websocket::SocketCount::default(),
+            sockets: SocketCount::new(files.websockets_max),
         });
         let (stop_http, stopped) = watch::channel(false);
-        let http =
-            tokio::spawn(listen::serve(http_listener, router(Arc::clone(&doors)), listen::Waits::default(), stopped));
+        let http = tokio::spawn(listen::serve(
+            http_listener,
+            router(Arc::clone(&doors)),
+            listen::Waits::default(),
+            files.http_max,
+            stopped,
+        ));
         tracing::info!(host = identity.host_id, http = %addresses.http, udp = %addresses.udp, mqtt = %addresses.mqtt, "host runs");
         Ok(Self {
             addresses,
@@ -168,6 +189,7 @@ impl Server {
             rooms,
             shards,
             threads,
+            ceiling,
             events,
             manager,
             http,
@@ -181,6 +203,18 @@ impl Server {
     #[must_use]
     pub const fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// How many rooms it can have, and why not more.
+    #[must_use]
+    pub const fn rooms_ceiling(&self) -> &RoomsCeiling {
+        &self.ceiling
+    }
+
+    /// How many players' WebSockets it takes at a time: as many as open files allow.
+    #[must_use]
+    pub fn websockets_max(&self) -> u32 {
+        self.doors.sockets.max()
     }
 
     /// Its id in topics and records.
@@ -284,7 +318,11 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
 }
 
 fn load_modules(config: &Config) -> anyhow::Result<Modules> {
-    let settings = EngineSettings { instances_max: config.rooms_max + INSTANCES_SPARE, ..EngineSettings::default() };
+    let settings = EngineSettings {
+        instances_max: config.rooms_max,
+        instances_spare: INSTANCES_SPARE,
+        ..EngineSettings::default()
+    };
     let store = ModuleStore::new(Engine::new(settings)?, Some(config.data_dir.join(MODULES_FOLDER)))?;
     let modules = Modules::open(store, &config.data_dir);
     modules.start(&config.modules)?;

@@ -58,7 +58,14 @@ pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
 fn announce(server: &Server, json: bool) {
     let addresses = server.addresses();
     if json {
-        say(json!({ "host": server.host_id(), "url": server.url(), "listen": addresses }));
+        let (rooms_max, bound) = server.rooms_ceiling().binding();
+        let limits = json!({
+            "rooms_max": rooms_max,
+            "rooms_bound_by": bound,
+            "rooms_by": server.rooms_ceiling(),
+            "websockets_max": server.websockets_max(),
+        });
+        say(json!({ "host": server.host_id(), "url": server.url(), "listen": addresses, "limits": limits }));
         return;
     }
     say(format_args!("Holeshot {} runs as {}", env!("CARGO_PKG_VERSION"), server.host_id()));
@@ -66,6 +73,8 @@ fn announce(server: &Server, json: bool) {
     say(format_args!("  datagrams (UDP)     {}", addresses.udp));
     say(format_args!("  events (MQTT)       {}  (topics: holeshot/v1/#)", addresses.mqtt));
     say(format_args!("  records (SQLite)    {}", addresses.records.display()));
+    say(format_args!("  rooms               up to {}", server.rooms_ceiling()));
+    say(format_args!("  WebSockets          up to {}, as open files allow", server.websockets_max()));
     say(format_args!("Two drivers for a first race: holeshot bots --url {}", server.url()));
     say(format_args!("Stop with ctrl-C."));
 }

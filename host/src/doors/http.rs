@@ -156,7 +156,7 @@ impl From<CreateError> for ApiError {
             CreateError::BadRequest { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "bad_request"),
             CreateError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused_by_rules"),
             CreateError::ModuleFault { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "module_fault"),
-            CreateError::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            CreateError::Full { .. } | CreateError::NoMemory(_) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
             CreateError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             CreateError::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };

@@ -19,8 +19,8 @@ use tokio::time::{sleep, timeout};
 
 use super::http::ApiError;
 
-/// HTTP connections at a time, WebSockets not counted (an upgrade frees the place): beyond this, clients wait in the
-/// system's queue. Each may hold a body of a megabyte.
+/// HTTP connections at a time, WebSockets not counted (an upgrade frees the place), where the system lets a process have as many files:
+/// beyond this, clients wait in the system's queue. Each may hold a body of a megabyte.
 pub const CONNECTIONS_MAX: u32 = 1_000;
 
 /// How long the parts of a connection may take. Without any of these limits a thousand idle clients would close the door for good.
@@ -47,10 +47,16 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 /// Refusals between two lines of log: one a minute at that pause.
 const REFUSALS_PER_LOG: u64 = 300;
 
-/// Serves until `stop` is true, then ends every connection after the request that it is at.
-pub async fn serve(listener: TcpListener, router: Router, waits: Waits, mut stop: watch::Receiver<bool>) {
+/// Serves up to `connections_max` clients at a time until `stop` is true, then ends every connection after the request that it is at.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    waits: Waits,
+    connections_max: u32,
+    mut stop: watch::Receiver<bool>,
+) {
     let router = router.layer(from_fn_with_state(waits.request, in_time));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    let places = Arc::new(Semaphore::new(connections_max as usize));
     let mut refusals = 0_u64;
     loop {
         let accepted = async {
@@ -82,7 +88,7 @@ pub async fn serve(listener: TcpListener, router: Router, waits: Waits, mut stop
         }
     }
     drop(listener);
-    let _all_ended = places.acquire_many(CONNECTIONS_MAX).await;
+    let _all_ended = places.acquire_many(connections_max).await;
 }
 
 async fn connection(stream: TcpStream, router: Router, waits: Waits, mut stop: watch::Receiver<bool>) {
@@ -125,7 +131,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", get(async || "here")).route("/", post(async |body: String| body));
         let (stop, stopped) = watch::channel(false);
-        (address, stop, tokio::spawn(serve(listener, router, waits, stopped)))
+        (address, stop, tokio::spawn(serve(listener, router, waits, CONNECTIONS_MAX, stopped)))
     }
 
     /// What comes until the host closes the connection.

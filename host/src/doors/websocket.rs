@@ -32,23 +32,39 @@ pub const SILENCE_PING_S: u64 = 10;
 pub const SILENCE_MAX_S: u64 = 30;
 /// How long a client may take to accept one message before it is dropped, in seconds.
 pub const SEND_WAIT_MAX_S: u64 = 10;
-/// WebSockets open at a time: a file handle each, below the usual limit of 1,024 times the rooms' need; more are refused with 503.
-pub const SOCKETS_MAX: usize = 20_000;
+/// WebSockets open at a time, where the system lets a process have as many files; more are refused with 503. Each takes up to 100 KiB of buffers
+/// when its client reads slowly.
+pub const SOCKETS_MAX: u32 = 20_000;
 
 /// Counts open WebSockets.
 #[derive(Debug)]
-pub struct SocketCount(watch::Sender<usize>);
-
-impl Default for SocketCount {
-    fn default() -> Self {
-        Self(watch::Sender::new(0))
-    }
+pub struct SocketCount {
+    open: watch::Sender<usize>,
+    max: u32,
 }
 
 impl SocketCount {
+    /// Counts up to `max`.
+    #[must_use]
+    pub fn new(max: u32) -> Self {
+        Self { open: watch::Sender::new(0), max }
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// How many may be open.
+    #[must_use]
+    pub const fn max(&self) -> u32 {
+        self.max
+    }
+
     /// Waits until none is open.
     pub async fn none_left(&self) {
-        let mut open = self.0.subscribe();
+        let mut open = self.open.subscribe();
         // It fails only when the sender is gone, and that is `self`.
         let _ = open.wait_for(|open| *open == 0).await;
     }
@@ -59,8 +75,9 @@ struct Counted(Arc<Doors>);
 
 impl Counted {
     fn new(doors: &Arc<Doors>) -> Option<Self> {
-        let taken = doors.sockets.0.send_if_modified(|open| {
-            let free = *open < SOCKETS_MAX;
+        let max = doors.sockets.max as usize;
+        let taken = doors.sockets.open.send_if_modified(|open| {
+            let free = *open < max;
             *open += usize::from(free);
             free
         });
@@ -70,7 +87,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.sockets.0.send_modify(|open| *open = open.saturating_sub(1));
+        self.0.sockets.open.send_modify(|open| *open = open.saturating_sub(1));
     }
 }
 
@@ -95,7 +112,9 @@ pub async fn upgrade(State(doors): State<Arc<Doors>>, mut request: Request) -> R
             .into_response();
     };
     let Some(counted) = Counted::new(&doors) else {
-        let message = format!("the host has its {SOCKETS_MAX} WebSockets; try again later");
+        let max = doors.sockets.max;
+        let message =
+            format!("the host has its {max} WebSockets; try again later, or raise its limit on open files (ulimit -n)");
         return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_sockets", message).into_response();
     };
     tokio::spawn(async move {

@@ -11,14 +11,11 @@ use wasmtime::{
 };
 
 use super::FUEL_PER_US;
+use crate::limits::mappings::Mappings;
 
 /// How often the watchdog's clock moves, in milliseconds. Its deadlines are many times that.
 pub(super) const EPOCH_MS: u64 = 20;
 
-/// Memory mappings that one instance takes: the module's data, what was grown or left empty before and after it, and the unused rest of the slot.
-const MAPPINGS_PER_INSTANCE: u64 = 4;
-/// Mappings left to everything else: threads, libraries, the allocator, compiled modules, the database.
-const MAPPINGS_RESERVED: u64 = 8_192;
 /// Bytes behind a memory that trap when touched. Small: the compiler checks bounds explicitly, since 4 GiB slots would need more page tables.
 const GUARD_BYTES: usize = 64 << 10;
 /// Most instances an engine can be asked for: 256 GiB of addresses, which every 64-bit system has in one piece.
@@ -27,8 +24,11 @@ const INSTANCES_MAX: u32 = 65_536;
 /// What can be set of an [`Engine`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineSettings {
-    /// Most instances at a time: one per room, and one while a module loads. Address space for all of them is reserved at the start.
+    /// Most rooms at a time: an instance each.
     pub instances_max: u32,
+    /// Instances beside those: for a module that loads, for rooms that close while others open, for trials. Address space for all is reserved at
+    /// the start.
+    pub instances_spare: u32,
     /// The part of a tick's time that one room may use, in percent, 1 to 100. The rest belongs to the other rooms of its shard and to the network.
     pub tick_share_percent: u32,
     /// Fuel for one tick in place of the one that follows from the share; for tests, and for modules known to need it.
@@ -37,11 +37,20 @@ pub struct EngineSettings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { instances_max: 4_096, tick_share_percent: 25, tick_fuel: None }
+        Self { instances_max: 4_096, instances_spare: 0, tick_share_percent: Self::TICK_SHARE_PERCENT, tick_fuel: None }
     }
 }
 
 impl EngineSettings {
+    /// A quarter of the tick: three rooms whose modules use all they may still leave a quarter to everybody else.
+    pub const TICK_SHARE_PERCENT: u32 = 25;
+
+    /// All instances that there are places for.
+    #[must_use]
+    pub const fn instances(&self) -> u32 {
+        self.instances_max.saturating_add(self.instances_spare)
+    }
+
     /// Fuel for one tick at `tick_hz`.
     #[must_use]
     pub fn tick_fuel(&self, tick_hz: u32) -> u64 {
@@ -63,15 +72,17 @@ pub enum EngineError {
     },
     /// The system's limit on memory mappings would be met, which ends the process without a word.
     #[error(
-        "{asked} rooms need {needed} memory mappings, and vm.max_map_count leaves room for {possible} rooms; ask for \
+        "{asked} rooms need {needed} memory mappings, and vm.max_map_count is {limit}, which carries {possible} rooms; ask for \
          fewer rooms, or raise the limit as root: sysctl -w vm.max_map_count={suggested}"
     )]
     TooFewMappings {
-        /// Instances asked for.
+        /// Rooms asked for.
         asked: u32,
-        /// Mappings they need, with those of the rest of the process.
+        /// Mappings they need, with those of spare instances and of the rest of the process.
         needed: u64,
-        /// Instances that fit.
+        /// The system's limit.
+        limit: u64,
+        /// Rooms that fit.
         possible: u64,
         /// A limit with which they fit.
         suggested: u64,
@@ -129,8 +140,8 @@ impl Engine {
     /// Too many instances for this system.
     pub fn new(settings: EngineSettings) -> Result<Self, EngineError> {
         let asked = settings.instances_max;
-        check_mappings(asked, mapping_limit())?;
-        let engine = wasmtime::Engine::new(&config(asked))
+        check_mappings(&settings, Mappings::of_this_process())?;
+        let engine = wasmtime::Engine::new(&config(settings.instances()))
             .map_err(|error| EngineError::Unavailable { asked, problem: format!("{error:#}") })?;
         let (stop, stopped) = mpsc::channel();
         let ticking = engine.clone();
@@ -237,28 +248,19 @@ fn operator_cost() -> OperatorCost {
     }
 }
 
-/// The system's limit on memory mappings of one process, and how many this one has. None where there is no such limit.
-fn mapping_limit() -> Option<(u64, u64)> {
-    if !cfg!(target_os = "linux") {
-        return None;
-    }
-    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()?;
-    let used = std::fs::read_to_string("/proc/self/maps").ok()?.lines().count();
-    Some((limit, used as u64))
-}
-
-fn check_mappings(asked: u32, limit: Option<(u64, u64)>) -> Result<(), EngineError> {
-    if asked == 0 || asked > INSTANCES_MAX {
+fn check_mappings(settings: &EngineSettings, mappings: Option<Mappings>) -> Result<(), EngineError> {
+    let asked = settings.instances_max;
+    if asked == 0 || settings.instances() > INSTANCES_MAX {
         return Err(EngineError::InstancesOutOfRange { asked });
     }
-    let Some((limit, used)) = limit else { return Ok(()) };
-    let others = used + MAPPINGS_RESERVED;
-    let needed = others + u64::from(asked) * MAPPINGS_PER_INSTANCE;
-    if needed <= limit {
+    let Some(mappings) = mappings else { return Ok(()) };
+    let needed = mappings.needed(settings.instances().into());
+    if needed <= mappings.limit {
         return Ok(());
     }
-    let possible = limit.saturating_sub(others) / MAPPINGS_PER_INSTANCE;
-    Err(EngineError::TooFewMappings { asked, needed, possible, suggested: needed.next_power_of_two() })
+    let possible = mappings.instances_possible().saturating_sub(settings.instances_spare.into());
+    let limit = mappings.limit;
+    Err(EngineError::TooFewMappings { asked, needed, limit, possible, suggested: needed.next_power_of_two() })
 }
 
 #[cfg(test)]
@@ -267,16 +269,20 @@ mod tests {
 
     #[test]
     fn rooms_beyond_the_systems_mappings_are_refused_in_words() {
-        assert_eq!(check_mappings(4_096, None), Ok(()));
-        assert_eq!(check_mappings(4_096, Some((65_530, 200))), Ok(()));
-        let Err(error) = check_mappings(40_000, Some((65_530, 200))) else { panic!("40,000 rooms do not fit") };
-        assert_eq!(
-            error,
-            EngineError::TooFewMappings { asked: 40_000, needed: 168_392, possible: 14_284, suggested: 262_144 }
-        );
+        let rooms = |instances_max| EngineSettings { instances_max, instances_spare: 100, ..EngineSettings::default() };
+        let linux = Some(Mappings { limit: 65_530, used: 200 });
+        assert_eq!(check_mappings(&rooms(4_096), None), Ok(()));
+        assert_eq!(check_mappings(&rooms(4_096), linux), Ok(()));
+        let Err(error) = check_mappings(&rooms(40_000), linux) else { panic!("40,000 rooms do not fit") };
+        let (needed, limit, possible) = (168_792, 65_530, 14_184);
+        assert_eq!(error, EngineError::TooFewMappings { asked: 40_000, needed, limit, possible, suggested: 262_144 });
         assert!(error.to_string().contains("sysctl -w vm.max_map_count=262144"));
-        assert_eq!(check_mappings(0, None), Err(EngineError::InstancesOutOfRange { asked: 0 }));
-        assert_eq!(check_mappings(70_000, None), Err(EngineError::InstancesOutOfRange { asked: 70_000 }));
+        // What the message offers is taken, and one more is not.
+        assert_eq!(check_mappings(&rooms(14_184), linux), Ok(()));
+        assert!(check_mappings(&rooms(14_185), linux).is_err());
+        for asked in [0, 65_500, u32::MAX] {
+            assert_eq!(check_mappings(&rooms(asked), None), Err(EngineError::InstancesOutOfRange { asked }));
+        }
     }
 
     #[test]

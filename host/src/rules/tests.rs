@@ -961,3 +961,67 @@ fn a_start_function_may_log() {
         matches!(refused(&start("(i32.const -1) (i32.const 5)")), LoadError::Faulted { fault } if fault.kind == FaultKind::BadSpan)
     );
 }
+
+/// A module whose memory grows by a page whenever it is ticked, with data in two places.
+fn growing_module() -> Vec<u8> {
+    let tick = r#"(func (export "holeshot_tick") (param i32) (result i64) (drop (memory.grow (i32.const 1))) (i64.const 0))
+        (data (i32.const 60000) "here") (data (i32.const 130000) "there")"#;
+    module_with(&[("memory", r#"(memory (export "memory") 3)"#), ("holeshot_tick", tick)])
+}
+
+/// Runs a test of this file in a process of its own, where no other test maps memory. True in that process.
+#[cfg(target_os = "linux")]
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "HOLESHOT_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{text}");
+    false
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_instance_takes_no_more_mappings_than_the_limit_on_rooms_counts() {
+    use crate::limits::mappings::{MAPPINGS_PER_INSTANCE, mappings_used};
+    const ROOMS: u32 = 400;
+    /// What the allocator and the runtime map meanwhile, for all rooms together.
+    const OTHERS_MAX: u64 = 40;
+    if !is_alone("rules::tests::an_instance_takes_no_more_mappings_than_the_limit_on_rooms_counts") {
+        return;
+    }
+    let engine = Engine::new(EngineSettings { instances_max: ROOMS, ..EngineSettings::default() }).unwrap();
+    let store = ModuleStore::new(engine, None).unwrap();
+    let modules = [DRAG_RACE_WASM.to_vec(), tally_wat(), growing_module()].map(|bytes| store.load(&bytes).unwrap());
+    let drivers = |count: usize| {
+        let player = |slot| PlayerSetup { name: format!("driver {slot}"), data: r#"{"car":"mx5"}"#.into() };
+        Setup { players: (0..count).map(player).collect(), ..setup(0) }
+    };
+    let before = mappings_used().unwrap();
+    // Places keep their mappings when an instance ends, and are taken by another module then. Twice, for the other order.
+    for round in 0..2 {
+        for (number, module) in modules.iter().enumerate() {
+            let mut rooms: Vec<_> = (0..ROOMS).map(|_| module.instantiate(&drivers(2), "room").unwrap()).collect();
+            for frame in 0..3 {
+                for rules in &mut rooms {
+                    let mut record = TickRecord::default();
+                    record.begin(frame, 2, module.manifest().input_stride_bytes());
+                    rules.tick(record.bytes()).unwrap();
+                }
+            }
+            let taken = mappings_used().unwrap().saturating_sub(before);
+            println!("round {round}, module {number}: {taken} mappings for {ROOMS} rooms");
+            assert!(
+                taken <= u64::from(ROOMS) * MAPPINGS_PER_INSTANCE + OTHERS_MAX,
+                "module {number} takes {taken} mappings for {ROOMS} rooms"
+            );
+        }
+    }
+}
