@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use holeshot_room::Supervision;
 use serde::Deserialize;
 
+use crate::rules::EngineSettings;
+
 /// What a person may set. Flag `--http-listen`, variable `HOLESHOT_HTTP_LISTEN` and key `http_listen` of the file are the same setting.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +42,18 @@ pub struct Settings {
     /// Memory that stays free for the rest of the machine, in MiB; no room opens below it [default: 256]
     #[arg(long, env = "HOLESHOT_MEMORY_RESERVE_MIB", value_name = "MIB")]
     pub memory_reserve_mib: Option<u32>,
+    /// The part of a tick's time that the rules of one room may use, in percent, 1 to 100 [default: 25]
+    #[arg(long, env = "HOLESHOT_TICK_SHARE_PERCENT", value_name = "PERCENT")]
+    pub tick_share_percent: Option<u32>,
+    /// Ticks in a row that rules may overrun, each of which is skipped; the last one ends the room, 1 to 1000 [default: 5]
+    #[arg(long, env = "HOLESHOT_OVERRUNS_MAX", value_name = "N")]
+    pub overruns_max: Option<u32>,
+    /// Frames from one checkpoint of a room to the next, 1 to 1000 [default: 50]
+    #[arg(long, env = "HOLESHOT_CHECKPOINT_FRAMES", value_name = "FRAMES")]
+    pub checkpoint_frames: Option<u32>,
+    /// Frames after a swap of rules in which a fault brings the old ones back, 0 to 3000 [default: 150]
+    #[arg(long, env = "HOLESHOT_PROBATION_FRAMES", value_name = "FRAMES")]
+    pub probation_frames: Option<u32>,
     /// How long players have to connect, in seconds [default: 60]
     #[arg(long, env = "HOLESHOT_GATHER_WAIT_S", value_name = "SECONDS")]
     pub gather_wait_s: Option<u32>,
@@ -52,9 +66,6 @@ pub struct Settings {
     /// How long a room stays after its end, for players to read the outcome, in seconds [default: 10]
     #[arg(long, env = "HOLESHOT_LINGER_S", value_name = "SECONDS")]
     pub linger_s: Option<u32>,
-    /// Frames in which new rules that took over in a room can be undone, 0 to 1500; 0: never [default: 150]
-    #[arg(long, env = "HOLESHOT_PROBATION_FRAMES", value_name = "N")]
-    pub probation_frames: Option<u32>,
     /// How long a ticket opens sessions, in seconds [default: 3600]
     #[arg(long, env = "HOLESHOT_TICKET_LIFETIME_S", value_name = "SECONDS")]
     pub ticket_lifetime_s: Option<u32>,
@@ -81,6 +92,14 @@ pub struct Config {
     pub rooms_max: u32,
     /// Memory below which no room opens, in MiB.
     pub memory_reserve_mib: u32,
+    /// The part of a tick's time that one room's rules may use, in percent.
+    pub tick_share_percent: u32,
+    /// Overrun ticks in a row that end a room.
+    pub overruns_max: u32,
+    /// Frames between two checkpoints of a room.
+    pub checkpoint_frames: u32,
+    /// Frames after a swap in which a fault brings the old rules back.
+    pub probation_frames: u32,
     /// Limit of the wait for players to connect, in seconds.
     pub gather_wait_s: u32,
     /// Limit of the wait for players to be ready, in seconds.
@@ -89,8 +108,6 @@ pub struct Config {
     pub reconnect_grace_s: u32,
     /// How long an ended room stays, in seconds.
     pub linger_s: u32,
-    /// Frames in which new rules can be undone.
-    pub probation_frames: u32,
     /// How long a ticket opens sessions, in seconds.
     pub ticket_lifetime_s: u32,
 }
@@ -133,8 +150,6 @@ pub const MQTT_PORT: u16 = 1883;
 /// The rooms that any setting may ask for. Each takes four memory mappings, and Linux grants a process 65,530 by default: above about
 /// 14,000 rooms the start is refused with the sysctl to raise.
 pub const ROOMS_MAX: u32 = 30_000;
-/// Half a minute at 50 Hz. A rollback runs all of them again at once; long before this the fuel of that ends the probation.
-const PROBATION_FRAMES_MAX: u32 = 1_500;
 /// Files that are watched: each is looked at four times a second.
 const WATCHED_MAX: u64 = 16;
 /// Memory that stays free unless the setting says otherwise, in MiB: what the compiler takes for a large module, the database and the broker under
@@ -142,6 +157,12 @@ const WATCHED_MAX: u64 = 16;
 pub const MEMORY_RESERVE_MIB: u32 = 256;
 /// A terabyte: a larger reserve is a mistake in the units.
 const MEMORY_RESERVE_MIB_MAX: u32 = 1 << 20;
+/// Twenty seconds at 50 Hz: players of a game that stands still for longer are gone.
+const OVERRUNS_MAX: u32 = 1_000;
+/// Twenty seconds at 50 Hz: the inputs since a checkpoint are kept, and run again within one tick after a fault.
+const CHECKPOINT_FRAMES_MAX: u32 = 1_000;
+/// A minute at 50 Hz: inputs are kept as long as the probation lasts, and run again within one tick when it fails.
+const PROBATION_FRAMES_MAX: u32 = 3_000;
 /// A day: a longer wait is a mistake in the units.
 const WAIT_S_MAX: u32 = 86_400;
 
@@ -169,6 +190,9 @@ impl Settings {
             shards: self.shards.or(weaker.shards),
             rooms_max: self.rooms_max.or(weaker.rooms_max),
             memory_reserve_mib: self.memory_reserve_mib.or(weaker.memory_reserve_mib),
+            tick_share_percent: self.tick_share_percent.or(weaker.tick_share_percent),
+            overruns_max: self.overruns_max.or(weaker.overruns_max),
+            checkpoint_frames: self.checkpoint_frames.or(weaker.checkpoint_frames),
             gather_wait_s: self.gather_wait_s.or(weaker.gather_wait_s),
             ready_wait_s: self.ready_wait_s.or(weaker.ready_wait_s),
             reconnect_grace_s: self.reconnect_grace_s.or(weaker.reconnect_grace_s),
@@ -197,6 +221,9 @@ impl Settings {
             shards: self.shards.unwrap_or(1),
             rooms_max: self.rooms_max.unwrap_or(4_000),
             memory_reserve_mib: self.memory_reserve_mib.unwrap_or(MEMORY_RESERVE_MIB),
+            tick_share_percent: self.tick_share_percent.unwrap_or(EngineSettings::TICK_SHARE_PERCENT),
+            overruns_max: self.overruns_max.unwrap_or(Supervision::OVERRUNS_MAX),
+            checkpoint_frames: self.checkpoint_frames.unwrap_or(Supervision::CHECKPOINT_FRAMES),
             gather_wait_s: self.gather_wait_s.unwrap_or(60),
             ready_wait_s: self.ready_wait_s.unwrap_or(60),
             reconnect_grace_s: self.reconnect_grace_s.unwrap_or(10),
@@ -207,10 +234,13 @@ impl Settings {
         check("shards", config.shards as u64, 1, cores as u64)?;
         check("watch (files)", config.watch.len() as u64, 0, WATCHED_MAX)?;
         check("rooms_max", config.rooms_max.into(), 1, ROOMS_MAX.into())?;
-        check("probation_frames", config.probation_frames.into(), 0, PROBATION_FRAMES_MAX.into())?;
-        for (setting, value, least, most) in
-            [("memory_reserve_mib", config.memory_reserve_mib, 0, MEMORY_RESERVE_MIB_MAX)]
-        {
+        for (setting, value, least, most) in [
+            ("memory_reserve_mib", config.memory_reserve_mib, 0, MEMORY_RESERVE_MIB_MAX),
+            ("tick_share_percent", config.tick_share_percent, 1, 100),
+            ("overruns_max", config.overruns_max, 1, OVERRUNS_MAX),
+            ("checkpoint_frames", config.checkpoint_frames, 1, CHECKPOINT_FRAMES_MAX),
+            ("probation_frames", config.probation_frames, 0, PROBATION_FRAMES_MAX),
+        ] {
             check(setting, value.into(), least, most.into())?;
         }
         for (setting, value, least) in [
@@ -274,6 +304,10 @@ mod tests {
                 .starts_with("setting `shards` is 0; accepted: 1 to")
         );
         assert!(out(Settings { rooms_max: Some(30_001), ..Settings::default() }).contains("1 to 30000"));
+        assert!(
+            out(Settings { tick_share_percent: Some(0), ..Settings::default() }).contains("is 0; accepted: 1 to 100")
+        );
+        assert!(out(Settings { overruns_max: Some(0), ..Settings::default() }).contains("overruns_max"));
         assert!(out(Settings { memory_reserve_mib: Some(u32::MAX), ..Settings::default() }).contains("0 to 1048576"));
         assert!(out(Settings { linger_s: Some(86_401), ..Settings::default() }).contains("linger_s"));
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -16,10 +16,10 @@ use crate::clock::{Clock, unix_ms};
 use crate::events::InternalEvent;
 use crate::events::outbox::DATA_MAX_BYTES;
 use crate::identity::random;
-use crate::modules::Modules;
 use crate::limits::memory::{MemoryGate, NoMemory};
+use crate::modules::Modules;
 use crate::rules::{Module, RoomProgram};
-use crate::shard::{Command, OpenRoom, ShardHandle};
+use crate::shard::{Command, OpenRoom, ShardHandle, count};
 use crate::swap::{FailedModule, InForce};
 
 /// The module of a room whose maker names none.
@@ -243,6 +243,26 @@ pub enum CreateError {
     },
 }
 
+/// The open rooms at one moment.
+#[derive(Debug)]
+pub struct Census {
+    /// Every phase, and how many rooms are in it.
+    pub phases: [(Phase, u64); 8],
+    /// The rooms that have been open longest.
+    pub oldest: Vec<Arc<LiveRoom>>,
+}
+
+/// What the rooms of a host count since its start.
+#[derive(Debug, Default)]
+pub struct RoomsCounters {
+    /// Rooms opened.
+    pub opened: AtomicU64,
+    /// Rooms not opened because the host had as many as it may, or no instance of rules was left.
+    pub refused_full: AtomicU64,
+    /// Rooms not opened because there was too little memory.
+    pub refused_memory: AtomicU64,
+}
+
 /// The open rooms, by id, and how many each shard has.
 #[derive(Debug)]
 struct Live {
@@ -293,6 +313,7 @@ pub struct Rooms {
     supervision: Supervision,
     rooms_max: u32,
     memory: MemoryGate,
+    counters: RoomsCounters,
     clock: Clock,
     stopping: AtomicBool,
 }
@@ -310,7 +331,18 @@ impl Rooms {
         clock: Clock,
     ) -> Self {
         let live = Mutex::new(Live { rooms: BTreeMap::new(), per_shard: vec![0; shards.len()] });
-        Self { modules, shards, live, limits, supervision, rooms_max, memory, clock, stopping: AtomicBool::new(false) }
+        Self {
+            modules,
+            shards,
+            live,
+            limits,
+            supervision,
+            rooms_max,
+            memory,
+            counters: RoomsCounters::default(),
+            clock,
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// Opens a room. Returns once its shard has been told; the shard takes it before anything that is sent to it later.
@@ -322,7 +354,14 @@ impl Rooms {
         // On a task of its own: a client that hangs up ends the task of its request wherever that waits, and a place that was
         // reserved by then would be taken for ever.
         let opening = tokio::spawn(async move { rooms.open(request).await });
-        opening.await.unwrap_or_else(|error| Err(CreateError::Internal { reason: error.to_string() }))
+        let opened = opening.await.unwrap_or_else(|error| Err(CreateError::Internal { reason: error.to_string() }));
+        match &opened {
+            Ok(_) => count(&self.counters.opened, 1),
+            Err(CreateError::Full { .. }) => count(&self.counters.refused_full, 1),
+            Err(CreateError::NoMemory(_)) => count(&self.counters.refused_memory, 1),
+            Err(_) => {}
+        }
+        opened
     }
 
     async fn open(&self, request: CreateRoom) -> Result<CreatedRoom, CreateError> {
@@ -397,6 +436,46 @@ impl Rooms {
             return Err(CreateError::Stopping);
         }
         Ok(CreatedRoom { room: id, module: ModuleName::of(&module), seed, players: live.players.clone() })
+    }
+
+    /// How many open rooms are in which phase, and the `limit` oldest of them.
+    #[must_use]
+    pub fn census(&self, limit: usize) -> Census {
+        let live = self.lock();
+        let mut census = Census { phases: PHASES.map(|phase| (phase, 0)), oldest: Vec::new() };
+        for room in live.rooms.values() {
+            if let Some((_, rooms)) = census.phases.get_mut(usize::from(room.phase.load(Ordering::Relaxed))) {
+                *rooms += 1;
+            }
+            if census.oldest.len() < limit {
+                census.oldest.push(Arc::clone(room));
+            }
+        }
+        census
+    }
+
+    /// What it counted since the start.
+    #[must_use]
+    pub const fn counters(&self) -> &RoomsCounters {
+        &self.counters
+    }
+
+    /// Most rooms at a time, by the setting.
+    #[must_use]
+    pub const fn rooms_max(&self) -> u32 {
+        self.rooms_max
+    }
+
+    /// The gate that opens no room without memory for it.
+    #[must_use]
+    pub const fn memory(&self) -> &MemoryGate {
+        &self.memory
+    }
+
+    /// The shards.
+    #[must_use]
+    pub fn shards(&self) -> &[ShardHandle] {
+        &self.shards
     }
 
     /// An open room.

@@ -321,7 +321,8 @@ fn load_modules(config: &Config) -> anyhow::Result<Modules> {
     let settings = EngineSettings {
         instances_max: config.rooms_max,
         instances_spare: INSTANCES_SPARE,
-        ..EngineSettings::default()
+        tick_share_percent: config.tick_share_percent,
+        tick_fuel: None,
     };
     let store = ModuleStore::new(Engine::new(settings)?, Some(config.data_dir.join(MODULES_FOLDER)))?;
     let modules = Modules::open(store, &config.data_dir);
@@ -341,7 +342,12 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn supervision(config: &Config) -> Supervision {
-    Supervision { probation_frames: config.probation_frames, ..Supervision::default() }
+    Supervision {
+        checkpoint_frames: config.checkpoint_frames,
+        probation_frames: config.probation_frames,
+        overruns_max: config.overruns_max,
+        ..Supervision::default()
+    }
 }
 
 fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {

@@ -1,0 +1,237 @@
+//! What the rules of rooms cost, per room and per module. A shard writes its own, without locks, as its rooms step; others get copies.
+
+use std::sync::Arc;
+
+use holeshot_abi::Manifest;
+use holeshot_room::Usage;
+use serde::Serialize;
+
+use super::distribution::{Distribution, Quantiles, TICK_FUEL, TICK_NS};
+
+/// Modules that one shard keeps figures of. A module on each day's swap makes a new one; those without rooms go first, the longest unused of them
+/// before the others.
+pub const MODULES_METERED_MAX: usize = 64;
+
+/// What happened, counted since the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
+    /// Frames that the rules stepped.
+    pub ticks: u64,
+    /// Frames that were skipped because the rules took too long.
+    pub overruns: u64,
+    /// Times the rules failed, whether that was undone or ended the room; overruns not counted, unless they ended it.
+    pub faults: u64,
+    /// Faults that did not come again when the frame was run once more.
+    pub retries: u64,
+    /// Times these rules (of a room: its rules) were replaced by others because they failed on probation.
+    pub rollbacks: u64,
+    /// Times these rules (of a room: any) took over in a running room.
+    pub swaps: u64,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        let Self { ticks, overruns, faults, retries, rollbacks, swaps } = other;
+        self.ticks += ticks;
+        self.overruns += overruns;
+        self.faults += faults;
+        self.retries += retries;
+        self.rollbacks += rollbacks;
+        self.swaps += swaps;
+    }
+}
+
+/// What ticks cost.
+#[derive(Debug, Clone)]
+pub struct Costs {
+    /// Fuel of each tick that was stepped.
+    pub fuel: Distribution,
+    /// Nanoseconds of each tick that was stepped.
+    pub time_ns: Distribution,
+    /// What happened.
+    pub counts: Counts,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Self { fuel: Distribution::new(TICK_FUEL), time_ns: Distribution::new(TICK_NS), counts: Counts::default() }
+    }
+}
+
+impl Costs {
+    fn stepped(&mut self, usage: Usage) {
+        self.counts.ticks += 1;
+        self.fuel.record(usage.fuel);
+        self.time_ns.record(usage.time_ns);
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.fuel.add(&other.fuel);
+        self.time_ns.add(&other.time_ns);
+        self.counts.add(&other.counts);
+    }
+}
+
+/// The figures of one room.
+#[derive(Debug)]
+pub struct RoomBudget {
+    costs: Costs,
+    memory_bytes: u64,
+    /// Its module's place in [`ModuleBudgets`]; none if there was no place.
+    module: Option<usize>,
+}
+
+/// A copy of the figures of one room.
+#[derive(Debug, Clone)]
+pub struct RoomFigures {
+    /// What its ticks cost and what happened.
+    pub costs: Costs,
+    /// Memory that its rules have, in bytes; as of the last tick.
+    pub memory_bytes: u64,
+    /// Ticks in a second, on which the budget of a tick depends.
+    pub tick_hz: u32,
+}
+
+/// The figures of one module on one shard.
+#[derive(Debug, Clone)]
+pub struct ModuleFigures {
+    /// Its hash.
+    pub hash: [u8; 32],
+    /// Its manifest's name.
+    pub name: Arc<str>,
+    /// Ticks in a second, on which the budget of a tick depends.
+    pub tick_hz: u32,
+    /// What the ticks of its rooms cost and what happened.
+    pub costs: Costs,
+    /// Rooms that it runs now.
+    pub rooms: u64,
+    /// Memory that its rules have in these rooms, in bytes.
+    pub memory_bytes: u64,
+    /// Most memory that one of its rooms ever had, in bytes.
+    pub memory_bytes_max: u64,
+}
+
+impl ModuleFigures {
+    /// Adds the figures of the same module on another shard.
+    pub fn add(&mut self, other: &Self) {
+        self.costs.add(&other.costs);
+        self.rooms += other.rooms;
+        self.memory_bytes += other.memory_bytes;
+        self.memory_bytes_max = self.memory_bytes_max.max(other.memory_bytes_max);
+    }
+}
+
+/// The figures of the modules of one shard.
+#[derive(Debug, Default)]
+pub struct ModuleBudgets {
+    /// With the number of the last change of rooms, by which the longest unused is known.
+    modules: Vec<(u64, ModuleFigures)>,
+    changes: u64,
+    left_out: u64,
+}
+
+impl ModuleBudgets {
+    /// A copy of all.
+    #[must_use]
+    pub fn figures(&self) -> Vec<ModuleFigures> {
+        self.modules.iter().map(|(_, figures)| figures.clone()).collect()
+    }
+
+    /// Times that a room had a module for which there was no place.
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// One more room runs this module. Gives its place.
+    fn enter(&mut self, hash: [u8; 32], manifest: &Manifest) -> Option<usize> {
+        self.changes += 1;
+        let found = self.modules.iter().position(|(_, figures)| figures.hash == hash);
+        let place = found.or_else(|| self.free_place(hash, manifest));
+        match place.and_then(|place| self.modules.get_mut(place)) {
+            Some((used, figures)) => {
+                *used = self.changes;
+                figures.rooms += 1;
+            }
+            None => self.left_out += 1,
+        }
+        place
+    }
+
+    fn free_place(&mut self, hash: [u8; 32], manifest: &Manifest) -> Option<usize> {
+        let (costs, name) = (Costs::default(), manifest.name.as_str().into());
+        let figures = ModuleFigures { hash, name, tick_hz: manifest.tick_hz, costs, rooms: 0, memory_bytes: 0, memory_bytes_max: 0 };
+        if self.modules.len() < MODULES_METERED_MAX {
+            self.modules.push((self.changes, figures));
+            return Some(self.modules.len() - 1);
+        }
+        // Places of modules with rooms are never given away: their rooms know them.
+        let unused = self.modules.iter().enumerate().filter(|(_, (_, figures))| figures.rooms == 0);
+        let (place, _) = unused.min_by_key(|(_, (used, _))| *used)?;
+        *self.modules.get_mut(place)? = (self.changes, figures);
+        Some(place)
+    }
+
+    fn leave(&mut self, place: Option<usize>, memory_bytes: u64) {
+        self.changes += 1;
+        let changes = self.changes;
+        if let Some((used, figures)) = place.and_then(|place| self.modules.get_mut(place)) {
+            *used = changes;
+            figures.rooms = figures.rooms.saturating_sub(1);
+            figures.memory_bytes = figures.memory_bytes.saturating_sub(memory_bytes);
+        }
+    }
+
+    fn of(&mut self, place: Option<usize>) -> Option<&mut ModuleFigures> {
+        self.modules.get_mut(place?).map(|(_, figures)| figures)
+    }
+}
+
+impl RoomBudget {
+    /// The figures of a room that opens with this module.
+    #[must_use]
+    pub fn open(modules: &mut ModuleBudgets, hash: [u8; 32], manifest: &Manifest) -> Self {
+        Self { costs: Costs::default(), memory_bytes: 0, module: modules.enter(hash, manifest) }
+    }
+
+    /// The room is gone.
+    pub fn close(self, modules: &mut ModuleBudgets) {
+        modules.leave(self.module, self.memory_bytes);
+    }
+
+    /// A copy of the figures, of a room with so many ticks in a second.
+    #[must_use]
+    pub fn figures(&self, tick_hz: u32) -> RoomFigures {
+        RoomFigures { costs: self.costs.clone(), memory_bytes: self.memory_bytes, tick_hz }
+    }
+
+    /// Bytes that the figures of a room take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let Costs { fuel, time_ns, .. } = &self.costs;
+        size_of::<Self>() - 2 * size_of::<Distribution>() + fuel.bytes() + time_ns.bytes()
+    }
+
+    fn stepped(&mut self, modules: &mut ModuleBudgets, usage: Usage) {
+        self.costs.stepped(usage);
+        let before = std::mem::replace(&mut self.memory_bytes, usage.memory_bytes as u64);
+        if let Some(module) = modules.of(self.module) {
+            module.costs.stepped(usage);
+            module.memory_bytes = (module.memory_bytes + self.memory_bytes).saturating_sub(before);
+            module.memory_bytes_max = module.memory_bytes_max.max(self.memory_bytes);
+        }
+    }
+
+    fn count(&mut self, modules: &mut ModuleBudgets, count: impl Fn(&mut Counts)) {
+        count(&mut self.costs.counts);
+        if let Some(module) = modules.of(self.module) {
+            count(&mut module.costs.counts);
+        }
+    }
+
+    fn change_module(&mut self, modules: &mut ModuleBudgets, hash: [u8; 32], manifest: &Manifest) {
+        modules.leave(self.module, self.memory_bytes);
+        self.memory_bytes = 0;
+        self.module = modules.enter(hash, manifest);
+    }
+}
