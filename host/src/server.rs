@@ -27,6 +27,7 @@ use crate::limits::mappings::Mappings;
 use crate::limits::memory::MemoryGate;
 use crate::limits::{RoomsCeiling, files};
 use crate::manager::{Manager, ManagerConfig, Records};
+use crate::metrics::gather::Metrics;
 use crate::modules::{MODULES_FOLDER, Modules};
 use crate::rooms::Rooms;
 use crate::rules::{Engine, EngineSettings, ModuleStore};
@@ -68,7 +69,7 @@ pub struct Server {
     shards: Vec<ShardHandle>,
     threads: Vec<JoinHandle<()>>,
     ceiling: RoomsCeiling,
-    events: Events,
+    events: Arc<Events>,
     manager: Manager,
     http: tokio::task::JoinHandle<()>,
     watching: Vec<tokio::task::JoinHandle<()>>,
@@ -117,6 +118,7 @@ impl Server {
             }
             error => anyhow::Error::new(error).context("cannot start the events"),
         })?;
+        let events = Arc::new(events);
         let sink = events.sink();
         let manager =
             Manager::start(ManagerConfig { broker: events.broker_access().clone(), data_dir: data_dir.clone() })
@@ -136,6 +138,7 @@ impl Server {
 
         let layout = ShardLayout::new(config.shards);
         let shards = layout.handles.clone();
+        let engine = modules.store().engine().clone();
         let memory = MemoryGate::new(config.memory_reserve_mib, clock);
         let ceiling = RoomsCeiling {
             setting: config.rooms_max.into(),
@@ -161,6 +164,7 @@ impl Server {
             watching.extend(Watched::new(path).start(Arc::clone(&swaps)).await);
         }
         let doors = Arc::new(Doors {
+            metrics: Metrics::new(Arc::clone(&rooms), engine, Arc::downgrade(&events), manager.figures(), clock),
             rooms: Arc::clone(&rooms),
             swaps: Arc::clone(&swaps),
             admin,
@@ -245,7 +249,7 @@ impl Server {
 
     /// The events.
     #[must_use]
-    pub const fn events(&self) -> &Events {
+    pub fn events(&self) -> &Events {
         &self.events
     }
 

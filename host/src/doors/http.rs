@@ -21,7 +21,8 @@ use super::tickets::Tickets;
 use crate::admin::AdminToken;
 use crate::clock::unix_ms;
 use crate::manager::records::{PAGE_MAX, Records, RecordsError, RoomState, RoomsPage};
-use crate::rooms::{CreateError, CreateRoom, Rooms};
+use crate::metrics::gather::{Budget, Metrics, Sockets};
+use crate::rooms::{CreateError, CreateRoom, RoomSummary, Rooms};
 use crate::swap::Swaps;
 
 /// Longest request body in bytes: the options and the data of 64 players at their largest, twice over for JSON's escapes.
@@ -36,6 +37,8 @@ pub struct Doors {
     pub swaps: Arc<Swaps>,
     /// Who shows it may change rules.
     pub admin: AdminToken,
+    /// The figures.
+    pub metrics: Metrics,
     /// The records.
     pub records: Records,
     /// Signs and checks tickets.
@@ -63,6 +66,7 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
+        .route("/metrics", get(metrics))
         .route("/api/rooms", get(list_rooms).post(create_room))
         .route("/api/rooms/{room}", get(one_room))
         .route("/api/rooms/{room}/join", post(join_room))
@@ -172,6 +176,15 @@ async fn readyz(State(doors): Shared) -> Response {
     } else {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the host is starting or stopping").into_response()
     }
+}
+
+async fn metrics(State(doors): Shared) -> Result<Response, ApiError> {
+    let sockets = Sockets { open: doors.sockets.open(), max: doors.sockets.max() };
+    let page = doors.metrics.page(sockets).await;
+    let page = page
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?
+        .to_string();
+    Ok(([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response())
 }
 
 async fn create_room(
@@ -327,11 +340,22 @@ async fn list_rooms(
     Ok(Json(json!({ "open": open, "recorded": recorded })))
 }
 
+/// An open room with what its rules cost; without while its shard has not taken it yet, or any more.
+#[derive(Debug, Serialize)]
+struct OpenRoom {
+    #[serde(flatten)]
+    summary: RoomSummary,
+    budget: Option<Budget>,
+}
+
 async fn one_room(State(doors): Shared, room: Result<Path<String>, PathRejection>) -> Result<Json<Value>, ApiError> {
     let Path(room) = room?;
     let id = room.clone();
     let recorded = ask(&doors, move |records| records.room(&id)).await?;
-    let live = doors.rooms.live(&room).map(|live| live.summary());
+    let live = match doors.rooms.live(&room) {
+        Some(live) => Some(OpenRoom { summary: live.summary(), budget: doors.metrics.room(&live).await }),
+        None => None,
+    };
     if recorded.is_none() && live.is_none() {
         let message = format!("there is no room {room:?}, open or recorded; GET /api/rooms lists the rooms");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_room", message));

@@ -37,7 +37,10 @@ pub(super) async fn list_modules(State(doors): Shared) -> Result<Json<Value>, Ap
     let kept = tokio::task::spawn_blocking(move || modules.kept().list())
         .await
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
-    Ok(Json(json!({ "loaded": doors.rooms.modules().loaded(), "kept": kept, "recorded": recorded })))
+    let budgets: serde_json::Map<String, Value> =
+        doors.metrics.modules().await.into_iter().map(|budget| (budget.hash.clone(), json!(budget))).collect();
+    let loaded = doors.rooms.modules().loaded();
+    Ok(Json(json!({ "loaded": loaded, "kept": kept, "budgets": budgets, "recorded": recorded })))
 }
 
 #[derive(Debug, Deserialize)]

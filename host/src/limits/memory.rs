@@ -117,6 +117,18 @@ impl MemoryGate {
         verdict
     }
 
+    /// What is left now, the reserve included. None where the system does not say.
+    #[must_use]
+    pub fn available(&self) -> Option<Available> {
+        available(&self.root)
+    }
+
+    /// What stays unused, in bytes.
+    #[must_use]
+    pub const fn reserve_bytes(&self) -> u64 {
+        self.reserve_bytes
+    }
+
     /// How many typical rooms there is memory for now, and who bounds it. None where the system does not say.
     #[must_use]
     pub fn rooms_possible(&self) -> Option<(u64, MemoryBound)> {

@@ -128,17 +128,12 @@ impl Manager {
 
     /// Counters.
     pub fn stats(&self) -> ManagerStats {
-        let counters = &self.desk.counters;
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        ManagerStats {
-            received: read(&counters.received),
-            stored: read(&counters.stored),
-            duplicates: read(&counters.duplicates),
-            rejected: read(&counters.rejected),
-            overflowed: read(&counters.overflowed),
-            batches: read(&counters.batches),
-            subscribed: counters.subscribed.load(Ordering::Relaxed),
-        }
+        self.figures().stats()
+    }
+
+    /// A handle that reads the counters. It works on after the manager has stopped.
+    pub fn figures(&self) -> ManagerFigures {
+        ManagerFigures(Arc::clone(&self.desk))
     }
 
     /// Stores what has arrived, sends the last acknowledgements and receipts, and disconnects.
@@ -152,6 +147,32 @@ impl Manager {
         }
         if let Some(link) = self.link.take() {
             link.close(FAREWELL_MAX).await;
+        }
+    }
+}
+
+/// Reads a manager's counters.
+pub struct ManagerFigures(Arc<Desk>);
+
+impl std::fmt::Debug for ManagerFigures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ManagerFigures")
+    }
+}
+
+impl ManagerFigures {
+    /// Counters.
+    pub fn stats(&self) -> ManagerStats {
+        let counters = &self.0.counters;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        ManagerStats {
+            received: read(&counters.received),
+            stored: read(&counters.stored),
+            duplicates: read(&counters.duplicates),
+            rejected: read(&counters.rejected),
+            overflowed: read(&counters.overflowed),
+            batches: read(&counters.batches),
+            subscribed: counters.subscribed.load(Ordering::Relaxed),
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use holeshot_abi::Manifest;
-use holeshot_room::Usage;
+use holeshot_room::{Departure, Program, Ran, Usage};
 use serde::Serialize;
 
-use super::distribution::{Distribution, Quantiles, TICK_FUEL, TICK_NS};
+use super::distribution::{Distribution, TICK_FUEL, TICK_NS};
 
 /// Modules that one shard keeps figures of. A module on each day's swap makes a new one; those without rooms go first, the longest unused of them
 /// before the others.
@@ -160,7 +160,15 @@ impl ModuleBudgets {
 
     fn free_place(&mut self, hash: [u8; 32], manifest: &Manifest) -> Option<usize> {
         let (costs, name) = (Costs::default(), manifest.name.as_str().into());
-        let figures = ModuleFigures { hash, name, tick_hz: manifest.tick_hz, costs, rooms: 0, memory_bytes: 0, memory_bytes_max: 0 };
+        let figures = ModuleFigures {
+            hash,
+            name,
+            tick_hz: manifest.tick_hz,
+            costs,
+            rooms: 0,
+            memory_bytes: 0,
+            memory_bytes_max: 0,
+        };
         if self.modules.len() < MODULES_METERED_MAX {
             self.modules.push((self.changes, figures));
             return Some(self.modules.len() - 1);
@@ -190,8 +198,36 @@ impl ModuleBudgets {
 impl RoomBudget {
     /// The figures of a room that opens with this module.
     #[must_use]
-    pub fn open(modules: &mut ModuleBudgets, hash: [u8; 32], manifest: &Manifest) -> Self {
-        Self { costs: Costs::default(), memory_bytes: 0, module: modules.enter(hash, manifest) }
+    pub fn open(modules: &mut ModuleBudgets, program: &dyn Program) -> Self {
+        Self { costs: Costs::default(), memory_bytes: 0, module: modules.enter(program.hash(), program.manifest()) }
+    }
+
+    /// Takes note of what leaves the room.
+    pub fn note(&mut self, modules: &mut ModuleBudgets, departure: &Departure<'_>) {
+        match departure {
+            Departure::Tick { ran: Ran::Stepped { usage, .. }, .. } => self.stepped(modules, *usage),
+            Departure::Tick { ran: Ran::Skipped { .. }, .. } => self.count(modules, |counts| counts.overruns += 1),
+            // `RulesFault` comes for it, and also when there is no tick.
+            Departure::Tick { ran: Ran::Faulted { .. }, .. } => {}
+            Departure::RulesFault { .. } => self.count(modules, |counts| counts.faults += 1),
+            Departure::RulesRetried { .. } => self.count(modules, |counts| {
+                counts.faults += 1;
+                counts.retries += 1;
+            }),
+            Departure::RulesSwapped { to, .. } => {
+                self.change_module(modules, *to);
+                self.count(modules, |counts| counts.swaps += 1);
+            }
+            Departure::RulesRolledBack { to, .. } => {
+                // Of the failed module: it still is the room's.
+                self.count(modules, |counts| {
+                    counts.faults += 1;
+                    counts.rollbacks += 1;
+                });
+                self.change_module(modules, *to);
+            }
+            _ => {}
+        }
     }
 
     /// The room is gone.
@@ -229,9 +265,135 @@ impl RoomBudget {
         }
     }
 
-    fn change_module(&mut self, modules: &mut ModuleBudgets, hash: [u8; 32], manifest: &Manifest) {
+    fn change_module(&mut self, modules: &mut ModuleBudgets, program: &dyn Program) {
         modules.leave(self.module, self.memory_bytes);
         self.memory_bytes = 0;
-        self.module = modules.enter(hash, manifest);
+        self.module = modules.enter(program.hash(), program.manifest());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holeshot_abi::Setup;
+    use holeshot_room::{BeginError, Fault, FaultKind, Rules};
+
+    use super::*;
+
+    /// A module in name only.
+    #[derive(Debug)]
+    struct Named {
+        hash: [u8; 32],
+        manifest: Manifest,
+        setup: Setup,
+    }
+
+    impl Program for Named {
+        fn hash(&self) -> [u8; 32] {
+            self.hash
+        }
+        fn manifest(&self) -> &Manifest {
+            &self.manifest
+        }
+        fn setup(&self) -> &Setup {
+            &self.setup
+        }
+        fn begin(&self) -> Result<Box<dyn Rules + Send>, BeginError> {
+            Err(BeginError::NoInstance("it is one in name only".into()))
+        }
+    }
+
+    fn program(number: u8) -> Named {
+        let manifest =
+            r#"{"name":"named","version":"1","state_version":1,"players_min":1,"players_max":4,"input_bytes_max":4}"#;
+        Named {
+            hash: [number; 32],
+            manifest: serde_json::from_str(manifest).unwrap(),
+            setup: Setup { seed: 0, tick_hz: 50, options: String::new(), players: Vec::new() },
+        }
+    }
+
+    fn tick(fuel: u64, memory_bytes: usize) -> Departure<'static> {
+        let usage = Usage { fuel, time_ns: fuel / 4, memory_bytes };
+        Departure::Tick { frame: 0, record: &[], ran: Ran::Stepped { output: &[], usage } }
+    }
+
+    #[test]
+    fn a_swap_that_fails_counts_for_the_module_that_failed() {
+        let (old, new) = (program(1), program(2));
+        let fault = Fault::new(FaultKind::Trap, "");
+        let mut modules = ModuleBudgets::default();
+        let mut room = RoomBudget::open(&mut modules, &old);
+        let other = RoomBudget::open(&mut modules, &old);
+        for departure in [
+            tick(1_000, 100),
+            Departure::RulesSwapped { next_frame: 1, from: &old, to: &new },
+            tick(9_000, 300),
+            tick(9_000, 200),
+            Departure::RulesRolledBack {
+                since_frame: 1,
+                frame: 3,
+                failed: &new,
+                to: &old,
+                fault: &fault,
+                void: &[],
+                output_crcs: &[],
+            },
+            tick(2_000, 120),
+            Departure::RulesRetried { frame: 4, fault: &fault },
+            tick(2_000, 120),
+            Departure::Tick { frame: 5, record: &[], ran: Ran::Skipped { fault: &fault } },
+            Departure::Tick { frame: 6, record: &[], ran: Ran::Faulted { fault: &fault } },
+            Departure::RulesFault { frame: 6, fault: &fault },
+        ] {
+            room.note(&mut modules, &departure);
+        }
+        let counts = |ticks, overruns, faults, retries, rollbacks, swaps| Counts {
+            ticks,
+            overruns,
+            faults,
+            retries,
+            rollbacks,
+            swaps,
+        };
+        let figures = room.figures(50);
+        assert_eq!((figures.costs.counts, figures.memory_bytes), (counts(5, 1, 3, 1, 1, 1), 120));
+        assert_eq!((figures.costs.fuel.sum(), figures.costs.time_ns.max()), (23_000, 2_250));
+        let of_modules = modules.figures();
+        let [of_old, of_new] = &of_modules[..] else { panic!("{of_modules:?}") };
+        assert_eq!((of_old.costs.counts, of_old.rooms, of_old.memory_bytes), (counts(3, 1, 2, 1, 0, 0), 2, 120));
+        assert_eq!((of_new.costs.counts, of_new.rooms, of_new.memory_bytes), (counts(2, 0, 1, 0, 1, 1), 0, 0));
+        assert_eq!((of_new.memory_bytes_max, of_new.costs.fuel.max(), of_old.costs.fuel.max()), (300, 9_000, 2_000));
+        room.close(&mut modules);
+        other.close(&mut modules);
+        assert!(modules.figures().iter().all(|module| module.rooms == 0 && module.memory_bytes == 0));
+    }
+
+    #[test]
+    fn modules_without_rooms_make_place_and_modules_with_rooms_stay() {
+        let mut modules = ModuleBudgets::default();
+        let staying: Vec<_> = (0..32).map(|number| RoomBudget::open(&mut modules, &program(number))).collect();
+        for number in 100..200 {
+            RoomBudget::open(&mut modules, &program(number)).close(&mut modules);
+        }
+        let hashes: Vec<u8> = modules.figures().iter().map(|module| module.hash[0]).collect();
+        assert_eq!((hashes.len(), modules.left_out()), (MODULES_METERED_MAX, 0));
+        assert!((0..32).chain(168..200).all(|number| hashes.contains(&number)), "{hashes:?}");
+        // All places taken: the room has its own figures, and the module none.
+        let more: Vec<_> = (32..80).map(|number| RoomBudget::open(&mut modules, &program(number))).collect();
+        assert_eq!((modules.figures().len(), modules.left_out()), (MODULES_METERED_MAX, 16));
+        let mut last = more.into_iter().last().unwrap();
+        last.note(&mut modules, &tick(5, 7));
+        assert_eq!(last.figures(50).costs.counts.ticks, 1);
+        last.close(&mut modules);
+        assert_eq!(modules.figures().iter().map(|module| module.costs.counts.ticks).sum::<u64>(), 0);
+        assert_eq!(staying.len(), 32);
+    }
+
+    #[test]
+    fn a_room_takes_two_and_a_half_kilobytes_at_most() {
+        let mut modules = ModuleBudgets::default();
+        let bytes = RoomBudget::open(&mut modules, &program(1)).bytes();
+        println!("{bytes} bytes for the figures of a room");
+        assert!(bytes <= 2_560, "{bytes}");
     }
 }

@@ -103,6 +103,25 @@ impl Distribution {
         Quantiles { p50: self.quantile(0.5), p99: self.quantile(0.99), max: self.max }
     }
 
+    /// How many values came in each range, for those who add up the ranges of many hosts: ten ranges, each with the greatest value that belongs
+    /// to it and four times as wide as the one before; the last has no end.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<(Option<u64>, u64)> {
+        /// From 8 steps (1 µs of a tick) to 2 to the power of 16 times that.
+        const ENDS: usize = 9;
+        let mut ranges = Vec::with_capacity(ENDS + 1);
+        let (mut from, mut end, mut rest) = (0, self.histogram.low().saturating_mul(8), self.histogram.len());
+        for _ in 0..ENDS {
+            // The ends are ends of steps, so no step counts in two ranges.
+            let count = self.histogram.count_between(from, end - 1);
+            ranges.push((Some(end - 1), count));
+            rest = rest.saturating_sub(count);
+            (from, end) = (end, end.saturating_mul(4));
+        }
+        ranges.push((None, rest));
+        ranges
+    }
+
     /// Bytes that it takes, those on the heap included.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -137,6 +156,26 @@ mod tests {
         }
         assert_eq!((distribution.count(), distribution.max(), distribution.sum()), (3, u64::MAX, u64::MAX));
         assert!(distribution.quantile(0.5) >= TICK_NS.most && distribution.quantile(0.01) == 127);
+    }
+
+    #[test]
+    fn every_value_counts_in_exactly_one_range() {
+        for bounds in [TICK_NS, TICK_FUEL, LATENESS_US] {
+            let mut distribution = Distribution::new(bounds);
+            let values = (0..=30).flat_map(|power| [(1u64 << power) - 1, 1 << power, (1 << power) + 1]);
+            let mut counted = std::collections::BTreeMap::new();
+            let ends: Vec<_> = distribution.ranges().iter().map(|(most, _)| most.unwrap_or(u64::MAX)).collect();
+            assert!(ends.len() == 10 && ends.is_sorted(), "{ends:?}");
+            for value in values {
+                distribution.record(value);
+                *counted.entry(*ends.iter().find(|most| value <= **most).unwrap()).or_insert(0) += 1;
+            }
+            let found: Vec<_> =
+                distribution.ranges().iter().map(|(most, count)| (most.unwrap_or(u64::MAX), *count)).collect();
+            let expected: Vec<_> = ends.iter().map(|most| (*most, counted.get(most).copied().unwrap_or(0))).collect();
+            assert_eq!(found, expected);
+            assert_eq!(found.iter().map(|(_, count)| count).sum::<u64>(), distribution.count());
+        }
     }
 
     #[test]

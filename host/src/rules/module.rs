@@ -114,6 +114,12 @@ impl Module {
         self.origin
     }
 
+    /// The engine that it runs in.
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Fuel that each tick of its rooms may use.
     #[must_use]
     pub const fn tick_fuel(&self) -> u64 {

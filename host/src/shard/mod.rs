@@ -23,6 +23,9 @@ use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use crate::clock::{Clock, wake_promptly};
 use crate::events::{EventSink, InternalEvent};
+use crate::metrics::ShardFigures;
+use crate::metrics::budget::{ModuleBudgets, RoomBudget};
+use crate::metrics::distribution::{Distribution, LATENESS_US};
 use crate::rooms::{LiveRoom, Rooms};
 pub use session::{OUTBOUND_QUEUED_MAX, SESSIONS_MAX, SessionId};
 use session::{Session, Sessions};
@@ -69,6 +72,8 @@ pub enum Command {
     Detach(SessionId),
     /// Something about the rules of a room.
     Swap(SwapCommand),
+    /// Tell what rooms cost, with these rooms' own figures.
+    Figures(Vec<String>, oneshot::Sender<ShardFigures>),
     /// End every room and then this thread.
     Stop,
 }
@@ -228,6 +233,8 @@ impl ShardLayout {
                 sink: sink.clone(),
                 counters: handle.counters,
                 seal_buffer: Vec::with_capacity(holeshot_wire::datagram::DATAGRAM_BYTES_MAX),
+                modules: ModuleBudgets::default(),
+                lateness_us: Distribution::new(LATENESS_US),
                 stopping: false,
             };
             threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard.run())?);
@@ -251,6 +258,8 @@ struct RoomSlot {
     scheduled_us: u64,
     /// What its players are told when it closes.
     farewell: ByeCode,
+    /// What its rules cost.
+    budget: RoomBudget,
 }
 
 struct Shard {
@@ -271,6 +280,10 @@ struct Shard {
     sink: EventSink,
     counters: Arc<ShardCounters>,
     seal_buffer: Vec<u8>,
+    /// What the modules of its rooms cost.
+    modules: ModuleBudgets,
+    /// How late steps with ticks come.
+    lateness_us: Distribution,
     stopping: bool,
 }
 
@@ -320,7 +333,26 @@ impl Shard {
             Command::Payload(id, bytes) => self.binary_payload(id, &bytes),
             Command::Detach(id) => self.detach(id),
             Command::Swap(command) => self.obey_swap(command),
+            Command::Figures(rooms, reply) => {
+                let _gone = reply.send(self.figures(rooms));
+            }
             Command::Stop => self.stop(),
+        }
+    }
+
+    /// Copies of all figures: a few kilobytes for each module and room asked for.
+    fn figures(&self, rooms: Vec<String>) -> ShardFigures {
+        let of_room = |id: String| {
+            let slot = self.rooms.get(*self.places.get(&id)?)?.as_ref()?;
+            Some((id, slot.budget.figures(slot.room.manifest().tick_hz)))
+        };
+        ShardFigures {
+            lateness_us: self.lateness_us.clone(),
+            sessions: self.sessions.len(),
+            rooms: self.places.len(),
+            modules: self.modules.figures(),
+            modules_left_out: self.modules.left_out(),
+            of_rooms: rooms.into_iter().filter_map(of_room).collect(),
         }
     }
 
@@ -330,6 +362,7 @@ impl Shard {
             tracing::error!(room = live.id, %error, "the event room.opened is lost");
         }
         let players = live.players.len();
+        let budget = RoomBudget::open(&mut self.modules, &**rules.program());
         let slot = RoomSlot {
             room,
             rules,
@@ -339,6 +372,7 @@ impl Shard {
             known: vec![false; players],
             scheduled_us: u64::MAX,
             farewell: ByeCode::RoomAborted,
+            budget,
         };
         let index = match self.free_rooms.pop() {
             Some(index) => index,
@@ -599,7 +633,8 @@ impl Shard {
     ) -> Option<T> {
         let now_us = self.clock.now_us();
         let slot = self.rooms.get_mut(index).and_then(Option::as_mut)?;
-        let RoomSlot { room, rules, live, sessions, spectators, farewell, .. } = slot;
+        let late_us = now_us.saturating_sub(slot.scheduled_us);
+        let RoomSlot { room, rules, live, sessions, spectators, farewell, budget, .. } = slot;
         let mut departures = translate::Departures {
             live,
             players: sessions,
@@ -611,9 +646,15 @@ impl Shard {
             counters: &self.counters,
             clock: self.clock,
             seal_buffer: &mut self.seal_buffer,
+            budget,
+            modules: &mut self.modules,
+            ticked: false,
             lost: Vec::new(),
         };
         let result = act(now_us, room, rules, &mut |departure| departures.send(departure));
+        if departures.ticked {
+            self.lateness_us.record(late_us);
+        }
         let lost = departures.lost;
         slot.scheduled_us = u64::MAX;
         if slot.room.next_due_us().is_none() {
@@ -635,6 +676,7 @@ impl Shard {
         for id in slot.sessions.into_iter().flatten().chain(slot.spectators) {
             self.sessions.end(id, slot.farewell, "the room is closed");
         }
+        slot.budget.close(&mut self.modules);
         self.registry.forget(&slot.live.id);
     }
 

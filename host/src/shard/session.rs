@@ -199,6 +199,11 @@ impl Sessions {
         Self { shard, places: Vec::new(), free: VecDeque::new() }
     }
 
+    /// How many sessions there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.len().saturating_sub(self.free.len())
+    }
+
     /// Whether there is no place for another session.
     pub(super) fn is_full(&self) -> bool {
         self.free.is_empty() && self.places.len() >= SESSIONS_MAX
@@ -268,8 +273,10 @@ mod tests {
             let id = sessions.insert(session).unwrap();
             assert_ne!(id, first);
             assert!(sessions.get_mut(first).is_none() && sessions.remove(first).is_none());
+            assert_eq!(sessions.len(), 1);
             assert!(sessions.remove(id).is_some());
         }
+        assert_eq!(sessions.len(), 0);
         assert!(sessions.places.len() <= FREE_PLACES_KEPT + 1);
         assert!(sessions.get_mut(SessionId::from_bits(u32::MAX)).is_none());
     }

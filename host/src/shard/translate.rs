@@ -14,6 +14,7 @@ use super::session::{SessionId, Sessions};
 use super::{RoomSlot, ShardCounters, count};
 use crate::clock::Clock;
 use crate::events::{EventSink, InternalEvent};
+use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::rooms::{LiveRoom, ModuleName};
 use crate::swap::FailedModule;
 
@@ -30,12 +31,18 @@ pub(super) struct Departures<'a> {
     pub(super) counters: &'a ShardCounters,
     pub(super) clock: Clock,
     pub(super) seal_buffer: &'a mut Vec<u8>,
+    /// What the room's rules cost, and those of its shard's other rooms.
+    pub(super) budget: &'a mut RoomBudget,
+    pub(super) modules: &'a mut ModuleBudgets,
+    /// Whether a frame was stepped.
+    pub(super) ticked: bool,
     /// Sessions that could not take a message that must not be lost: to be detached after the step.
     pub(super) lost: Vec<SessionId>,
 }
 
 impl Departures<'_> {
     pub(super) fn send(&mut self, departure: Departure<'_>) {
+        self.budget.note(self.modules, &departure);
         match departure {
             Departure::PhaseChanged { phase } => {
                 tracing::debug!(room = self.live.id, phase = phase.as_str(), "phase");
@@ -60,6 +67,7 @@ impl Departures<'_> {
             }
             Departure::Tick { frame, ran, .. } => {
                 self.live.set_frame(frame);
+                self.ticked = true;
                 count(&self.counters.ticks, 1);
                 if let Ran::Skipped { fault } = ran {
                     count(&self.counters.ticks_skipped, 1);
