@@ -68,7 +68,7 @@ pub struct LaneView {
 /// The race at the end of a tick.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// The tick's frame.
+    /// The tick's number, from 0. Behind the room's frame by as many ticks as the host skipped.
     pub frame: u32,
     /// Time since the game loop began, at the end of the tick, in ms.
     pub time_ms: u32,

@@ -43,10 +43,24 @@
 //! ## The order of calls
 //!
 //! `holeshot_abi_version`, `holeshot_manifest` once after instantiation; then per room `holeshot_init` once; then optionally
-//! `holeshot_restore`; then `holeshot_tick` for frame 0, 1, 2 … without a gap (after a restore: from the frame that
-//! follows the saved state). `holeshot_save` may come between any two ticks and must not change the game. Before `init`,
-//! `restore` and `tick` the host calls `holeshot_buffer` only if its record is longer than the length it asked for
+//! `holeshot_restore`; then `holeshot_tick` for frame 0, 1, 2 … (after a restore: from the frame that follows the saved state).
+//! Frame numbers rise by one, or by more after a tick that was *skipped*: a module that takes too long in one frame is taken back to before it, and
+//! goes on with the next one; what happened in between (joins, leaves, actions) is in that next record, inputs of the skipped frame are lost.
+//! The first frame that a module sees may so be above 0. A game that needs to count its ticks counts them itself.
+//!
+//! `holeshot_save` may come after `holeshot_init` and between any two ticks, and must not change the game. A host calls it often: once a second, and
+//! whenever the rules are replaced. `holeshot_restore` may come at any frame, in an instance that was just begun, with a state that this module or
+//! another one of the same name saved. A state has to hold all that the module remembers: the same records after a restore must give the same
+//! bytes as without it, and saving right after a restore of an own state must give that state.
+//!
+//! A host may run any frame again in another instance, from a saved state: to take a fault back, to try a module before it takes a room over, to prove
+//! a journal. What leaves the module then is compared or dropped.
+//!
+//! Before `init`, `restore` and `tick` the host calls `holeshot_buffer` only if its record is longer than the length it asked for
 //! last. After a tick that finished the game no further tick comes.
+//!
+//! That frames may be skipped, that states are saved regularly and that frames are run again makes version 1.0 clearer and asks nothing new of its modules: under 1.0
+//! the frame that is skipped now would have ended the room.
 //!
 //! ## Describing a state
 //!
@@ -98,7 +112,7 @@
 //!
 //! | offset | type | field |
 //! | --- | --- | --- |
-//! | 0 | u32 | `frame`: 0 at the first tick |
+//! | 0 | u32 | `frame`: 0 at the first tick, then rising by one, or by more after a skipped tick |
 //! | 4 | u16 | `players`: as in the setup |
 //! | 6 | u16 | `changes` |
 //! | 8 | u16 | `actions` |
@@ -140,9 +154,11 @@
 //! Events are delivered in the order of the items. An event's data is sent on as it is.
 //!
 //! The host sends public events of its own: `player_joined`, `player_ready`, `player_left`, `cutscene`, `countdown`, `started`,
-//! `finished`, `aborted`; its internal events have names that begin with `host.`, `room.` or `player.`. A module that uses one of
+//! `finished`, `aborted`, `rules_swapped`, `rules_rolled_back`; its internal events have names that begin with `host.`, `room.` or `player.`. A module that uses one of
 //! these names has a fault, and so has one whose event data is not JSON, or whose results name a slot twice or one that the room does
 //! not have, a place 0, or an outcome that is not an [event name](is_event_name). Of an output with a fault nothing is delivered.
+//! `rules_swapped` and `rules_rolled_back` are reserved since 1.1. This is the one thing in which 1.1 breaks a module written for 1.0: if it has a public event of
+//! one of these names, the event needs another one.
 //!
 //! ## Restore record
 //!

@@ -48,7 +48,8 @@ pub trait Rules: Serialize + DeserializeOwned + Sized {
 /// Everything that happened since the last tick.
 #[derive(Debug)]
 pub struct Tick<'a, I> {
-    /// The frame: 0 at the first tick.
+    /// The frame: 0 at the first tick, then rising by one, or by more after a tick that was skipped because it took too long. Rules that count
+    /// time count their ticks.
     pub frame: u32,
     /// One entry per player slot, in order.
     pub players: &'a [PlayerTick<I>],
