@@ -38,9 +38,8 @@ use crate::swap::{Swaps, Watched};
 const LOCK_FILE: &str = "holeshot.lock";
 /// Receive buffer asked of the system for datagrams: 10,000 small ones, 20 ms of 10,000 players. The usual default holds 256.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-/// Instances beyond the rooms: one while a module loads, some for rooms that close while others open, two for each trial of new rules that runs (the
-/// one on trial and the one that will take over), and those of rooms that wait for their next tick to take them.
-const INSTANCES_SPARE: u32 = 100;
+/// Instances beyond the rooms: one while a module loads, one for each room that is tried or swapped, some for rooms that close while others open.
+const INSTANCES_SPARE: u32 = 16;
 /// How long a stop waits for events to be recorded, in seconds. What is left is sent at the next start.
 pub const FLUSH_WAIT_S: u64 = 10;
 /// How long a stop waits for requests and WebSockets that are under way, in seconds.
@@ -245,6 +244,24 @@ impl Server {
     #[must_use]
     pub fn records(&self) -> Records {
         self.manager.records()
+    }
+
+    /// The rooms.
+    #[must_use]
+    pub const fn rooms(&self) -> &Arc<Rooms> {
+        &self.rooms
+    }
+
+    /// What changes rules.
+    #[must_use]
+    pub fn swaps(&self) -> &Arc<Swaps> {
+        &self.doors.swaps
+    }
+
+    /// The ways to the shards.
+    #[must_use]
+    pub fn shards(&self) -> &[ShardHandle] {
+        &self.shards
     }
 
     /// The events.

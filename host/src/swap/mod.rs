@@ -34,7 +34,7 @@ use crate::rooms::ModuleName;
 use crate::rules::Module;
 
 pub use in_force::{FAILED_MAX, FailedModule, InForce};
-pub use service::{SWAP_WAIT_MAX_MS, SWAPS_AT_ONCE_MAX, Swaps, TRIALS_AT_ONCE_MAX};
+pub use service::{ROOMS_AT_ONCE_MAX, SWAP_WAIT_MAX_MS, SWAPS_AT_ONCE_MAX, Swaps, TRIALS_AT_ONCE_MAX};
 pub(crate) use watch::Watched;
 
 /// Which rooms are to have a module.

@@ -21,7 +21,10 @@ use crate::shard::{Command, SwapCommand};
 
 /// Requests under way at a time. Each holds a file of up to [`MODULE_BYTES_MAX`](crate::rules::MODULE_BYTES_MAX); more are answered that the host is busy.
 pub const SWAPS_AT_ONCE_MAX: usize = 16;
-/// Trials run at a time, over all requests: what a trial takes is taken from the cores of the shards. Others wait their turn.
+/// Rooms between the copy for the trial and the swap at a time, over all requests. Each holds a copy and an instance beyond those of the rooms, and each
+/// swap is a pause for a shard: so few that a shard never has more than these in one pass. Others wait their turn.
+pub const ROOMS_AT_ONCE_MAX: usize = 4;
+/// Trials run at a time: what a trial takes is taken from the cores of the shards. Fewer than the rooms, which wait for their shards most of the time.
 pub const TRIALS_AT_ONCE_MAX: usize = 2;
 /// How long a request waits for rooms that are on probation or in another swap, in milliseconds, from when its module is loaded: several probations, and
 /// below the half minute that any request has. Rooms that are not free by then refuse.
@@ -38,6 +41,7 @@ pub struct Swaps {
     rooms: Arc<Rooms>,
     sink: EventSink,
     requests: Arc<Semaphore>,
+    at_once: Semaphore,
     trials: Semaphore,
 }
 
@@ -50,6 +54,7 @@ impl Swaps {
             rooms,
             sink,
             requests: Arc::new(Semaphore::new(SWAPS_AT_ONCE_MAX)),
+            at_once: Semaphore::new(ROOMS_AT_ONCE_MAX),
             trials: Semaphore::new(TRIALS_AT_ONCE_MAX),
         }
     }
@@ -228,11 +233,12 @@ impl Swaps {
         module: &Arc<Module>,
         trial_us: &mut Option<u64>,
     ) -> Result<Option<Verdict>, SwapRefusal> {
+        // Never closed, so there is a permit in the end. Kept until the swap is done: a candidate that waits for its shard has an instance.
+        let _place = self.at_once.acquire().await;
         let Some(trial) = self.ask(live, |reply| SwapCommand::Trial { room: live.id.clone(), reply }).await else {
             return Ok(None);
         };
         let candidate = {
-            // Never closed, so there is a permit in the end.
             let _permit = self.trials.acquire().await;
             let program = RoomProgram::new(Arc::clone(module), Arc::clone(&live.setup), live.id.as_str().into());
             let begun = Instant::now();
