@@ -6,6 +6,7 @@
 //! | `lifecycle.rs` | who comes late, leaves, is lost, returns; what each wait of a room leads to; a stop of the host in mid-game |
 //! | `doors.rs` | every HTTP route and its description; malformed and hostile requests, tickets, messages and datagrams |
 //! | `modules.rs` | rules that nobody here wrote in Rust, rules that trap, spin, grow, lie and chatter, and files that are no rules |
+//! | `metrics.rs` | `/metrics` by the letter of its format, against the API and what was done; rooms refused for want of places or memory |
 //! | `determinism.rs` | one journal of inputs through native rules and through wasm, byte by byte |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
 //! | `shards.rs` | rooms on two shards behind one socket |
@@ -29,6 +30,7 @@ mod command;
 mod determinism;
 mod doors;
 mod lifecycle;
+mod metrics;
 mod modules;
 mod mqtt;
 mod race;
