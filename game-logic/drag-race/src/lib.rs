@@ -16,7 +16,8 @@ pub mod tree;
 
 pub use cars::{Aspiration, Car, Drive, EngineAt, Published, Shift, Source, Transmission, UnknownCar, cars, find_car};
 pub use driver::{Driver, Plan};
-pub use rules::DragRace;
+pub use race::{Happened, Judging};
+pub use rules::{DragRace, ResultData};
 pub use snapshot::{Input, LaneView, Phase, Snapshot};
 pub use tree::{Lamps, TreeKind};
 

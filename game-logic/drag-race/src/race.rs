@@ -139,10 +139,34 @@ pub struct LaneResult {
     pub red_light: bool,
     /// Won although another fair lane had the shorter elapsed time.
     pub holeshot: bool,
-    /// At the line: for the winner the time until the next car, for the others the time since the winner, in s.
+    /// At the line: for the winner the time until the next car, for the others the time since the winner, in s. With penalties.
     pub margin_s: Option<f64>,
-    /// The time slip.
+    /// Time that was added before lanes were compared, in s; 0 by the rules of the strip.
+    pub penalty_s: f64,
+    /// The time slip, which knows no penalty.
     pub slip: TimeSlip,
+}
+
+/// How lanes are compared once the race is decided: what other rules than the strip's may say of it. The default is the strip.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judging<'a> {
+    /// A red light loses against every fair start. Where it does not, such a lane's time counts from when it left, not from green: leaving
+    /// early gains nothing, and costs what `penalties_s` says.
+    pub red_light_loses: bool,
+    /// Time added at the finish line, by lane, in s. Lanes beyond the end have none.
+    pub penalties_s: &'a [f64],
+}
+
+impl Default for Judging<'_> {
+    fn default() -> Self {
+        Self { red_light_loses: true, penalties_s: &[] }
+    }
+}
+
+impl Judging<'_> {
+    fn penalty_s(&self, lane: usize) -> f64 {
+        self.penalties_s.get(lane).copied().unwrap_or(0.0)
+    }
 }
 
 /// A race.
@@ -177,6 +201,11 @@ impl Lane {
     /// The lane's car.
     pub fn car(&self) -> &'static Car {
         car_at(self.car)
+    }
+
+    /// Whether it left the line before green.
+    pub fn red_light(&self) -> bool {
+        self.red_light
     }
 
     /// The car's moving parts.
@@ -334,7 +363,13 @@ impl Race {
     /// A fair start beats a red light. Among fair lanes the first over the line wins, so a slower car can win on its
     /// start. Two red lights: the earlier one loses. A lane that broke after a fair start still beats a foul.
     pub fn results(&self) -> impl Iterator<Item = LaneResult> + '_ {
-        let standings: Vec<Standing> = self.lanes.iter().map(|lane| self.standing(lane)).collect();
+        self.results_by(Judging::default())
+    }
+
+    /// As [`results`](Race::results), by other rules.
+    pub fn results_by<'a>(&'a self, judging: Judging<'a>) -> impl Iterator<Item = LaneResult> + 'a {
+        let standings: Vec<Standing> =
+            self.lanes.iter().enumerate().map(|(index, lane)| self.standing(lane, index, judging)).collect();
         let best = standings.iter().copied().reduce(|a, b| if b.beats(&a) { b } else { a }).unwrap_or(Standing::Absent);
         let fouled = standings.iter().any(|other| matches!(other, Standing::Foul { .. } | Standing::Absent));
         let first_wins = match best {
@@ -356,9 +391,10 @@ impl Race {
         let quickest_loser = self
             .lanes
             .iter()
+            .enumerate()
             .zip(&standings)
             .filter(|(_, standing)| best.beats(standing) && line(standing).is_some())
-            .filter_map(|(lane, _)| lane.timing.elapsed_s(BEAM_1320_FT))
+            .filter_map(|((index, lane), _)| Some(lane.timing.elapsed_s(BEAM_1320_FT)? + judging.penalty_s(index)))
             .reduce(|a, b| if b < a { b } else { a });
 
         self.lanes.iter().enumerate().zip(standings.clone()).map(move |((index, lane), standing)| {
@@ -373,7 +409,8 @@ impl Race {
                 (_, _, Some(Fate::Left)) => "left",
                 (_, _, Some(Fate::DidNotFinish) | None) => "did_not_finish",
             };
-            let elapsed_s = lane.timing.elapsed_s(BEAM_1320_FT);
+            let penalty_s = judging.penalty_s(index);
+            let elapsed_s = lane.timing.elapsed_s(BEAM_1320_FT).map(|elapsed_s| elapsed_s + penalty_s);
             let margin_s = match (first, first_s, line(standing)) {
                 (true, Some(own_s), _) => next_s.map(|next_s| tenths_of_ms(next_s - own_s)),
                 (false, Some(first_s), Some(own_s)) => Some(tenths_of_ms(own_s - first_s)),
@@ -392,18 +429,28 @@ impl Race {
                     && line(standing).is_some()
                     && elapsed_s.zip(quickest_loser).is_some_and(|(own_s, other_s)| other_s < own_s),
                 margin_s,
+                penalty_s,
                 slip: lane.timing.slip(self.green_s()),
             }
         })
     }
 
-    fn standing(&self, lane: &Lane) -> Standing {
+    fn standing(&self, lane: &Lane, index: usize, judging: Judging<'_>) -> Standing {
         let green_s = self.green_s().unwrap_or(0.0);
+        let penalty_s = judging.penalty_s(index);
         match (lane.red_light, lane.fate, lane.timing.at_s(BEAM_1320_FT)) {
-            (true, _, _) => Standing::Foul { start_s: lane.timing.at_s(BEAM_START).unwrap_or(0.0) },
-            (false, Some(Fate::Finished), Some(time_s)) => Standing::AtLine { time_s: tenths_of_ms(time_s - green_s) },
-            (false, Some(Fate::DidNotStage), _) => Standing::Absent,
-            (false, Some(Fate::Left), _) if lane.timing.crossed() == 0 => Standing::Absent,
+            (true, Some(Fate::Finished), Some(time_s)) if !judging.red_light_loses => {
+                let left_s = lane.timing.at_s(BEAM_START).unwrap_or(green_s);
+                Standing::AtLine { time_s: tenths_of_ms(time_s - left_s + penalty_s) }
+            }
+            (true, _, _) if judging.red_light_loses => {
+                Standing::Foul { start_s: lane.timing.at_s(BEAM_START).unwrap_or(0.0) }
+            }
+            (_, Some(Fate::Finished), Some(time_s)) => {
+                Standing::AtLine { time_s: tenths_of_ms(time_s - green_s + penalty_s) }
+            }
+            (_, Some(Fate::DidNotStage), _) => Standing::Absent,
+            (_, Some(Fate::Left), _) if lane.timing.crossed() == 0 => Standing::Absent,
             _ => Standing::Broke { distance_m: lane.state.distance_m, launched: lane.timing.crossed() > 0 },
         }
     }

@@ -1,11 +1,12 @@
 //! The drag race as a rules module: setup and manifest, inputs in, events and results out. What happens on the strip
-//! is decided in `race.rs`.
+//! is decided in `race.rs`. [`DragRace`] is also what other rules are made from: it steps, tells and judges in calls of their own, so that
+//! rules around it can leave out, change or add at each.
 
 use holeshot_guest::{ChangeKind, InputStatus, Manifest, Output, PlayerResult, Rules, Setup, Tick};
 use serde::{Deserialize, Serialize};
 
 use crate::cars::find_car;
-use crate::race::{Feet, Happened, LaneResult, Race};
+use crate::race::{Feet, Happened, Judging, LaneResult, Race};
 use crate::snapshot::{Input, Snapshot};
 use crate::timing::{BEAM_660_FT, BEAM_1320_FT, TimeSlip};
 use crate::tree::TreeKind;
@@ -18,6 +19,32 @@ const LANES_PER_EVENT_MAX: usize = 16;
 const CAR_DEFAULT: &str = "mx5";
 
 /// The rules of the drag race; its serialised form is the whole state of a room.
+///
+/// Rules that change a part of it hold one, and do in their `tick` what this one does:
+///
+/// ```
+/// # use drag_race::{DragRace, Input, Judging, Snapshot};
+/// # use holeshot_guest::{Manifest, Output, Rules, Setup, Tick};
+/// # #[derive(serde::Serialize, serde::Deserialize)]
+/// # struct MyRules { base: DragRace }
+/// # impl Rules for MyRules {
+/// #     type Input = Input;
+/// #     type Snapshot = Snapshot;
+/// #     fn manifest() -> Manifest { DragRace::manifest() }
+/// #     fn new(setup: &Setup) -> Result<Self, String> { Ok(Self { base: DragRace::new(setup)? }) }
+/// fn tick(&mut self, tick: &Tick<'_, Input>, out: &mut Output<'_, Self>) {
+///     let happened = self.base.step(tick);
+///     let judging = Judging::default();
+///     self.base.tell(&happened, judging, out);
+///     out.snapshot(&self.base.race().snapshot());
+///     if self.base.race().over() {
+///         out.finish(self.base.results(judging));
+///     }
+/// }
+/// # }
+/// # let setup = Setup { seed: 1, tick_hz: 50, options: String::new(), players: vec![] };
+/// # assert!(MyRules::new(&setup).is_ok());
+/// ```
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DragRace {
@@ -73,16 +100,25 @@ struct Decided {
     margin_s: Option<f64>,
 }
 
-/// What a player's result says beyond place and outcome.
-#[derive(Serialize)]
-struct ResultData {
-    lane: u16,
-    car: String,
-    red_light: bool,
-    holeshot: bool,
-    margin_s: Option<f64>,
+/// What a player's result says beyond place and outcome. The fields are those of [`LaneResult`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ResultData {
+    /// The lane, which is the player's slot.
+    pub lane: u16,
+    /// Id of the car.
+    pub car: String,
+    /// Whether it left before green.
+    pub red_light: bool,
+    /// Won although another fair lane had the shorter elapsed time.
+    pub holeshot: bool,
+    /// At the line: for the winner the time until the next car, for the others the time since the winner, in s.
+    pub margin_s: Option<f64>,
+    /// Time that was added before lanes were compared, in s; left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub penalty_s: Option<f64>,
+    /// The time slip.
     #[serde(flatten)]
-    slip: TimeSlip,
+    pub slip: TimeSlip,
 }
 
 impl DragRace {
@@ -94,6 +130,56 @@ impl DragRace {
     /// The race itself, for rules that change it on its way into another version.
     pub fn race_mut(&mut self) -> &mut Race {
         &mut self.race
+    }
+
+    /// Moves the race on by one tick. What happened comes back by lane, in order; events of the whole race have lane 0.
+    pub fn step(&mut self, tick: &Tick<'_, Input>) -> Vec<(u16, Happened)> {
+        for change in tick.changes {
+            self.race.set_present(change.player, change.kind == ChangeKind::Joined);
+        }
+        let feet: Vec<Feet> = tick
+            .players
+            .iter()
+            .map(|player| Feet {
+                input: player.input,
+                age_frames: (player.status != InputStatus::Absent).then_some(player.age_frames),
+            })
+            .collect();
+        let mut happened = Vec::new();
+        self.race.tick(&feet, &mut happened);
+        happened
+    }
+
+    /// Tells players what happened: one public event for all lanes of a kind. Takes any rules' output, so that rules made from these can tell the
+    /// same, or less: what is left out of `happened` is not told.
+    pub fn tell<R: Rules>(&self, happened: &[(u16, Happened)], judging: Judging<'_>, out: &mut Output<'_, R>) {
+        for (at, (_, kind)) in happened.iter().enumerate() {
+            let Some(name) = kind.name() else { continue };
+            if happened.iter().take(at).any(|(_, earlier)| earlier == kind) {
+                continue;
+            }
+            match kind {
+                Happened::TreeStarted => out.public_event(
+                    name,
+                    &TreeStarted { tree: self.race.tree(), green_in_ms: self.race.green_after_ms() },
+                ),
+                Happened::Decided => out.public_event(name, &decided(self.race.results_by(judging))),
+                _ => {
+                    // An event's worth at a time: what all lanes would take here, the room's memory would keep.
+                    let mut lanes = happened.iter().filter(|(_, other)| other == kind).peekable();
+                    while lanes.peek().is_some() {
+                        let some = lanes.by_ref().take(LANES_PER_EVENT_MAX);
+                        let lanes: Vec<LaneEvent> = some.map(|(lane, _)| self.lane_event(*lane, kind)).collect();
+                        out.public_event(name, &LanesEvent { lanes: &lanes });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The results as a host takes them, in the order of the lanes.
+    pub fn results<'a>(&'a self, judging: Judging<'a>) -> impl Iterator<Item = PlayerResult<ResultData>> + 'a {
+        self.race.results_by(judging).map(player_result)
     }
 
     fn lane_event(&self, number: u16, happened: &Happened) -> LaneEvent {
@@ -115,32 +201,6 @@ impl DragRace {
             _ => {}
         }
         event
-    }
-
-    /// Sends what happened: one event for all lanes of a kind.
-    fn send(&self, happened: &[(u16, Happened)], out: &mut Output<'_, Self>) {
-        for (at, (_, kind)) in happened.iter().enumerate() {
-            let Some(name) = kind.name() else { continue };
-            if happened.iter().take(at).any(|(_, earlier)| earlier == kind) {
-                continue;
-            }
-            match kind {
-                Happened::TreeStarted => out.public_event(
-                    name,
-                    &TreeStarted { tree: self.race.tree(), green_in_ms: self.race.green_after_ms() },
-                ),
-                Happened::Decided => out.public_event(name, &decided(self.race.results())),
-                _ => {
-                    // An event's worth at a time: what all lanes would take here, the room's memory would keep.
-                    let mut lanes = happened.iter().filter(|(_, other)| other == kind).peekable();
-                    while lanes.peek().is_some() {
-                        let some = lanes.by_ref().take(LANES_PER_EVENT_MAX);
-                        let lanes: Vec<LaneEvent> = some.map(|(lane, _)| self.lane_event(*lane, kind)).collect();
-                        out.public_event(name, &LanesEvent { lanes: &lanes });
-                    }
-                }
-            }
-        }
     }
 }
 
@@ -175,24 +235,12 @@ impl Rules for DragRace {
     }
 
     fn tick(&mut self, tick: &Tick<'_, Input>, out: &mut Output<'_, Self>) {
-        for change in tick.changes {
-            self.race.set_present(change.player, change.kind == ChangeKind::Joined);
-        }
-        let feet: Vec<Feet> = tick
-            .players
-            .iter()
-            .map(|player| Feet {
-                input: player.input,
-                age_frames: (player.status != InputStatus::Absent).then_some(player.age_frames),
-            })
-            .collect();
-        let mut happened = Vec::new();
-        self.race.tick(&feet, &mut happened);
-        self.send(&happened, out);
+        let happened = self.step(tick);
+        self.tell(&happened, Judging::default(), out);
         out.snapshot(&self.race.snapshot());
         if self.race.over() {
             // One at a time: 64 results and their text at once is memory that the room would keep.
-            out.finish(self.race.results().map(player_result));
+            out.finish(self.results(Judging::default()));
         }
     }
 }
@@ -218,6 +266,7 @@ fn player_result(result: LaneResult) -> PlayerResult<ResultData> {
             red_light: result.red_light,
             holeshot: result.holeshot,
             margin_s: result.margin_s,
+            penalty_s: (result.penalty_s != 0.0).then_some(result.penalty_s),
             slip: result.slip,
         },
     }

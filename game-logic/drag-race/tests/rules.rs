@@ -2,7 +2,7 @@
 //! test of the state too.
 
 use drag_race::race::{Feet, Race};
-use drag_race::{DragRace, Driver, Input, Phase, Plan, Snapshot, TreeKind, cars, find_car};
+use drag_race::{DragRace, Driver, Input, Judging, Phase, Plan, Snapshot, TreeKind, cars, find_car};
 use holeshot_guest::bench::Bench;
 use holeshot_guest::{LeaveReason, PlayerResult, Rules, Setup};
 use proptest::prelude::*;
@@ -186,6 +186,41 @@ fn a_player_who_never_comes_leaves_the_other_a_bye() {
     assert_eq!(outcomes(results), [("won", Some(1)), ("left", None)]);
     // Three seconds of grace, the tree, fifteen seconds of run: nobody waited for longer.
     assert!(bench.frame() < 26 * 50, "{}", bench.frame());
+}
+
+/// Other rules may let a red light cost time. It never gains any: the clock then runs from when the car left.
+#[test]
+fn a_red_light_may_cost_a_penalty_in_place_of_the_race() {
+    let mut bench = bench("", &["mx5", "hellcat"]);
+    bench.join_all();
+    drives(&mut bench, 0, driver("mx5", 0, 0.1));
+    drives(&mut bench, 1, driver("hellcat", 1, -0.3));
+    let strip = bench.run_to_results(LIMIT).unwrap().to_vec();
+    assert_eq!(outcomes(&strip), [("won", Some(1)), ("red_light", Some(2))]);
+    assert!(strip[1].data.get("penalty_s").is_none());
+
+    let judged = |penalties_s: &[f64]| {
+        let judging = Judging { red_light_loses: false, penalties_s };
+        let results: Vec<_> = bench.rules().results(judging).collect();
+        let race: Vec<_> = bench.rules().race().results_by(judging).map(|lane| (lane.outcome, lane.place)).collect();
+        assert_eq!(race, results.iter().map(|lane| (lane.outcome.clone(), lane.place)).collect::<Vec<_>>());
+        results
+    };
+    let (reaction_s, slower_s) = (number(&strip[0], "reaction_s"), number(&strip[0], "quarter_mile_s"));
+    let quicker_s = number(&strip[1], "quarter_mile_s");
+    let lead_s = reaction_s + slower_s - quicker_s;
+    let results = judged(&[0.0, 1.0]);
+    assert_eq!((results[1].outcome.as_str(), results[1].place, results[1].data.penalty_s), ("won", Some(1), Some(1.0)));
+    assert!(results[1].data.red_light && results[0].outcome == "lost" && results[0].data.penalty_s.is_none());
+    assert!((results[1].data.margin_s.unwrap() - (lead_s - 1.0)).abs() < 2e-4, "{results:?} {lead_s}");
+    // A penalty that is dear enough costs the race, and the start that decided it is a holeshot only with times that count it.
+    let results = judged(&[0.0, lead_s + 0.01]);
+    assert_eq!((results[0].outcome.as_str(), results[1].outcome.as_str(), results[1].place), ("won", "lost", Some(2)));
+    assert!(!results[0].data.holeshot && (results[0].data.margin_s.unwrap() - 0.01).abs() < 2e-4, "{results:?}");
+    // Fair lanes too may get one; a slip knows nothing of it.
+    let results = judged(&[0.5, lead_s]);
+    assert_eq!((results[1].outcome.as_str(), results[0].data.penalty_s), ("won", Some(0.5)));
+    assert_eq!(results[0].data.slip.quarter_mile_s, Some(slower_s));
 }
 
 #[test]

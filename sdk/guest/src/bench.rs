@@ -81,6 +81,7 @@ type Control<I> = Box<dyn FnMut(u32, Option<&[u8]>) -> Option<I>>;
 
 /// A room of rules `R` driven by a test.
 pub struct Bench<R: Rules> {
+    setup: Setup,
     instance: Instance<R>,
     // Restored from the other one's state before every tick.
     shadow: Option<Instance<R>>,
@@ -137,6 +138,7 @@ impl<R: Rules> Bench<R> {
         shadow.init(&record)?;
         let players = setup.players.len();
         Ok(Self {
+            setup: setup.clone(),
             instance,
             shadow: Some(shadow),
             frame: 0,
@@ -157,6 +159,45 @@ impl<R: Rules> Bench<R> {
     pub fn without_restore_check(&mut self) -> &mut Self {
         self.shadow = None;
         self
+    }
+
+    /// Goes on under other rules, as a host does when rules are swapped under a running room: they begin with the same setup and take over the
+    /// state, by [`Rules::migrate`] if its version is another. Scripts, controls, events and what else the bench knows stay.
+    ///
+    /// # Errors
+    /// The rules refuse the setup or the state.
+    ///
+    /// # Panics
+    /// If the manifest is out of its ranges, or asks for inputs of another size: a host would not swap these two.
+    pub fn swap<S: Rules<Input = R::Input>>(mut self) -> Result<Bench<S>, String> {
+        let manifest = S::manifest();
+        if let Err(error) = manifest.validate() {
+            panic!("{error}");
+        }
+        assert!(
+            manifest.input_bytes_max == R::manifest().input_bytes_max,
+            "inputs of at most {} and of at most {} bytes",
+            R::manifest().input_bytes_max,
+            manifest.input_bytes_max
+        );
+        let mut bench = Bench::<S>::with_setup(&self.setup)?;
+        let mut record = Vec::new();
+        write_restore(R::manifest().state_version, self.instance.save(), &mut record);
+        bench.instance.restore(&record)?;
+        if self.shadow.is_none() {
+            bench.shadow = None;
+        }
+        bench.frame = self.frame;
+        bench.scripts = self.scripts;
+        bench.controls = self.controls;
+        bench.last_inputs = self.last_inputs;
+        bench.changes = self.changes;
+        bench.actions = self.actions;
+        bench.events = self.events;
+        bench.snapshots = self.snapshots;
+        bench.results = self.results;
+        bench.records = self.records;
+        Ok(bench)
     }
 
     /// Lets a player join before the next tick.
@@ -461,6 +502,69 @@ mod tests {
         assert_eq!(bench.last_snapshot::<u32>(0), Some(4));
         let missing = bench.run_to_event("x", 10).unwrap_err().to_string();
         assert_eq!(missing, "event `x` was not reached by frame 5, where the game finished; events so far: none");
+    }
+
+    /// `Log` with one more field, from version 2 on.
+    #[derive(Serialize, Deserialize)]
+    struct Counted {
+        lines: Vec<String>,
+        ticks: u32,
+    }
+
+    /// What version 1 saved.
+    #[derive(Deserialize)]
+    struct Version1 {
+        lines: Vec<String>,
+        forget: bool,
+    }
+
+    impl Rules for Counted {
+        type Input = u8;
+        type Snapshot = u32;
+
+        fn manifest() -> Manifest {
+            Manifest { state_version: 2, ..Log::manifest() }
+        }
+
+        fn new(_: &Setup) -> Result<Self, String> {
+            Ok(Self { lines: vec![], ticks: 0 })
+        }
+
+        fn tick(&mut self, tick: &Tick<'_, u8>, out: &mut Output<'_, Self>) {
+            self.ticks += 1;
+            self.lines.push(format!("{} {}", tick.frame, tick.players[0].input));
+            out.snapshot(&self.ticks);
+        }
+
+        fn migrate(&mut self, state_version: u32, state: &[u8]) -> Result<(), String> {
+            let former: Version1 = crate::read_state(state)?;
+            if state_version != 1 || former.forget {
+                return Err("a state that forgets is not taken".into());
+            }
+            self.ticks = former.lines.len() as u32;
+            self.lines = former.lines;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_room_goes_on_under_other_rules() {
+        let mut bench = log("");
+        bench.join_all().script(0, 2..4, 7).run_to_frame(3);
+        let mut bench = bench.swap::<Counted>().unwrap();
+        bench.run_to_frame(5);
+        assert_eq!(bench.rules().lines[2..], ["2 Fresh/0/7 Absent/0/0 [] []", "3 7", "4 7"]);
+        assert_eq!((bench.rules().ticks, bench.last_snapshot::<u32>(1), bench.snapshots().len()), (5, Some(5), 5));
+        // The same version the other way about is another type's bytes, and a refusal has its reason.
+        assert!(bench.swap::<Log>().unwrap_err().contains("cannot read version 2"));
+        assert_eq!(log("forget").swap::<Counted>().unwrap_err(), "a state that forgets is not taken");
+    }
+
+    #[test]
+    fn a_state_is_read_to_its_last_byte() {
+        assert_eq!(crate::read_state::<(u8, bool)>(&[7, 1]), Ok((7, true)));
+        assert!(crate::read_state::<(u8, bool)>(&[7]).unwrap_err().starts_with("the state cannot be read"));
+        assert_eq!(crate::read_state::<u8>(&[7, 1, 2]).unwrap_err(), "2 bytes follow the state");
     }
 
     #[test]

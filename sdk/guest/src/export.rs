@@ -128,12 +128,7 @@ impl<R: Rules> Instance<R> {
         let Some(rules) = &mut self.rules else { return Err("a restore before init".into()) };
         let Some((&finished, state)) = state.split_first() else { return Err("the state is empty".into()) };
         if state_version == R::manifest().state_version {
-            let (restored, rest) = postcard::take_from_bytes(state)
-                .map_err(|error| format!("the state of version {state_version} cannot be read: {error}"))?;
-            if !rest.is_empty() {
-                return Err(format!("{} bytes follow the state of version {state_version}", rest.len()));
-            }
-            *rules = restored;
+            *rules = read_state(state).map_err(|problem| format!("version {state_version}: {problem}"))?;
         } else {
             rules.migrate(state_version, state)?;
         }
@@ -177,6 +172,16 @@ impl<R: Rules> Instance<R> {
         }
         self.refusal.as_bytes()
     }
+}
+
+/// Reads what serde derived for a type as postcard, which is how a state of it was saved: for [`Rules::migrate`].
+///
+/// # Errors
+/// The bytes are no such state, or go on after it.
+pub fn read_state<T: serde::de::DeserializeOwned>(state: &[u8]) -> Result<T, String> {
+    let (restored, rest) =
+        postcard::take_from_bytes(state).map_err(|error| format!("the state cannot be read: {error}"))?;
+    if rest.is_empty() { Ok(restored) } else { Err(format!("{} bytes follow the state", rest.len())) }
 }
 
 /// What the exports call: an [`Instance`] with the buffer that the host writes to.

@@ -57,6 +57,13 @@
 //!
 //! What serde derives for the struct is the state that the host saves, restores and moves to the next version of the module. A field
 //! that serde skips is lost there; the test bench (feature `bench`) finds that.
+//!
+//! A running room can go on under other rules. `state_version` in the manifest says which struct the saved bytes are: leave it while the fields, their
+//! types and their order stay (postcard writes no names), count it up when one of them changes, and write [`Rules::migrate`] for the versions
+//! that may be running. [`bench::Bench::swap`](bench/struct.Bench.html#method.swap) tries that out in a test. Constants and code may change under the
+//! same version: the room goes on with the new ones in the next tick.
+//!
+//! The same struct is what people see: `holeshot_describe` shows it as JSON, with the names of its fields.
 
 pub mod canonical;
 pub mod export;
@@ -66,6 +73,7 @@ mod rules;
 #[cfg(feature = "bench")]
 pub mod bench;
 
+pub use export::read_state;
 pub use holeshot_abi::{ChangeKind, InputStatus, LeaveReason, Manifest, PlayerResult, PlayerSetup, Setup};
 pub use rules::{Action, Change};
 pub use rules::{Output, PlayerTick, Rules, Tick};

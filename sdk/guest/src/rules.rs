@@ -34,6 +34,49 @@ pub trait Rules: Serialize + DeserializeOwned + Sized {
     /// Takes over the state that another version of this module saved. Called when its `state_version` is not that of
     /// [`manifest`](Rules::manifest). `self` is a fresh room of the same setup.
     ///
+    /// This is where a room that runs under the former rules becomes one of these. The bytes are the former struct as postcard, so declare that
+    /// struct with the fields it had, in their order, read it with [`read_state`](crate::read_state), and fill in what is new:
+    ///
+    /// ```
+    /// # use holeshot_guest::{Manifest, Output, Rules, Setup, Tick, read_state};
+    /// # use serde::{Deserialize, Serialize};
+    /// /// What version 1 saved.
+    /// #[derive(Deserialize)]
+    /// struct Version1 {
+    ///     laps: Vec<u32>,
+    /// }
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Laps {
+    ///     laps: Vec<u32>,
+    ///     pit_stops: Vec<u32>,
+    /// }
+    /// # impl Rules for Laps {
+    /// #     type Input = ();
+    /// #     type Snapshot = ();
+    /// #     fn manifest() -> Manifest { Manifest { state_version: 2, ..Manifest::new("laps", "2", 1..=1, 0) } }
+    /// #     fn new(_: &Setup) -> Result<Self, String> { Ok(Self { laps: vec![0], pit_stops: vec![0] }) }
+    /// #     fn tick(&mut self, _: &Tick<'_, ()>, _: &mut Output<'_, Self>) {}
+    ///
+    /// // in `impl Rules for Laps`, whose manifest says `state_version: 2`:
+    /// fn migrate(&mut self, state_version: u32, state: &[u8]) -> Result<(), String> {
+    ///     if state_version != 1 {
+    ///         return Err(format!("state version {state_version} is not known; 1 and 2 are"));
+    ///     }
+    ///     let former: Version1 = read_state(state)?;
+    ///     self.pit_stops = vec![0; former.laps.len()];
+    ///     self.laps = former.laps;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # let mut laps = Laps { laps: vec![], pit_stops: vec![] };
+    /// # laps.migrate(1, &[2, 7, 8]).unwrap();
+    /// # assert_eq!((laps.laps, laps.pit_stops), (vec![7, 8], vec![0, 0]));
+    /// ```
+    ///
+    /// Nothing may stay in `self` of a state that is then refused. Do not panic over bytes that do not fit: a refusal is told to whoever
+    /// swaps the rules, and the room goes on under the former ones.
+    ///
     /// # Errors
     /// Why that is not possible. The default knows no other version.
     fn migrate(&mut self, state_version: u32, state: &[u8]) -> Result<(), String> {
