@@ -1,6 +1,9 @@
 //! Builds the default rules module, `game-logic/drag-race`, for WebAssembly; `src/rules/default.rs` puts it into the binary. Cargo runs this
 //! again when a source of the module changed, so that the binary never carries a stale one. How it is built is in `build/module.rs`.
+//! Lists the sources for `holeshot new` too: `build/kit.rs`.
 
+#[path = "build/kit.rs"]
+mod kit;
 #[path = "build/module.rs"]
 mod module;
 
@@ -27,7 +30,9 @@ fn main() {
     module::watch(&root, &SOURCES);
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build/module.rs");
+    println!("cargo::rerun-if-changed=build/kit.rs");
     let folder = PathBuf::from(module::env("OUT_DIR"));
+    kit::list(&root, &folder);
     let module = module::build(&root, &folder, "drag-race");
     println!("cargo::rustc-env=HOLESHOT_DRAG_RACE_WASM={}", module.display());
     // Those who build more modules share this folder, and with it all that the modules have in common.

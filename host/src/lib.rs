@@ -16,6 +16,7 @@ pub mod identity;
 pub mod limits;
 pub mod manager;
 pub mod metrics;
+pub mod modder;
 pub mod modules;
 pub mod rooms;
 pub mod rules;

@@ -21,4 +21,5 @@ pub use rules::{DragRace, ResultData};
 pub use snapshot::{Input, LaneView, Phase, Snapshot};
 pub use tree::{Lamps, TreeKind};
 
+#[cfg(feature = "module")]
 holeshot_guest::export!(DragRace);

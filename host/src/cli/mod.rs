@@ -5,6 +5,7 @@
 mod bench;
 mod bots;
 mod events;
+mod new;
 mod output;
 mod race;
 mod serve;
@@ -64,6 +65,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Follow the events of hosts as they happen
     Events(events::EventsArgs),
+    /// Write a crate of rules to begin with, which builds without this repository
+    New(new::NewArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
 }
@@ -97,6 +100,7 @@ pub fn run() -> ExitCode {
             Command::Bots(args) => bots::bots(args, json).await,
             Command::Watch(args) => watch::watch(args, json).await,
             Command::Events(args) => events::events(args, json).await,
+            Command::New(args) => new::new(&args, json),
             Command::Bench(args) => bench::bench(args, json).await,
         }
     });

@@ -1,0 +1,3 @@
+//! For people who write rules: a crate to begin with ([`kit`]). Nothing in here talks to a running host.
+
+pub mod kit;
