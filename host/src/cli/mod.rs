@@ -4,6 +4,7 @@
 
 mod bench;
 mod bots;
+mod check;
 mod events;
 mod new;
 mod output;
@@ -11,6 +12,7 @@ mod race;
 mod serve;
 mod slips;
 mod swap;
+mod test;
 mod view;
 mod watch;
 
@@ -67,6 +69,10 @@ enum Command {
     Events(events::EventsArgs),
     /// Write a crate of rules to begin with, which builds without this repository
     New(new::NewArgs),
+    /// Say what a host would say about a rules module: what it is, what a tick costs, what is wrong with it
+    Check(check::CheckArgs),
+    /// Play scenarios against a rules module, without a server, and compare what comes of them
+    Test(test::TestArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
 }
@@ -101,6 +107,8 @@ pub fn run() -> ExitCode {
             Command::Watch(args) => watch::watch(args, json).await,
             Command::Events(args) => events::events(args, json).await,
             Command::New(args) => new::new(&args, json),
+            Command::Check(args) => check::check(args, json).await,
+            Command::Test(args) => test::test(args, json).await,
             Command::Bench(args) => bench::bench(args, json).await,
         }
     });
@@ -110,11 +118,19 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if error.is::<Failed>() {
+                return ExitCode::FAILURE;
+            }
             note(format_args!("error: {error:#}"));
             if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
+
+/// The command did what it should and the answer is no: it is printed already, and the exit code says so too.
+#[derive(Debug, thiserror::Error)]
+#[error("failed")]
+struct Failed;
 
 fn log_to_stderr(output: &OutputArgs, quiet: bool) -> anyhow::Result<Written> {
     // Other people's crates say at INFO what concerns nobody here.

@@ -20,6 +20,19 @@ pub(super) fn say(line: impl Display) -> bool {
     writeln!(io::stdout().lock(), "{line}").is_ok()
 }
 
+/// A number with commas between its thousands.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Prints a line on standard error, if somebody reads it.
 pub(super) fn note(line: impl Display) {
     let _nobody_reads = writeln!(io::stderr().lock(), "{line}");
@@ -117,6 +130,11 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!([0, 999, 1_000, 12_345, 1_234_567].map(grouped), ["0", "999", "1,000", "12,345", "1,234,567"]);
     }
 
     #[test]

@@ -40,6 +40,63 @@ const HINT_EXPORT: &str = "In Rust: `crate-type = [\"cdylib\", \"rlib\"]` and on
 const HINT_MEMORY: &str =
     "Linkers export it by default; look for an option that imports or hides it (`--import-memory`)";
 
+/// What is in a file, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Facts {
+    /// Imports, as `module.name`.
+    pub imports: Vec<String>,
+    /// Names of exports.
+    pub exports: Vec<String>,
+    /// Memory at the start, in bytes.
+    pub memory_bytes: u64,
+    /// The most memory that the module itself allows, in bytes; none where it sets no limit.
+    pub memory_bytes_max: Option<u64>,
+    /// Functions with a body.
+    pub functions: u32,
+    /// Length of the code, in bytes.
+    pub code_bytes: usize,
+    /// Length of the constant data, in bytes.
+    pub data_bytes: usize,
+    /// Length of the debug information, in bytes. 0: backtraces have no lines.
+    pub debug_bytes: usize,
+    /// Whether functions have names. Without them backtraces have numbers.
+    pub names: bool,
+}
+
+/// Looks at a module that was loaded. What cannot be read is left out.
+#[must_use]
+pub fn facts(bytes: &[u8]) -> Facts {
+    let mut facts = Facts::default();
+    for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
+        match payload {
+            Payload::ImportSection(section) => {
+                let imports = section.into_imports().flatten();
+                facts.imports.extend(imports.map(|import| format!("{}.{}", clip(import.module), clip(import.name))));
+            }
+            Payload::ExportSection(section) => {
+                facts.exports.extend(section.into_iter().flatten().map(|export| clip(export.name)));
+            }
+            Payload::MemorySection(section) => {
+                for memory in section.into_iter().flatten() {
+                    facts.memory_bytes = memory.initial.saturating_mul(PAGE_BYTES);
+                    facts.memory_bytes_max = memory.maximum.map(|pages| pages.saturating_mul(PAGE_BYTES));
+                }
+            }
+            Payload::CodeSectionStart { count, size, .. } => {
+                facts.functions = count;
+                facts.code_bytes = size as usize;
+            }
+            Payload::DataSection(section) => facts.data_bytes = section.range().len(),
+            Payload::CustomSection(section) if section.name().starts_with(".debug_") => {
+                facts.debug_bytes += section.data().len();
+            }
+            Payload::CustomSection(section) if section.name() == "name" => facts.names = true,
+            _ => {}
+        }
+    }
+    facts
+}
+
 /// Checks everything that can be known without running the module.
 pub(super) fn inspect(bytes: &[u8]) -> Result<(), LoadError> {
     if bytes.len() > MODULE_BYTES_MAX {

@@ -27,6 +27,7 @@ pub use cache::CacheError;
 pub use default::DRAG_RACE_WASM;
 pub use engine::{Engine, EngineError, EngineSettings};
 pub use error::{InstantiateError, LoadError};
+pub use inspect::{Facts, facts};
 pub use instance::WasmRules;
 pub use module::{Module, ModuleHash, ModuleStore, Origin};
 pub use native::NativeRules;
@@ -71,4 +72,4 @@ fn description(bytes: &[u8]) -> Result<String, Fault> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -74,6 +74,7 @@ pub enum Origin {
 /// A module that rooms can be begun with.
 pub struct Module {
     hash: ModuleHash,
+    abi_version: u32,
     manifest: Manifest,
     name: Arc<str>,
     wasm_bytes: usize,
@@ -94,6 +95,12 @@ impl Module {
     #[must_use]
     pub const fn hash(&self) -> ModuleHash {
         self.hash
+    }
+
+    /// The version of the boundary that it was written for: major in the upper 16 bits, minor in the lower.
+    #[must_use]
+    pub const fn abi_version(&self) -> u32 {
+        self.abi_version
     }
 
     /// What it says of itself; every field is in its range.
@@ -224,11 +231,12 @@ impl ModuleStore {
             }
         };
         let pre = linker(engine).and_then(|linker| linker.instantiate_pre(&module)).map_err(compile)?;
-        let manifest = self.ask_manifest(&pre, hash)?;
+        let (abi_version, manifest) = self.ask_manifest(&pre, hash)?;
         let tick_fuel = self.engine.settings().tick_fuel(manifest.tick_hz);
         let name = manifest.name.as_str().into();
         Ok(Module {
             hash,
+            abi_version,
             manifest,
             name,
             wasm_bytes: bytes.len(),
@@ -239,7 +247,7 @@ impl ModuleStore {
         })
     }
 
-    fn ask_manifest(&self, pre: &InstancePre<Guest>, hash: ModuleHash) -> Result<Manifest, LoadError> {
+    fn ask_manifest(&self, pre: &InstancePre<Guest>, hash: ModuleHash) -> Result<(u32, Manifest), LoadError> {
         let budget = Budget::call(LOAD_FUEL);
         let name = GuestName { module: "".into(), hash, room: "".into() };
         let faulted = |fault| LoadError::Faulted { fault };
@@ -252,7 +260,7 @@ impl ModuleStore {
             return Err(LoadError::AbiVersion { found });
         }
         let returned: i64 = live.call_named(names::MANIFEST, (), budget).map_err(faulted)?;
-        parse_manifest(live.bytes(names::MANIFEST, returned).map_err(faulted)?)
+        Ok((found, parse_manifest(live.bytes(names::MANIFEST, returned).map_err(faulted)?)?))
     }
 }
 

@@ -38,7 +38,7 @@ const MANIFEST: &str =
     r#"{"name":"broken","version":"1","state_version":1,"players_min":1,"players_max":4,"input_bytes_max":4}"#;
 
 /// A module that does nothing, with some of its parts replaced. A part is named by what it exports; other names are added.
-fn module_with(replaced: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn module_with(replaced: &[(&str, &str)]) -> Vec<u8> {
     let manifest = format!(
         "(data (i32.const 16) \"{}\") (func (export \"holeshot_manifest\") (result i64) (i64.const {}))",
         MANIFEST.replace('"', "\\\""),
@@ -82,7 +82,7 @@ fn body(export: &str, body: &str) -> (String, String) {
     (export.to_owned(), format!("(func (export \"{export}\") {params} (result {result}) {body})"))
 }
 
-fn module_with_body(export: &str, code: &str, others: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn module_with_body(export: &str, code: &str, others: &[(&str, &str)]) -> Vec<u8> {
     let (name, text) = body(export, code);
     let mut parts = vec![(name.as_str(), text.as_str())];
     parts.extend_from_slice(others);
