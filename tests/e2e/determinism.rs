@@ -28,7 +28,7 @@ impl Dice {
     }
 }
 
-fn setup(lanes: usize, seed: u64) -> Setup {
+pub(crate) fn setup(lanes: usize, seed: u64) -> Setup {
     let cars = drag_race::cars();
     let car = |lane: usize| cars[(lane + (seed % 1_000) as usize) % cars.len()].id;
     let player = |lane| PlayerSetup { name: format!("driver {lane}"), data: format!("{{\"car\":\"{}\"}}", car(lane)) };
@@ -41,7 +41,7 @@ fn setup(lanes: usize, seed: u64) -> Setup {
 }
 
 /// Plays a race of drivers who lose inputs; with more than two lanes one player leaves and one is lost.
-fn journal(setup: &Setup) -> Vec<Vec<u8>> {
+pub(crate) fn journal(setup: &Setup) -> Vec<Vec<u8>> {
     let mut dice = Dice(setup.seed);
     let mut bench = Bench::<DragRace>::with_setup(setup).unwrap();
     bench.without_restore_check().join_all();

@@ -7,6 +7,7 @@
 //! | `doors.rs` | every HTTP route and its description; malformed and hostile requests, tickets, messages and datagrams |
 //! | `modules.rs` | rules that nobody here wrote in Rust, rules that trap, spin, grow, lie and chatter, and files that are no rules |
 //! | `metrics.rs` | `/metrics` by the letter of its format, against the API and what was done; rooms refused for want of places or memory |
+//! | `misrule_kept.rs` | that the module which misbehaves by order (`tests/modules/misrule`) does so, and is the drag race otherwise |
 //! | `determinism.rs` | one journal of inputs through native rules and through wasm, byte by byte |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
 //! | `shards.rs` | rooms on two shards behind one socket |
@@ -31,6 +32,7 @@ mod determinism;
 mod doors;
 mod lifecycle;
 mod metrics;
+mod misrule_kept;
 mod modules;
 mod mqtt;
 mod race;

@@ -1,4 +1,15 @@
-//! Rules modules for these tests, made from `tests/modules/tally.wat`: with another manifest or length, or broken in one way at one frame.
+//! Rules modules for these tests. From `tests/modules/tally.wat`: with another manifest or length, or broken in one way at one frame. From
+//! `tests/modules/misrule`: the drag race, which misbehaves as ordered.
+
+use misrule::Orders;
+
+/// `tests/modules/misrule` as `build.rs` built it.
+const MISRULE: &[u8] = include_bytes!(env!("HOLESHOT_MISRULE_WASM"));
+
+/// The drag race, with orders.
+pub(crate) fn misrule(orders: Orders) -> Vec<u8> {
+    misrule::wasm(MISRULE, orders)
+}
 
 const TALLY: &str = include_str!("../modules/tally.wat");
 
