@@ -172,6 +172,11 @@ impl<S: tracing::Subscriber> Layer<S> for Watch {
 /// Compiled modules, shared by all hosts of this test run: compiling takes seconds, and is tested where compiling is the subject.
 static COMPILED: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
+/// The folder of compiled modules.
+pub(crate) fn compiled() -> &'static Path {
+    COMPILED.path()
+}
+
 /// A new data folder whose compiled modules are shared.
 pub(crate) fn data_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();

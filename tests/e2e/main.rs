@@ -7,6 +7,8 @@
 //! | `doors.rs` | every HTTP route and its description; malformed and hostile requests, tickets, messages and datagrams |
 //! | `modules.rs` | rules that nobody here wrote in Rust, rules that trap, spin, grow, lie and chatter, and files that are no rules |
 //! | `metrics.rs` | `/metrics` by the letter of its format, against the API and what was done; rooms refused for want of places or memory |
+//! | `rollback.rs` | rules that are swapped a hundred times, fail and are undone under races of real clients, compared with the races without that |
+//! | `undo.rs` | rules that are swapped, refused and undone in a room with real wasm and no host, each race compared with itself without the swap |
 //! | `misrule_kept.rs` | that the module which misbehaves by order (`tests/modules/misrule`) does so, and is the drag race otherwise |
 //! | `determinism.rs` | one journal of inputs through native rules and through wasm, byte by byte |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
@@ -36,6 +38,8 @@ mod misrule_kept;
 mod modules;
 mod mqtt;
 mod race;
+mod rollback;
 mod shards;
 mod swap;
+mod undo;
 mod watch;

@@ -1,7 +1,7 @@
 //! Rules modules for these tests. From `tests/modules/tally.wat`: with another manifest or length, or broken in one way at one frame. From
 //! `tests/modules/misrule`: the drag race, which misbehaves as ordered.
 
-use misrule::Orders;
+use misrule::{Misdeed, Orders, When};
 
 /// `tests/modules/misrule` as `build.rs` built it.
 const MISRULE: &[u8] = include_bytes!(env!("HOLESHOT_MISRULE_WASM"));
@@ -9,6 +9,97 @@ const MISRULE: &[u8] = include_bytes!(env!("HOLESHOT_MISRULE_WASM"));
 /// The drag race, with orders.
 pub(crate) fn misrule(orders: Orders) -> Vec<u8> {
     misrule::wasm(MISRULE, orders)
+}
+
+/// Orders with a serial number of their own for each misdeed and time.
+pub(crate) const fn orders(misdeed: Misdeed, when: When, number: u32) -> Orders {
+    Orders { misdeed, when, number, serial: misdeed as u32 + 100 * when as u32 + 1_000 }
+}
+
+/// Other rules, which take the drag race's state over.
+pub(crate) const OTHER_TREE: Orders = orders(Misdeed::OtherTree, When::InFrame, 0);
+
+/// More ticks than a trial has: those since a checkpoint and those beyond. What goes wrong after so many goes wrong on probation.
+pub(crate) const TRIAL_TICKS_MAX: u32 = 80;
+
+/// A bad module and how it is found out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bad {
+    pub(crate) orders: Orders,
+    /// The kind of refusal or fault.
+    pub(crate) kind: &'static str,
+    /// Words of the message.
+    pub(crate) words: &'static str,
+    /// A function that is in the backtrace; empty if there is none.
+    pub(crate) function: &'static str,
+}
+
+impl Bad {
+    pub(crate) const fn new(orders: Orders, kind: &'static str, words: &'static str) -> Self {
+        Self { orders, kind, words, function: "" }
+    }
+
+    pub(crate) const fn within(self, function: &'static str) -> Self {
+        Self { function, ..self }
+    }
+}
+
+/// Modules that fail in their trial, whenever it is.
+pub(crate) fn bad_in_trial() -> Vec<Bad> {
+    use Misdeed as M;
+    let at_once = |misdeed, kind, words| Bad::new(orders(misdeed, When::FromFrame, 0), kind, words);
+    vec![
+        at_once(M::Traps, "trap", "misrule was told to trap in frame").within("misdeeds::traps"),
+        // Later than any frame that is recorded, but within the trial.
+        Bad::new(orders(M::Traps, When::AfterTicks, 24), "trap", "misrule was told to trap in frame")
+            .within("misdeeds::traps"),
+        at_once(M::Spins, "overrun", "endless loop").within("misdeeds::spins"),
+        at_once(M::EatsMemory, "memory_exceeded", "4194304 bytes").within("misdeeds::eats_memory"),
+        at_once(M::Recurses, "trap", "call stack exhausted").within("misdeeds::recurses"),
+        at_once(M::WildTickAddress, "bad_span", "outside the memory"),
+        at_once(M::WildTickLength, "bad_span", "outside the memory"),
+        at_once(M::WildSave, "bad_span", "holeshot_save"),
+        at_once(M::WildBuffer, "bad_span", "holeshot_buffer"),
+        at_once(M::NoRecord, "bad_output", "cannot be used"),
+        at_once(M::NoJson, "bad_output", "not JSON"),
+        at_once(M::ForgedEvent, "bad_output", "reserved for the host"),
+        at_once(M::RefusesState, "state_refused", "misrule was told to refuse every state"),
+        at_once(M::RefusesOwnState, "state_refused", "misrule was told to refuse its own state"),
+        at_once(M::ForgetsTicks, "state_differs", "saved again"),
+        Bad::new(orders(M::Grows, When::InFrame, 48 << 10), "bad_span", "1048576"),
+        at_once(M::OtherTickHz, "incompatible", "tick_hz"),
+        at_once(M::OtherInput, "incompatible", "input_bytes_max"),
+        at_once(M::OtherPlayers, "incompatible", "player slots"),
+    ]
+}
+
+/// Modules that pass their trial and fail on probation; in parts, each of as many as fit into a race one after the other.
+pub(crate) fn bad_on_probation() -> Vec<Vec<Bad>> {
+    use Misdeed as M;
+    let later = |misdeed, kind, words| Bad::new(orders(misdeed, When::AfterTicks, TRIAL_TICKS_MAX), kind, words);
+    vec![
+        vec![
+            later(M::Traps, "trap", "misrule was told to trap in frame").within("misdeeds::traps"),
+            later(M::WildTickAddress, "bad_span", "outside the memory"),
+            later(M::NoJson, "bad_output", "not JSON"),
+        ],
+        vec![
+            later(M::Spins, "fuel_exhausted", "endless loop").within("misdeeds::spins"),
+            later(M::WildTickLength, "bad_span", "outside the memory"),
+            later(M::ForgedEvent, "bad_output", "reserved for the host"),
+        ],
+        vec![
+            later(M::EatsMemory, "memory_exceeded", "4194304 bytes").within("misdeeds::eats_memory"),
+            later(M::NoRecord, "bad_output", "cannot be used"),
+            // Found when the probation is over and the state is saved; so is the last one.
+            later(M::WildSave, "bad_span", "holeshot_save"),
+        ],
+        vec![
+            later(M::Recurses, "trap", "call stack exhausted").within("misdeeds::recurses"),
+            Bad::new(orders(M::Leaks, When::InFrame, 0), "memory_exceeded", "4194304 bytes"),
+            Bad::new(orders(M::Grows, When::InFrame, 7_200), "bad_span", "1048576"),
+        ],
+    ]
 }
 
 const TALLY: &str = include_str!("../modules/tally.wat");

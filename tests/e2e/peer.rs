@@ -31,6 +31,8 @@ pub(crate) struct Peer {
     pub(crate) snapshot_frames: Vec<u32>,
     /// The last of them.
     pub(crate) snapshot: Vec<u8>,
+    /// All of them, if that is asked for.
+    pub(crate) snapshots: Option<Vec<(u32, Vec<u8>)>>,
 }
 
 /// What tests look at in a `welcome`.
@@ -60,7 +62,14 @@ impl Peer {
     /// Opens a WebSocket over a connection that is open.
     pub(crate) async fn over(tcp: TcpStream, url: &str) -> Self {
         let (ws, _) = tokio_tungstenite::client_async(url, tcp).await.unwrap();
-        Self { ws, welcome: None, events: Vec::new(), snapshot_frames: Vec::new(), snapshot: Vec::new() }
+        Self {
+            ws,
+            welcome: None,
+            events: Vec::new(),
+            snapshot_frames: Vec::new(),
+            snapshot: Vec::new(),
+            snapshots: None,
+        }
     }
 
     /// Opens a session without datagrams and with all events so far.
@@ -171,6 +180,9 @@ impl Peer {
                     if let Ok(ToClient::Snapshot(snapshot)) = ToClient::decode(&bytes) {
                         self.snapshot_frames.push(snapshot.frame);
                         self.snapshot = snapshot.bytes.to_vec();
+                        if let Some(snapshots) = &mut self.snapshots {
+                            snapshots.push((snapshot.frame, self.snapshot.clone()));
+                        }
                     }
                     Said::Payload
                 }

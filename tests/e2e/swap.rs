@@ -441,7 +441,7 @@ fn what_was_set_is_remembered_and_a_flag_is_stronger() {
 /// Runs `holeshot swap` against a host: exit code, output, what it says on standard error.
 async fn swap(host: &Host, file: &Path, more: &[&str]) -> (i32, String, String) {
     let url = host.server().url();
-    let mut args = vec!["swap", file.to_str().unwrap(), "--host", &url];
+    let mut args = vec!["swap", file.to_str().unwrap(), "--url", &url];
     args.extend(more);
     let output = tokio::time::timeout(SOON * 3, holeshot(&args).output()).await.expect("the command ends").unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -514,7 +514,7 @@ fn the_command_says_what_became_of_each_room() {
         let (code, _, error) = swap(&host, &none, &["--data-dir", &data_dir]).await;
         assert!(code == 1 && error.contains("none.wasm"), "{error}");
         let dir = host.stop().await;
-        let url = ["--host", "http://127.0.0.1:9", "--data-dir", &data_dir];
+        let url = ["--url", "http://127.0.0.1:9", "--data-dir", &data_dir];
         let mut args = vec!["swap", good.to_str().unwrap()];
         args.extend(url);
         let output = tokio::time::timeout(Duration::from_secs(60), holeshot(&args).output()).await.unwrap().unwrap();

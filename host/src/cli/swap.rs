@@ -24,14 +24,8 @@ pub(super) struct SwapArgs {
     #[arg(long)]
     name: Option<String>,
     /// The host
-    #[arg(
-        long,
-        visible_alias = "url",
-        env = "HOLESHOT_URL",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7700"
-    )]
-    host: String,
+    #[arg(long, env = "HOLESHOT_URL", value_name = "URL", default_value = "http://127.0.0.1:7700")]
+    url: String,
     /// The host's data folder, where its admin token is read
     #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER", default_value = "holeshot-data")]
     data_dir: PathBuf,
@@ -41,7 +35,7 @@ pub(super) struct SwapArgs {
 }
 
 pub(super) async fn swap(args: SwapArgs, as_json: bool) -> anyhow::Result<()> {
-    let SwapArgs { file, rooms, name, host, data_dir, token } = args;
+    let SwapArgs { file, rooms, name, url, data_dir, token } = args;
     let token = token_of(token, &data_dir)?;
     let wasm = read_module_file(&file)?;
     let name = match name {
@@ -54,9 +48,9 @@ pub(super) async fn swap(args: SwapArgs, as_json: bool) -> anyhow::Result<()> {
         }
     };
     if !as_json {
-        note(format_args!("sending {} ({} bytes, {name}) to {host}", file.display(), wasm.len()));
+        note(format_args!("sending {} ({} bytes, {name}) to {url}", file.display(), wasm.len()));
     }
-    let SwapAnswer { report, refusal } = Api::new(&host)?.swap(&name, &rooms, &token, wasm).await?;
+    let SwapAnswer { report, refusal } = Api::new(&url)?.swap(&name, &rooms, &token, wasm).await?;
     if as_json {
         say(&report);
     } else {

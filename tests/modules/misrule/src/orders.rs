@@ -69,9 +69,9 @@ misdeeds! {
     RefusesState,
     /// Refuses the states that it saved itself.
     RefusesOwnState,
-    /// Saves another state each time it is asked.
-    SavesAnother,
-    /// Saves a state that is longer by `number` bytes with each tick.
+    /// Saves how many ticks the instance ran, and does not restore it: what it saves is not what it took over.
+    ForgetsTicks,
+    /// Saves a state that is longer by `number` bytes with each tick, up to 2 MiB.
     Grows,
     /// Says that it was written for version 9.0 of the boundary.
     WrongAbi,

@@ -15,6 +15,8 @@ pub const THROTTLE_EVENT_EVERY_FRAMES: u32 = 50;
 const THROTTLE_OPEN: u8 = 200;
 /// What a leaking tick keeps, in bytes: the 4 MiB of an instance last for a hundred ticks, longer than a trial.
 const LEAK_BYTES: usize = 32 << 10;
+/// Where a growing state stops: twice what a state may have, and still within the memory, so that it is the state that is refused.
+const BALLAST_BYTES_MAX: u32 = 2 << 20;
 /// What ends a state that has more in it than the drag race's.
 const OWN: u32 = 0x6e77_6f21;
 /// Bytes before a state's postcard: whether the game has finished.
@@ -37,7 +39,6 @@ pub struct Misrule {
     ballast_bytes: u32,
     // What no state has.
     ticks: u32,
-    saves: u32,
     kept: Vec<Vec<u8>>,
 }
 
@@ -86,7 +87,6 @@ impl Misrule {
             throttle_frames: Vec::new(),
             ballast_bytes: 0,
             ticks: 0,
-            saves: 0,
             kept: Vec::new(),
         }
     }
@@ -151,7 +151,9 @@ impl Misrule {
             Misdeed::EatsMemory if is_time => self.kept = misdeeds::eats_memory(),
             Misdeed::Recurses if is_time => self.ballast_bytes = misdeeds::recurses(0),
             Misdeed::Leaks => self.kept.push(vec![1; LEAK_BYTES]),
-            Misdeed::Grows => self.ballast_bytes = self.ballast_bytes.saturating_add(self.orders.number),
+            Misdeed::Grows => {
+                self.ballast_bytes = self.ballast_bytes.saturating_add(self.orders.number).min(BALLAST_BYTES_MAX);
+            }
             _ => {}
         }
         let mut output = self.game.tick(&record).to_vec();
@@ -175,16 +177,16 @@ impl Misrule {
 
     /// `holeshot_save`.
     pub fn save(&mut self) -> i64 {
+        // First: what was answered before may be as large, and the memory is small.
+        self.answer = Vec::new();
         let mut state = self.game.save().to_vec();
-        self.saves += 1;
         match self.orders.misdeed {
             Misdeed::WildSave if self.ticks >= self.orders.number => return pack_span(0xffff_0000, 16),
-            Misdeed::RefusesOwnState => push_own(&mut state, &[]),
-            Misdeed::SavesAnother => push_own(&mut state, &self.saves.to_le_bytes()),
-            Misdeed::Grows => push_own(&mut state, &vec![7; self.ballast_bytes as usize]),
+            Misdeed::RefusesOwnState => push_own(&mut state, [], 0),
+            Misdeed::ForgetsTicks => push_own(&mut state, self.ticks.to_le_bytes(), 0),
+            Misdeed::Grows => push_own(&mut state, [], self.ballast_bytes as usize),
             Misdeed::OtherTree => {
-                let frames: Vec<u8> = self.throttle_frames.iter().flat_map(|frames| frames.to_le_bytes()).collect();
-                push_own(&mut state, &frames);
+                push_own(&mut state, self.throttle_frames.iter().flat_map(|frames| frames.to_le_bytes()), 0);
             }
             _ => {}
         }
@@ -266,10 +268,14 @@ fn with_other_tree(state: &[u8]) -> Result<Vec<u8>, String> {
     postcard::to_extend(&race, head.to_vec()).map_err(|error| error.to_string())
 }
 
-/// Appends what only these rules have: the bytes, how many, and the tag.
-fn push_own(state: &mut Vec<u8>, own: &[u8]) {
-    state.extend_from_slice(own);
-    state.extend_from_slice(&(own.len() as u32).to_le_bytes());
+/// Appends what only these rules have: the bytes and the ballast, how many, and the tag.
+fn push_own(state: &mut Vec<u8>, own: impl IntoIterator<Item = u8>, ballast_bytes: usize) {
+    let race_bytes = state.len();
+    state.reserve_exact(ballast_bytes + 128);
+    state.extend(own);
+    state.resize(state.len() + ballast_bytes, 7);
+    let own_bytes = (state.len() - race_bytes) as u32;
+    state.extend_from_slice(&own_bytes.to_le_bytes());
     state.extend_from_slice(&OWN.to_le_bytes());
 }
 
