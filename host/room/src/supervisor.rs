@@ -75,7 +75,7 @@ pub struct Probation {
 /// | --- | --- | --- |
 /// | `checkpoint_frames` since the last checkpoint, or running the records since again would cost more than `replay_fuel_max`, or they have more than [`RECORDS_BYTES_MAX`] | after the frame the state is saved; the records before it are dropped | nothing |
 /// | a fault, no probation | the same module goes back and runs the frame once more ("retry"), at most [`RETRIES_MAX`] times in a room | nothing, if it succeeds |
-/// | … and it fails again | the room ends: `rules_fault` | `aborted` |
+/// | … and it fails again | the room ends: `rules_fault`; but if it is an overrun now, the frame is skipped as below | `aborted` |
 /// | an overrun, no probation | the same module goes back to before the frame, and the frame is *skipped*: the module never sees it. Its joins, leaves and actions are in the next record, its inputs are lost | the snapshots of the frame before once more, under the new frame number |
 /// | … the `overruns_max`th in a row | the room ends: `rules_fault` | `aborted` |
 /// | going back after an overrun fails | likewise | `aborted` |
@@ -108,6 +108,7 @@ pub struct Supervisor {
     /// A checkpoint is due after the next frame, whatever the count says.
     checkpoint_asked: bool,
     retries: u32,
+    /// Frames in a row that were skipped, up to now, no matter under which rules: that is how long the players wait.
     overruns: u32,
     probation: Option<Box<Probationary>>,
     /// The output record of the last frame that was stepped.
@@ -319,7 +320,6 @@ impl Supervisor {
         instance.restore(state_version, &state).map_err(SwapRefusal::of_restore)?;
         let from = std::mem::replace(&mut self.program, program);
         self.instance = Some(instance);
-        self.overruns = 0;
         let frames = self.settings.probation_frames;
         if let Some(probation) = self.probation.take() {
             // Nothing has run since: the rules before both are the ones that are known to work.
@@ -424,38 +424,46 @@ impl Supervisor {
     /// The policy for the room's only rules.
     fn recover_alone(&mut self, frame: u32, record: &[u8], fault: Fault) -> Ticked {
         if fault.kind.is_overrun() {
-            self.overruns += 1;
-            if self.overruns >= self.settings.overruns_max.max(1) {
-                let message = format!("{} (the rules took too long {} times in a row)", fault.message, self.overruns);
-                return TickEnd::Faulted(Fault { message, ..fault }).into();
-            }
-            return match self.rebuild(|_, _, _| true) {
-                Ok(()) => {
-                    self.checkpoint_asked = true;
-                    TickEnd::Skipped(fault).into()
-                }
-                Err((_, second)) => TickEnd::Faulted(both(fault, &second)).into(),
-            };
+            return self.skip(fault).into();
         }
         if self.retries >= RETRIES_MAX {
             return TickEnd::Faulted(fault).into();
         }
         self.retries += 1;
-        let again = self.rebuild(|_, _, _| true).map_err(|(_, fault)| fault);
-        match again.and_then(|()| self.attempt(frame, record)) {
+        if let Err((_, second)) = self.rebuild(|_, _, _| true) {
+            return TickEnd::Faulted(both(fault, &second)).into();
+        }
+        self.checkpoint_asked = true;
+        let end = match self.attempt(frame, record) {
             Ok(()) => {
                 self.keep(frame, record);
-                self.checkpoint_asked = true;
-                Ticked { end: TickEnd::Stepped, retried: Some(fault), rolled_back: None }
+                TickEnd::Stepped
             }
-            Err(second) => TickEnd::Faulted(both(fault, &second)).into(),
+            Err(second) if second.kind.is_overrun() => self.skip(second),
+            Err(second) => return TickEnd::Faulted(both(fault, &second)).into(),
+        };
+        Ticked { end, retried: Some(fault), rolled_back: None }
+    }
+
+    /// Goes back to before a frame that took too long, unless too many in a row have.
+    fn skip(&mut self, fault: Fault) -> TickEnd {
+        self.overruns += 1;
+        if self.overruns >= self.settings.overruns_max.max(1) {
+            let message = format!("{} (the rules took too long {} times in a row)", fault.message, self.overruns);
+            return TickEnd::Faulted(Fault { message, ..fault });
+        }
+        match self.rebuild(|_, _, _| true) {
+            Ok(()) => {
+                self.checkpoint_asked = true;
+                TickEnd::Skipped(fault)
+            }
+            Err((_, second)) => TickEnd::Faulted(both(fault, &second)),
         }
     }
 
     /// Puts the former rules back and brings them to where the room is.
     fn roll_back(&mut self, probation: &Probationary, frame: u32, fault: Fault) -> Rollback {
         let failed = std::mem::replace(&mut self.program, Arc::clone(&probation.former));
-        self.overruns = 0;
         let mut comparison = Comparison::default();
         let (mut rerun, mut failed_in) = (Rerun::Whole, None);
         // Twice, because the room's former rules deserve what its only rules get.

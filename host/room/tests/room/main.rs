@@ -5,6 +5,7 @@ mod journal;
 mod lifecycle;
 mod network;
 mod properties;
+mod simulation;
 mod supervision;
 mod support;
 mod ticks;

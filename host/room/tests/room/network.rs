@@ -10,9 +10,13 @@ use holeshot_room::{Arrival, Departure, Room};
 use crate::support::{Folder, quick_config};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to roll dice.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -21,11 +25,11 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
-    fn percent(&mut self, chance: u64) -> bool {
+    pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
 }
@@ -324,7 +328,7 @@ fn check_record(record: &[u8], senders: &mut [Sender]) {
 }
 
 /// The seed that is asked for alone, if one is.
-fn seed_asked_for() -> Option<u64> {
+pub(crate) fn seed_asked_for() -> Option<u64> {
     #[expect(clippy::disallowed_methods, reason = "the way to play one seed of this test again")]
     let seed = std::env::var("HOLESHOT_SEED");
     seed.ok().map(|seed| seed.parse().expect("HOLESHOT_SEED is a number"))
