@@ -141,8 +141,10 @@ impl Server {
         let memory = MemoryGate::new(config.memory_reserve_mib, clock);
         let ceiling = RoomsCeiling {
             setting: config.rooms_max.into(),
-            mappings: Mappings::of_this_process()
-                .map(|mappings| mappings.instances_possible().saturating_sub(INSTANCES_SPARE.into())),
+            // The engine has taken the setting; what was mapped since then comes out of the reserve.
+            mappings: Mappings::of_this_process().map(|mappings| {
+                mappings.instances_possible().saturating_sub(INSTANCES_SPARE.into()).max(config.rooms_max.into())
+            }),
             memory: memory.rooms_possible().map(|(rooms, _)| rooms),
         };
         let rooms = Arc::new(Rooms::new(

@@ -497,7 +497,7 @@ fn a_host_without_memory_for_a_room_says_what_is_missing() {
         assert_eq!(page.one("holeshot_memory_reserve_bytes", &[]), (1u64 << 40) as f64);
         assert_eq!((page.one("holeshot_instances", &[]), page.one("holeshot_rooms_opened_total", &[])), (0.0, 0.0));
         let ceiling = host.server().rooms_ceiling().to_string();
-        assert!(ceiling.starts_with("0, bound by memory"), "{ceiling}");
+        assert!(ceiling.starts_with("0, by memory"), "{ceiling}");
         host.stop().await;
     });
 }

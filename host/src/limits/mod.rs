@@ -47,19 +47,18 @@ impl RoomsCeiling {
 
 impl fmt::Display for RoomsCeiling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (rooms, bound) = self.binding();
-        let setting = format!("the setting rooms_max, {}", self.setting);
-        let mappings = self.mappings.map(|rooms| format!("vm.max_map_count, which carries {rooms}"));
-        let memory = self.memory.map(|rooms| format!("memory, which now carries about {rooms}"));
-        let binding = match bound {
-            RoomsBound::Setting => &setting,
-            RoomsBound::Mappings => mappings.as_ref().unwrap_or(&setting),
-            RoomsBound::Memory => memory.as_ref().unwrap_or(&setting),
-        };
-        write!(f, "{rooms}, bound by {binding}")?;
-        let others = [Some(&setting), mappings.as_ref(), memory.as_ref()];
-        for other in others.into_iter().flatten().filter(|other| *other != binding) {
-            write!(f, "; {other}")?;
+        let (rooms, binding) = self.binding();
+        let bounds = [
+            (RoomsBound::Setting, "the setting rooms_max", Some(self.setting)),
+            (RoomsBound::Mappings, "vm.max_map_count", self.mappings),
+            (RoomsBound::Memory, "memory that is free now", self.memory),
+        ];
+        let name = bounds.iter().find(|(bound, ..)| *bound == binding).map_or("", |(_, name, _)| *name);
+        write!(f, "{rooms}, by {name}")?;
+        for (bound, name, rooms) in bounds {
+            if let Some(rooms) = rooms.filter(|_| bound != binding) {
+                write!(f, "; {name} allows {rooms}")?;
+            }
         }
         Ok(())
     }
@@ -75,11 +74,11 @@ mod tests {
         assert_eq!(ceiling.binding(), (900, RoomsBound::Memory));
         assert_eq!(
             ceiling.to_string(),
-            "900, bound by memory, which now carries about 900; the setting rooms_max, 4000; vm.max_map_count, which carries 14184"
+            "900, by memory that is free now; the setting rooms_max allows 4000; vm.max_map_count allows 14184"
         );
         let ceiling = RoomsCeiling { memory: Some(4_000), ..ceiling };
         assert_eq!(ceiling.binding(), (4_000, RoomsBound::Setting));
         let elsewhere = RoomsCeiling { setting: 7, mappings: None, memory: None };
-        assert_eq!(elsewhere.to_string(), "7, bound by the setting rooms_max, 7");
+        assert_eq!(elsewhere.to_string(), "7, by the setting rooms_max");
     }
 }
