@@ -162,10 +162,7 @@ pub fn available(root: &Path) -> Option<Available> {
     let machine = read("proc/meminfo").and_then(|text| kib_field(&text, "MemAvailable:"));
     let groups = read("proc/self/cgroup").map(|text| group_folders(&text)).unwrap_or_default();
     let group = groups.iter().filter_map(|folder| group_left(root, folder)).min();
-    let address_space = read("proc/self/limits").as_deref().and_then(address_space_max).and_then(|limit| {
-        let used = kib_field(&read("proc/self/status")?, "VmSize:")?;
-        Some(limit.saturating_sub(used))
-    });
+    let address_space = address_space_left(root);
     [
         machine.map(|bytes| Available { bytes, bound: MemoryBound::Machine }),
         group.map(|bytes| Available { bytes, bound: MemoryBound::Group }),
@@ -174,6 +171,14 @@ pub fn available(root: &Path) -> Option<Available> {
     .into_iter()
     .flatten()
     .min_by_key(|seen| seen.bytes)
+}
+
+/// Addresses that this process may still take, in bytes. None if it has no limit.
+#[must_use]
+pub fn address_space_left(root: &Path) -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
+    let limit = address_space_max(&read("proc/self/limits")?)?;
+    Some(limit.saturating_sub(kib_field(&read("proc/self/status")?, "VmSize:")?))
 }
 
 /// The bytes of a line like `MemAvailable:   23897252 kB`.

@@ -1,5 +1,6 @@
 //! One engine per process: the configuration of compiler and pool, the cap on instances, and the thread that moves the watchdog's clock.
 
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use wasmtime::{
 
 use super::FUEL_PER_US;
 use crate::limits::mappings::Mappings;
+use crate::limits::memory::address_space_left;
 
 /// How often the watchdog's clock moves, in milliseconds. Its deadlines are many times that.
 pub(super) const EPOCH_MS: u64 = 20;
@@ -20,6 +22,9 @@ pub(super) const EPOCH_MS: u64 = 20;
 const GUARD_BYTES: usize = 64 << 10;
 /// Most instances an engine can be asked for: 256 GiB of addresses, which every 64-bit system has in one piece.
 const INSTANCES_MAX: u32 = 65_536;
+
+/// Addresses left to everything but the pool: stacks of threads, and the allocator's arenas of 64 MiB for each. A host on two cores takes 0.85 GiB.
+const ADDRESSES_RESERVED_BYTES: u64 = 1 << 30;
 
 /// What can be set of an [`Engine`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +92,19 @@ pub enum EngineError {
         /// A limit with which they fit.
         suggested: u64,
     },
+    /// The limit on the process's address space would be met, which ends the process as soon as anything asks for memory.
+    #[error(
+        "{asked} rooms need {needed_mib} MiB of addresses, and the limit on address space leaves {left_mib} MiB; ask for fewer rooms, or \
+         raise the limit: ulimit -v unlimited"
+    )]
+    TooFewAddresses {
+        /// Rooms asked for.
+        asked: u32,
+        /// MiB that they need, with those of spare instances and of the rest of the process.
+        needed_mib: u64,
+        /// MiB that are left.
+        left_mib: u64,
+    },
     /// Address space or the processor does not allow it.
     #[error("no address space or no code for {asked} rooms: {problem}; ask for fewer rooms")]
     Unavailable {
@@ -141,6 +159,7 @@ impl Engine {
     pub fn new(settings: EngineSettings) -> Result<Self, EngineError> {
         let asked = settings.instances_max;
         check_mappings(&settings, Mappings::of_this_process())?;
+        check_addresses(&settings, address_space_left(Path::new("/")))?;
         let engine = wasmtime::Engine::new(&config(settings.instances()))
             .map_err(|error| EngineError::Unavailable { asked, problem: format!("{error:#}") })?;
         let (stop, stopped) = mpsc::channel();
@@ -263,6 +282,18 @@ fn check_mappings(settings: &EngineSettings, mappings: Option<Mappings>) -> Resu
     Err(EngineError::TooFewMappings { asked, needed, limit, possible, suggested: needed.next_power_of_two() })
 }
 
+/// An allocator without addresses aborts: better not to begin.
+fn check_addresses(settings: &EngineSettings, left: Option<u64>) -> Result<(), EngineError> {
+    let Some(left) = left else { return Ok(()) };
+    let slot = (MEMORY_BYTES_MAX + GUARD_BYTES) as u64;
+    let needed = u64::from(settings.instances()).saturating_mul(slot).saturating_add(ADDRESSES_RESERVED_BYTES);
+    if needed <= left {
+        return Ok(());
+    }
+    let asked = settings.instances_max;
+    Err(EngineError::TooFewAddresses { asked, needed_mib: needed.div_ceil(1 << 20), left_mib: left >> 20 })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +314,39 @@ mod tests {
         for asked in [0, 65_500, u32::MAX] {
             assert_eq!(check_mappings(&rooms(asked), None), Err(EngineError::InstancesOutOfRange { asked }));
         }
+    }
+
+    #[test]
+    fn rooms_beyond_the_limit_on_addresses_are_refused_in_words() {
+        let settings = EngineSettings { instances_max: 200, instances_spare: 56, ..EngineSettings::default() };
+        let needed: u64 = (1 << 30) + 256 * ((4 << 20) + (64 << 10));
+        assert_eq!(check_addresses(&settings, None), Ok(()));
+        assert_eq!(check_addresses(&settings, Some(needed)), Ok(()));
+        let error = check_addresses(&settings, Some(needed - 1)).unwrap_err();
+        assert_eq!(error, EngineError::TooFewAddresses { asked: 200, needed_mib: 2_064, left_mib: 2_063 });
+        assert!(error.to_string().contains("ulimit -v unlimited"));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_under_a_real_limit_on_addresses_is_refused_and_not_aborted() {
+        const LIMITED: &str = "HOLESHOT_TEST_LIMITED";
+        if std::env::var_os(LIMITED).is_some() {
+            let error = Engine::new(EngineSettings { instances_max: 400, ..EngineSettings::default() });
+            assert!(matches!(error, Err(EngineError::TooFewAddresses { asked: 400, .. })), "{error:?}");
+            return;
+        }
+        let test = "rules::engine::tests::a_process_under_a_real_limit_on_addresses_is_refused_and_not_aborted";
+        // 2 GiB: enough for 400 slots and too little for the rest of a host.
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ulimit -v 2097152; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--test-threads=1"])
+            .env(LIMITED, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
     }
 
     #[test]
