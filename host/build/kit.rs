@@ -8,7 +8,8 @@ use crate::module::stop;
 const PACKAGES: [&str; 3] = ["sdk/abi", "sdk/guest", "game-logic/drag-race"];
 const PARTS: [&str; 6] = ["Cargo.toml", "README.md", "build.rs", "build", "cars.toml", "src"];
 /// Other files that go with them.
-const FILES: [&str; 4] = ["Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "game-logic/drag-race/clippy.toml"];
+const FILES: [&str; 5] =
+    ["Cargo.toml", "Cargo.lock", "LICENSE-APACHE", "LICENSE-MIT", "game-logic/drag-race/clippy.toml"];
 
 /// Writes the list as Rust into `folder`: pairs of a path from the workspace's root, with `/`, and the text.
 pub(crate) fn list(root: &Path, folder: &Path) {

@@ -11,6 +11,7 @@
 //! | `undo.rs` | rules that are swapped, refused and undone in a room with real wasm and no host, each race compared with itself without the swap |
 //! | `misrule_kept.rs` | that the module which misbehaves by order (`tests/modules/misrule`) does so, and is the drag race otherwise |
 //! | `determinism.rs` | one journal of inputs through native rules and through wasm, byte by byte |
+//! | `modder.rs` | a modder's first minutes: a new crate, built, checked, tested by scenarios, and its rules under a running race |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
 //! | `shards.rs` | rooms on two shards behind one socket |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
@@ -35,6 +36,7 @@ mod doors;
 mod lifecycle;
 mod metrics;
 mod misrule_kept;
+mod modder;
 mod modules;
 mod mqtt;
 mod race;

@@ -228,6 +228,8 @@ fn files(name: &str) -> Result<Vec<(String, String)>, NewError> {
         })
         .collect();
     files.push(("clippy.toml".into(), source("game-logic/drag-race/clippy.toml")?.into()));
+    // The versions of the crates that this binary's own module was built with. Cargo strikes out what the new crate does not need.
+    files.push(("Cargo.lock".into(), source("Cargo.lock")?.into()));
     let workspace: Table = parse("Cargo.toml")?;
     for (folder, package) in VENDORED {
         for (path, text) in SOURCES {
