@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holeshot::api::Api;
 use holeshot::bots::{self, Bot};
+use holeshot::rules::ModuleHash;
 use serde_json::json;
 
 use crate::harness::{Host, SOON, announce_errors, eventually, run};
@@ -412,6 +413,50 @@ fn the_page_the_api_and_what_was_done_agree() {
             page_with(&host, "every event is stored", |page| page.one("holeshot_events_queued", &[]) == 0.0).await;
         let stored = events.one("holeshot_events_stored_total", &[]);
         assert!(stored > 20.0 && events.one("holeshot_manager_stored_total", &[]) >= stored);
+        host.stop().await;
+    });
+}
+
+#[test]
+fn a_swap_that_is_undone_shows_at_the_module_that_failed() {
+    run(60, async {
+        const GAME: &str = "tally-figures";
+        let game = Tally::new(GAME, 250);
+        let host = Host::start_with_modules(&[game.wasm()], |_| {}).await;
+        let room = host.open(GAME, &["Ada"]).await;
+        let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
+        ada.ready().await;
+        ada.frame(5).await;
+        // Beyond the trial, within the probation.
+        let failing = ada.snapshot_frames.last().unwrap() + 90;
+        let bad = game.clone().at_frame(failing, "(unreachable)").wasm();
+        let (status, report) = host.put_module(GAME, "all", bad.clone()).await;
+        assert_eq!((status, &report["rooms"][0]["verdict"]), (200, &json!("swapped")), "{report}");
+        let hash = |wasm: &[u8]| ModuleHash::of(wasm).to_string()[..12].to_owned();
+        let (of_bad, of_good) = (hash(&bad), hash(&game.wasm()));
+        let on_probation = page_with(&host, "the new rules run", |page| {
+            page.all("holeshot_module_rooms", &[("hash", &of_bad)]) == [1.0]
+        })
+        .await;
+        assert_eq!(on_probation.one("holeshot_module_rooms", &[("hash", &of_good)]), 0.0);
+        assert_eq!(on_probation.one("holeshot_module_swaps_total", &[("hash", &of_bad)]), 1.0);
+        let undone = ada.event("rules_rolled_back").await;
+        let since = undone.data["since_frame"].as_f64().unwrap();
+        assert_eq!(ada.event("finished").await.data["frames"], 250);
+        let page =
+            page_with(&host, "the room is over", |page| page.one("holeshot_rooms", &[("phase", "finished")]) == 1.0)
+                .await;
+        let counts = |family: &str, labels: &[(&str, &str)]| {
+            ["ticks", "overruns", "faults", "retries", "rollbacks", "swaps"]
+                .map(|name| page.one(&format!("holeshot_{family}_{name}_total"), labels))
+        };
+        let failing = f64::from(failing);
+        assert_eq!(counts("room", &[("room", &room)]), [250.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
+        assert_eq!(counts("module", &[("hash", &of_bad)]), [failing - since, 0.0, 1.0, 0.0, 1.0, 1.0]);
+        assert_eq!(counts("module", &[("hash", &of_good)]), [250.0 - (failing - since), 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(page.one("holeshot_module_rooms", &[("hash", &of_good)]), 1.0);
+        assert_eq!(page.one("holeshot_module_rooms", &[("hash", &of_bad)]), 0.0);
+        assert_eq!(page.one("holeshot_module_memory_bytes", &[("hash", &of_bad)]), 0.0);
         host.stop().await;
     });
 }
