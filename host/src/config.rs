@@ -69,6 +69,12 @@ pub struct Settings {
     /// How long a ticket opens sessions, in seconds [default: 3600]
     #[arg(long, env = "HOLESHOT_TICKET_LIFETIME_S", value_name = "SECONDS")]
     pub ticket_lifetime_s: Option<u32>,
+    /// How long journals of rooms are kept, in days; 0 keeps none [default: 30]
+    #[arg(long, env = "HOLESHOT_JOURNAL_DAYS", value_name = "DAYS")]
+    pub journal_days: Option<u32>,
+    /// Most bytes of all journals together; the oldest are deleted first [default: 4294967296, 4 GiB]
+    #[arg(long, env = "HOLESHOT_JOURNAL_BYTES_MAX", value_name = "BYTES")]
+    pub journal_bytes_max: Option<u64>,
 }
 
 /// Settings with every default filled in and every range checked.
@@ -110,6 +116,10 @@ pub struct Config {
     pub linger_s: u32,
     /// How long a ticket opens sessions, in seconds.
     pub ticket_lifetime_s: u32,
+    /// How long journals are kept, in days; 0 keeps none.
+    pub journal_days: u32,
+    /// Most bytes of all journals together.
+    pub journal_bytes_max: u64,
 }
 
 /// A setting that cannot be used.
@@ -165,6 +175,12 @@ const CHECKPOINT_FRAMES_MAX: u32 = 1_000;
 const PROBATION_FRAMES_MAX: u32 = 3_000;
 /// A day: a longer wait is a mistake in the units.
 const WAIT_S_MAX: u32 = 86_400;
+/// Ten years of journals: more is a mistake in the units.
+const JOURNAL_DAYS_MAX: u32 = 3_660;
+/// What a journal of a minute needs with room to spare, in bytes: below it not one race would be kept.
+const JOURNAL_BYTES_MAX_LEAST: u64 = 1 << 20;
+/// 64 TiB, in bytes.
+const JOURNAL_BYTES_MAX_MOST: u64 = 64 << 40;
 
 impl Settings {
     /// Reads a settings file.
@@ -199,6 +215,8 @@ impl Settings {
             linger_s: self.linger_s.or(weaker.linger_s),
             probation_frames: self.probation_frames.or(weaker.probation_frames),
             ticket_lifetime_s: self.ticket_lifetime_s.or(weaker.ticket_lifetime_s),
+            journal_days: self.journal_days.or(weaker.journal_days),
+            journal_bytes_max: self.journal_bytes_max.or(weaker.journal_bytes_max),
         }
     }
 
@@ -230,6 +248,8 @@ impl Settings {
             linger_s: self.linger_s.unwrap_or(10),
             probation_frames: self.probation_frames.unwrap_or(Supervision::PROBATION_FRAMES),
             ticket_lifetime_s: self.ticket_lifetime_s.unwrap_or(3_600),
+            journal_days: self.journal_days.unwrap_or(30),
+            journal_bytes_max: self.journal_bytes_max.unwrap_or(4 << 30),
         };
         check("shards", config.shards as u64, 1, cores as u64)?;
         check("watch (files)", config.watch.len() as u64, 0, WATCHED_MAX)?;
@@ -252,6 +272,8 @@ impl Settings {
         ] {
             check(setting, value.into(), least, WAIT_S_MAX.into())?;
         }
+        check("journal_days", config.journal_days.into(), 0, JOURNAL_DAYS_MAX.into())?;
+        check("journal_bytes_max", config.journal_bytes_max, JOURNAL_BYTES_MAX_LEAST, JOURNAL_BYTES_MAX_MOST)?;
         Ok(config)
     }
 }
@@ -310,5 +332,8 @@ mod tests {
         assert!(out(Settings { overruns_max: Some(0), ..Settings::default() }).contains("overruns_max"));
         assert!(out(Settings { memory_reserve_mib: Some(u32::MAX), ..Settings::default() }).contains("0 to 1048576"));
         assert!(out(Settings { linger_s: Some(86_401), ..Settings::default() }).contains("linger_s"));
+        assert!(out(Settings { journal_days: Some(3_661), ..Settings::default() }).contains("0 to 3660"));
+        let few = Settings { journal_bytes_max: Some(1_000), ..Settings::default() };
+        assert!(out(few).starts_with("setting `journal_bytes_max` is 1000; accepted: 1048576 to"));
     }
 }

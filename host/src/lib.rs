@@ -13,6 +13,7 @@ pub mod doors;
 pub mod events;
 mod files;
 pub mod identity;
+pub mod journal;
 pub mod limits;
 pub mod manager;
 pub mod metrics;

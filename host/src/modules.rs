@@ -186,6 +186,14 @@ impl KeptModules {
         kept
     }
 
+    /// Deletes a module that nothing needs any more. Blocks.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn delete(&self, hash: &ModuleHash) -> std::io::Result<()> {
+        std::fs::remove_file(self.path(hash))
+    }
+
     /// Keeps a module. One that is there already is only noted as loaded now; one that is there with other bytes is written anew.
     fn keep(&self, hash: &ModuleHash, bytes: &[u8]) -> Result<(), ModulesError> {
         let path = self.path(hash);
@@ -341,8 +349,7 @@ impl Modules {
         let module = self.store.load(bytes)?;
         let load_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.kept.keep(&module.hash(), bytes)?;
-        let is_needed = |hash: &ModuleHash| self.store.get(hash).is_some() || self.is_chosen(hash);
-        self.kept.drop_oldest(KEPT_FILES_MAX, KEPT_BYTES_MAX, is_needed);
+        self.kept.drop_oldest(KEPT_FILES_MAX, KEPT_BYTES_MAX, |hash| self.is_in_use(hash));
         Ok(Loaded { module, load_us })
     }
 
@@ -412,6 +419,12 @@ impl Modules {
     #[must_use]
     pub const fn store(&self) -> &ModuleStore {
         &self.store
+    }
+
+    /// Whether a name, an open room or what is remembered for a name needs this module.
+    #[must_use]
+    pub fn is_in_use(&self, hash: &ModuleHash) -> bool {
+        self.store.get(hash).is_some() || self.is_chosen(hash)
     }
 
     fn load_chosen(&self, name: &str, chosen: &Chosen) -> Result<Arc<Module>, String> {

@@ -16,6 +16,7 @@ use crate::clock::{Clock, unix_ms};
 use crate::events::InternalEvent;
 use crate::events::outbox::DATA_MAX_BYTES;
 use crate::identity::random;
+use crate::journal::Journals;
 use crate::limits::memory::{MemoryGate, NoMemory};
 use crate::modules::Modules;
 use crate::rules::{Module, RoomProgram};
@@ -315,6 +316,7 @@ pub struct Rooms {
     memory: MemoryGate,
     counters: RoomsCounters,
     clock: Clock,
+    journals: Option<Journals>,
     stopping: AtomicBool,
 }
 
@@ -341,8 +343,15 @@ impl Rooms {
             memory,
             counters: RoomsCounters::default(),
             clock,
+            journals: None,
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// These rooms, with journals.
+    #[must_use]
+    pub fn with_journals(self, journals: Journals) -> Self {
+        Self { journals: Some(journals), ..self }
     }
 
     /// Opens a room. Returns once its shard has been told; the shard takes it before anything that is sent to it later.
@@ -425,7 +434,10 @@ impl Rooms {
         };
         let opened = Room::open(config, self.clock.now_us());
         let room = opened.map_err(bad_setup).inspect_err(|_| self.forget(&id))?;
-        let open = OpenRoom { room, rules, live: Arc::clone(&live), opened: opened_event(&live, &setup) };
+        let begin = |journals: &Journals| journals.begin(&live, &setup, &module);
+        let journal = self.journals.as_ref().map(begin).unwrap_or_default();
+        let opened = opened_event(&live, &setup);
+        let open = OpenRoom { room, rules, live: Arc::clone(&live), opened, journal };
         let command = Command::Open(Box::new(open));
         let sent = match self.shards.get(live.shard) {
             Some(shard) => shard.send(command).await,

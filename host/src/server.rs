@@ -23,6 +23,7 @@ use crate::doors::tickets::Tickets;
 use crate::doors::websocket::{SOCKETS_MAX, SocketCount};
 use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, EventsError, Flush, InternalEvent};
 use crate::identity::Identity;
+use crate::journal::{JournalThreads, Journals, Retention};
 use crate::limits::mappings::Mappings;
 use crate::limits::memory::MemoryGate;
 use crate::limits::{RoomsCeiling, files};
@@ -30,7 +31,7 @@ use crate::manager::{Manager, ManagerConfig, Records};
 use crate::metrics::gather::Metrics;
 use crate::modules::{MODULES_FOLDER, Modules};
 use crate::rooms::Rooms;
-use crate::rules::{Engine, EngineSettings, ModuleStore};
+use crate::rules::{Engine, EngineSettings, ModuleHash, ModuleStore};
 use crate::shard::{Command, ShardHandle, ShardLayout};
 use crate::swap::{Swaps, Watched};
 
@@ -70,6 +71,7 @@ pub struct Server {
     ceiling: RoomsCeiling,
     events: Arc<Events>,
     manager: Manager,
+    journals: JournalThreads,
     http: tokio::task::JoinHandle<()>,
     watching: Vec<tokio::task::JoinHandle<()>>,
     stop_http: watch::Sender<bool>,
@@ -135,6 +137,13 @@ impl Server {
             crate::swap::tell_loaded(&sink, &module);
         }
 
+        let (journals, journal_threads) = {
+            let retention = Retention { days: config.journal_days, bytes_max: config.journal_bytes_max };
+            let (data_dir, sink, modules) = (data_dir.clone(), sink.clone(), Arc::clone(&modules));
+            let in_use = Box::new(move |hash: &ModuleHash| modules.is_in_use(hash));
+            tokio::task::spawn_blocking(move || Journals::start(&data_dir, retention, in_use, sink)).await??
+        };
+
         let layout = ShardLayout::new(config.shards);
         let shards = layout.handles.clone();
         let engine = modules.store().engine().clone();
@@ -147,7 +156,7 @@ impl Server {
             }),
             memory: memory.rooms_possible().map(|(rooms, _)| rooms),
         };
-        let rooms = Arc::new(Rooms::new(
+        let rooms = Rooms::new(
             Arc::clone(&modules),
             shards.clone(),
             limits(&config),
@@ -155,7 +164,8 @@ impl Server {
             config.rooms_max,
             memory,
             clock,
-        ));
+        );
+        let rooms = Arc::new(rooms.with_journals(journals.clone()));
         let threads =
             layout.start(&udp_socket, clock, &rooms, &sink).context("cannot start the threads that step rooms")?;
 
@@ -170,6 +180,7 @@ impl Server {
             swaps: Arc::clone(&swaps),
             admin,
             records: manager.records(),
+            journals,
             tickets: Tickets::new(&identity.host_id, &identity.ticket_key),
             ticket_lifetime_s: config.ticket_lifetime_s,
             host_key: identity.keypair.public(),
@@ -197,6 +208,7 @@ impl Server {
             ceiling,
             events,
             manager,
+            journals: journal_threads,
             http,
             watching,
             stop_http,
@@ -291,6 +303,9 @@ impl Server {
             threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
         })
         .await?;
+        // The rooms are gone; what becomes of their journals is told before the events end.
+        let journals = self.journals;
+        tokio::task::spawn_blocking(move || journals.stop()).await?;
         let _http_gone = self.stop_http.send(true);
         let drained = async {
             self.doors.sockets.none_left().await;

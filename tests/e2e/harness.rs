@@ -422,11 +422,15 @@ pub(crate) fn open_records(path: &Path) -> Connection {
     connection
 }
 
-/// Kinds of a room's events in the order in which they happened.
+/// The event of a room that comes when the disk is done with its journal, whenever that is.
+pub(crate) const JOURNAL_CLOSED: &str = "room.journal_closed";
+
+/// Kinds of a room's events in the order in which they happened, without [`JOURNAL_CLOSED`].
 pub(crate) fn kinds(path: &Path, room: &str) -> Vec<String> {
     let connection = open_records(path);
-    let mut select = connection.prepare("SELECT kind FROM events WHERE room = ?1 ORDER BY origin, sequence").unwrap();
-    select.query_map([room], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    let sql = "SELECT kind FROM events WHERE room = ?1 AND kind <> ?2 ORDER BY origin, sequence";
+    let mut select = connection.prepare(sql).unwrap();
+    select.query_map([room, JOURNAL_CLOSED], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
 }
 
 /// What is wrong with the records as a whole: events that are missing or that the manager rejected. Every start of a host counts its events

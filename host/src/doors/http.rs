@@ -20,6 +20,7 @@ use holeshot_abi::PLAYER_NAME_BYTES_MAX;
 use super::tickets::Tickets;
 use crate::admin::AdminToken;
 use crate::clock::unix_ms;
+use crate::journal::Journals;
 use crate::manager::records::{PAGE_MAX, Records, RecordsError, RoomState, RoomsPage};
 use crate::metrics::gather::{Budget, Metrics, Sockets};
 use crate::rooms::{CreateError, CreateRoom, RoomSummary, Rooms};
@@ -41,6 +42,8 @@ pub struct Doors {
     pub metrics: Metrics,
     /// The records.
     pub records: Records,
+    /// The journals.
+    pub journals: Journals,
     /// Signs and checks tickets.
     pub tickets: Tickets,
     /// How long a ticket opens sessions, in seconds.
@@ -71,6 +74,7 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .route("/api/rooms/{room}", get(one_room))
         .route("/api/rooms/{room}/join", post(join_room))
         .route("/api/rooms/{room}/watch", post(watch_room))
+        .route("/api/rooms/{room}/journal", get(super::journal::download))
         .route("/api/modules", get(super::modules::list_modules))
         .route("/api/modules/{name}", super::modules::one_module())
         .route("/api/hosts", get(list_hosts))
@@ -356,11 +360,12 @@ async fn one_room(State(doors): Shared, room: Result<Path<String>, PathRejection
         Some(live) => Some(OpenRoom { summary: live.summary(), budget: doors.metrics.room(&live).await }),
         None => None,
     };
+    let journal = super::journal::facts(&doors, &room).await?;
     if recorded.is_none() && live.is_none() {
         let message = format!("there is no room {room:?}, open or recorded; GET /api/rooms lists the rooms");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_room", message));
     }
-    Ok(Json(json!({ "open": live, "recorded": recorded })))
+    Ok(Json(json!({ "open": live, "recorded": recorded, "journal": journal })))
 }
 
 async fn list_hosts(State(doors): Shared) -> Result<Json<Value>, ApiError> {

@@ -1,6 +1,7 @@
 //! Where people and programs come in: HTTP and WebSocket on one port. Datagrams come in at the shards.
 
 pub mod http;
+mod journal;
 pub mod listen;
 mod modules;
 pub mod tickets;

@@ -47,6 +47,7 @@
 //! | `room.finished` | [`payload::RoomFinished`] |
 //! | `room.aborted` | [`payload::RoomAborted`] |
 //! | `room.closed` | [`payload::RoomClosed`] |
+//! | `room.journal_closed` | [`payload::JournalClosed`] |
 //! | `rules.{name}` | whatever the rules module says |
 
 pub mod broker;

@@ -51,6 +51,7 @@ kinds! {
     RoomFinished => "room.finished",
     RoomAborted => "room.aborted",
     RoomClosed => "room.closed",
+    JournalClosed => "room.journal_closed",
 }
 
 /// The host serves: its doors are open.
@@ -259,3 +260,18 @@ pub struct RoomAborted {
 /// The room is gone; nothing follows about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoomClosed {}
+
+/// The journal of a room is closed: nothing is added to it any more. Comes when the disk is done with it, usually after `room.closed`; for a
+/// room whose host was killed at the next start of that host. May come twice with the same content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JournalClosed {
+    /// `whole`, `incomplete` or `cut_short`: see [`crate::journal`].
+    pub state: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Frames that it has.
+    pub frames: u64,
+    /// Why it is incomplete.
+    #[serde(default)]
+    pub problem: Option<String>,
+}

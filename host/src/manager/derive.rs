@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use crate::events::CloudEvent;
 use crate::events::cloudevent::rfc3339;
 use crate::events::payload::{
-    HostStarted, HostStopping, ModuleLoaded, ModuleRef, Payload, PlayerJoined, PlayerLeft, RoomAborted, RoomClosed,
-    RoomFinished, RoomOpened, RoomStarted, RulesKept, RulesRetried, RulesRolledBack, RulesSwapped, SwapRefused,
+    HostStarted, HostStopping, JournalClosed, ModuleLoaded, ModuleRef, Payload, PlayerJoined, PlayerLeft, RoomAborted,
+    RoomClosed, RoomFinished, RoomOpened, RoomStarted, RulesKept, RulesRetried, RulesRolledBack, RulesSwapped,
+    SwapRefused,
 };
 
 /// Players and results of one event that are taken: no room is that large.
@@ -203,6 +204,17 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
             let RoomClosed {} = data(event)?;
             let room = room(connection, event)?;
             run(connection, "UPDATE rooms SET closed_at = ?2 WHERE room = ?1", params![room, time])?;
+        }
+        JournalClosed::KIND => {
+            let data: JournalClosed = data(event)?;
+            let room = room(connection, event)?;
+            run(
+                connection,
+                "INSERT INTO journals (room, state, bytes, frames, problem, closed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (room) DO UPDATE SET state = excluded.state, bytes = excluded.bytes,
+                 frames = excluded.frames, problem = excluded.problem, closed_at = excluded.closed_at",
+                params![room, data.state, signed(data.bytes)?, signed(data.frames)?, data.problem, time],
+            )?;
         }
         _ => {}
     }

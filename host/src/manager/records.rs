@@ -141,6 +141,16 @@ CREATE TABLE swaps (
 CREATE UNIQUE INDEX swaps_made ON swaps (room, frame, to_hash) WHERE outcome <> 'refused';
 CREATE UNIQUE INDEX swaps_refused ON swaps (room, to_hash, at) WHERE outcome = 'refused';
 ",
+    "
+CREATE TABLE journals (
+    room TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('whole', 'incomplete', 'cut_short')),
+    bytes INTEGER NOT NULL,
+    frames INTEGER NOT NULL,
+    problem TEXT,
+    closed_at TEXT NOT NULL
+) WITHOUT ROWID;
+",
 ];
 
 /// Why the records cannot be used.
@@ -318,8 +328,25 @@ pub struct RoomRecord {
     pub results: Vec<ResultRecord>,
     /// What became of other rules that it had or was to have, in the order of time; the last [`ROOM_SWAPS_MAX`].
     pub swaps: Vec<SwapRecord>,
+    /// What became of its journal; none while it is written, or if it has none.
+    pub journal: Option<JournalRecord>,
     /// Its events in the order in which they happened; the first [`ROOM_EVENTS_MAX`].
     pub events: Vec<EventRecord>,
+}
+
+/// A journal that is closed. Its file is the host's: it may be deleted by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JournalRecord {
+    /// `whole`, `incomplete` (the host gave up writing it) or `cut_short` (the host was killed).
+    pub state: String,
+    /// Its length in bytes.
+    pub bytes: i64,
+    /// Frames that it has.
+    pub frames: i64,
+    /// Why it is incomplete.
+    pub problem: Option<String>,
+    /// When it was closed.
+    pub closed_at: String,
 }
 
 /// A player of a room.
@@ -517,6 +544,7 @@ impl Records {
                         players: Vec::new(),
                         results: Vec::new(),
                         swaps: Vec::new(),
+                        journal: None,
                         events: Vec::new(),
                     })
                 })
@@ -557,6 +585,18 @@ impl Records {
                 .query_map(params![room, ROOM_SWAPS_MAX as i64], swap)?
                 .collect::<rusqlite::Result<_>>()?;
             record.swaps.reverse();
+            record.journal = connection
+                .prepare_cached("SELECT state, bytes, frames, problem, closed_at FROM journals WHERE room = ?1")?
+                .query_row([room], |row| {
+                    Ok(JournalRecord {
+                        state: row.get("state")?,
+                        bytes: row.get("bytes")?,
+                        frames: row.get("frames")?,
+                        problem: row.get("problem")?,
+                        closed_at: row.get("closed_at")?,
+                    })
+                })
+                .optional()?;
             record.events = connection
                 .prepare_cached(&format!(
                     "SELECT {EVENT_COLUMNS} WHERE e.room = ?1 ORDER BY e.origin, e.sequence LIMIT ?2"

@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use crate::clock::{Clock, wake_promptly};
 use crate::events::{EventSink, InternalEvent};
+use crate::journal::RoomJournal;
 use crate::metrics::ShardFigures;
 use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::metrics::distribution::{Distribution, LATENESS_US};
@@ -89,6 +90,8 @@ pub struct OpenRoom {
     /// The event `room.opened`. The shard emits it, as it does all later ones of the room: so it comes first, and never
     /// for a room that no shard took.
     pub opened: InternalEvent,
+    /// Its journal.
+    pub journal: RoomJournal,
 }
 
 impl std::fmt::Debug for OpenRoom {
@@ -248,6 +251,7 @@ struct RoomSlot {
     room: Room,
     rules: Supervisor,
     live: Arc<LiveRoom>,
+    journal: RoomJournal,
     /// The session of each player slot.
     sessions: Vec<Option<SessionId>>,
     /// The sessions of those who watch, at most [`SPECTATORS_MAX`].
@@ -357,7 +361,7 @@ impl Shard {
     }
 
     fn open(&mut self, open: OpenRoom) {
-        let OpenRoom { room, rules, live, opened } = open;
+        let OpenRoom { room, rules, live, opened, journal } = open;
         if let Err(error) = self.sink.emit(opened) {
             tracing::error!(room = live.id, %error, "the event room.opened is lost");
         }
@@ -367,6 +371,7 @@ impl Shard {
             room,
             rules,
             live,
+            journal,
             sessions: vec![None; players],
             spectators: Vec::new(),
             known: vec![false; players],
@@ -634,9 +639,10 @@ impl Shard {
         let now_us = self.clock.now_us();
         let slot = self.rooms.get_mut(index).and_then(Option::as_mut)?;
         let late_us = now_us.saturating_sub(slot.scheduled_us);
-        let RoomSlot { room, rules, live, sessions, spectators, farewell, budget, .. } = slot;
+        let RoomSlot { room, rules, live, journal, sessions, spectators, farewell, budget, .. } = slot;
         let mut departures = translate::Departures {
             live,
+            journal,
             players: sessions,
             spectators,
             farewell,
@@ -652,6 +658,7 @@ impl Shard {
             lost: Vec::new(),
         };
         let result = act(now_us, room, rules, &mut |departure| departures.send(departure));
+        departures.journal.hand_over();
         if departures.ticked {
             self.lateness_us.record(late_us);
         }
@@ -670,9 +677,10 @@ impl Shard {
     }
 
     fn close(&mut self, index: usize) {
-        let Some(slot) = self.rooms.get_mut(index).and_then(Option::take) else { return };
+        let Some(mut slot) = self.rooms.get_mut(index).and_then(Option::take) else { return };
         self.places.remove(&slot.live.id);
         self.free_rooms.push(index);
+        slot.journal.finish();
         for id in slot.sessions.into_iter().flatten().chain(slot.spectators) {
             self.sessions.end(id, slot.farewell, "the room is closed");
         }

@@ -14,6 +14,7 @@ use super::session::{SessionId, Sessions};
 use super::{RoomSlot, ShardCounters, count};
 use crate::clock::Clock;
 use crate::events::{EventSink, InternalEvent};
+use crate::journal::RoomJournal;
 use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::rooms::{LiveRoom, ModuleName};
 use crate::swap::FailedModule;
@@ -21,6 +22,7 @@ use crate::swap::FailedModule;
 /// Takes what leaves one room in one step and sends it where it belongs.
 pub(super) struct Departures<'a> {
     pub(super) live: &'a LiveRoom,
+    pub(super) journal: &'a mut RoomJournal,
     pub(super) players: &'a mut [Option<SessionId>],
     pub(super) spectators: &'a [SessionId],
     /// What the players are told when the room closes.
@@ -42,6 +44,7 @@ pub(super) struct Departures<'a> {
 
 impl Departures<'_> {
     pub(super) fn send(&mut self, departure: Departure<'_>) {
+        self.journal.note(&departure);
         self.budget.note(self.modules, &departure);
         match departure {
             Departure::PhaseChanged { phase } => {

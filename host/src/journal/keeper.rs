@@ -1,0 +1,256 @@
+//! The thread that keeps the folder: closes what a killed host left, deletes journals that are too old or too many, and modules that no
+//! journal and no name needs any more. Apart from the one that writes, so that a folder of a hundred thousand files makes nothing wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::folder::Entry;
+use super::writer::tell;
+use super::{Desk, JournalState};
+use crate::clock::unix_ms;
+use crate::events::EventSink;
+use crate::modules::KeptModules;
+use crate::rules::ModuleHash;
+
+/// How often the folder is looked through, in seconds.
+const LOOK_EVERY_S: u64 = 600;
+/// It is looked through no more often than this, in seconds, when running journals alone are above the bound.
+const LOOK_PAUSE_S: u64 = 10;
+/// A module that was touched within this time, in seconds, is kept: a room may begin with it at this moment, or a modder tries it again.
+const MODULE_KEPT_S: u64 = 86_400;
+const SECONDS_PER_DAY: u64 = 86_400;
+
+/// How long journals are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Days from when a journal was written last; 0 keeps none.
+    pub days: u32,
+    /// Bytes of all journals together. The oldest go first; those of open rooms count and stay.
+    pub bytes_max: u64,
+}
+
+/// Says whether a name or an open room needs a module.
+pub type ModulesInUse = Box<dyn Fn(&ModuleHash) -> bool + Send>;
+
+/// The handle of the thread.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    poke: SyncSender<()>,
+    /// Dropped to end the thread after the pass it is in.
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+pub(super) struct Work {
+    desk: Arc<Desk>,
+    kept: KeptModules,
+    retention: Retention,
+    in_use: ModulesInUse,
+    sink: EventSink,
+    /// The modules of closed journals, by room, as far as they have been read. A closed journal never changes.
+    needed: BTreeMap<String, Vec<ModuleHash>>,
+}
+
+impl Keeper {
+    pub(super) fn start(
+        data_dir: &Path,
+        desk: Arc<Desk>,
+        retention: Retention,
+        in_use: ModulesInUse,
+        left: Vec<Entry>,
+        sink: EventSink,
+    ) -> std::io::Result<Self> {
+        let (poke, poked) = sync_channel(1);
+        let (stop, stopped) = sync_channel::<()>(1);
+        let mut work = Work::new(data_dir, desk, retention, in_use, sink);
+        let thread = std::thread::Builder::new().name("journal-keeper".into()).spawn(move || {
+            for entry in left {
+                if is_over(&stopped) {
+                    return;
+                }
+                work.take_over(&entry);
+            }
+            work.keep(&poked, &stopped);
+        })?;
+        Ok(Self { poke, stop: Some(stop), thread: Some(thread) })
+    }
+
+    pub(super) fn poke(&self) -> SyncSender<()> {
+        self.poke.clone()
+    }
+
+    /// Ends the thread. Waits for what it does at the moment: one file, or one look through the folder.
+    pub(super) fn stop(mut self) {
+        self.stop = None;
+        let _it_looks_up = self.poke.try_send(());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that keeps the journals panicked");
+        }
+    }
+}
+
+fn is_over(stopped: &Receiver<()>) -> bool {
+    stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected)
+}
+
+impl Work {
+    pub(super) fn new(
+        data_dir: &Path,
+        desk: Arc<Desk>,
+        retention: Retention,
+        in_use: ModulesInUse,
+        sink: EventSink,
+    ) -> Self {
+        Self { desk, kept: KeptModules::of(data_dir), retention, in_use, sink, needed: BTreeMap::new() }
+    }
+
+    fn keep(&mut self, poked: &Receiver<()>, stopped: &Receiver<()>) {
+        let mut wait = Duration::ZERO;
+        let mut looked: Option<Instant> = None;
+        loop {
+            match poked.recv_timeout(wait) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if is_over(stopped) {
+                return;
+            }
+            wait = Duration::from_secs(LOOK_EVERY_S);
+            let pause = Duration::from_secs(LOOK_PAUSE_S);
+            if let Some(left) = looked.and_then(|at| pause.checked_sub(at.elapsed())) {
+                wait = left;
+                continue;
+            }
+            looked = Some(Instant::now());
+            self.look(SystemTime::now());
+        }
+    }
+
+    /// Closes a journal that nobody writes any more: cut to its last whole block, told, moved.
+    fn take_over(&self, entry: &Entry) {
+        let Entry { room, path, .. } = entry;
+        if self.retention.days == 0 {
+            let _gone_or_next_time = std::fs::remove_file(path);
+            return;
+        }
+        let read = match super::read::prefix_of(path) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::warn!(%error, "a journal of an earlier start cannot be read and stays where it is");
+                return;
+            }
+        };
+        let Some(prefix) = read else {
+            tracing::warn!(path = %path.display(), "a journal of an earlier start has no whole header and is deleted");
+            let _gone_or_next_time = std::fs::remove_file(path);
+            return;
+        };
+        let cut = std::fs::OpenOptions::new().write(true).open(path).and_then(|file| {
+            file.set_len(prefix.bytes)?;
+            file.sync_data()
+        });
+        if let Err(error) = cut {
+            tracing::warn!(path = %path.display(), %error, "a journal of an earlier start cannot be cut to its last whole block");
+        }
+        let state = if prefix.is_whole { JournalState::Whole } else { JournalState::CutShort };
+        tell(&self.sink, room, &prefix.module_name, state, prefix.bytes, prefix.frames, None);
+        if let Err(error) = std::fs::rename(path, self.desk.folder.closed(room)) {
+            tracing::warn!(path = %path.display(), %error, "a journal of an earlier start stays where it was written");
+        }
+    }
+
+    /// Deletes what is too old or too much.
+    pub(super) fn look(&mut self, now: SystemTime) {
+        let (running, mut closed) = match (self.desk.folder.list_running(), self.desk.folder.list_closed()) {
+            (Ok(running), Ok(closed)) => (running, closed),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(folder = %self.desk.folder.path().display(), %error, "the journals cannot be listed; none is deleted");
+                return;
+            }
+        };
+        closed.sort_by(|a, b| (a.modified, &a.room).cmp(&(b.modified, &b.room)));
+        let running_bytes: u64 = running.iter().map(|entry| entry.bytes).sum();
+        let mut total = running_bytes.saturating_add(closed.iter().map(|entry| entry.bytes).sum());
+        let age_max = Duration::from_secs(u64::from(self.retention.days) * SECONDS_PER_DAY);
+        let mut deleted = 0u64;
+        closed.retain(|entry| {
+            let too_old = self.retention.days == 0 || now.duration_since(entry.modified).is_ok_and(|age| age > age_max);
+            if !too_old && total <= self.retention.bytes_max {
+                return true;
+            }
+            match std::fs::remove_file(&entry.path) {
+                Ok(()) => {
+                    deleted += 1;
+                    total = total.saturating_sub(entry.bytes);
+                    false
+                }
+                Err(error) => {
+                    tracing::warn!(path = %entry.path.display(), %error, "a journal cannot be deleted");
+                    true
+                }
+            }
+        });
+        self.desk.total_bytes.store(total, Ordering::Release);
+        if deleted > 0 {
+            tracing::info!(deleted, kept = closed.len(), bytes = total, "old journals are deleted");
+        }
+        if running_bytes > self.retention.bytes_max {
+            tracing::warn!(
+                running_bytes,
+                journal_bytes_max = self.retention.bytes_max,
+                "the journals of open rooms alone are above the bound; raise journal_bytes_max"
+            );
+        }
+        self.delete_modules(&running, &closed);
+    }
+
+    /// Deletes modules that nothing needs.
+    fn delete_modules(&mut self, running: &[Entry], closed: &[Entry]) {
+        let mut candidates = self.modules();
+        if candidates.is_empty() {
+            return;
+        }
+        let closed_rooms: BTreeSet<&str> = closed.iter().map(|entry| entry.room.as_str()).collect();
+        self.needed.retain(|room, _| closed_rooms.contains(room.as_str()));
+        for entry in running.iter().chain(closed) {
+            if candidates.is_empty() {
+                return;
+            }
+            let modules = match self.needed.get(&entry.room) {
+                Some(modules) => modules.clone(),
+                None => match super::read::modules_of(&entry.path) {
+                    Ok(modules) => modules,
+                    Err(error) => {
+                        // It may need any of them.
+                        tracing::warn!(%error, "a journal cannot be read; no module is deleted");
+                        return;
+                    }
+                },
+            };
+            for hash in &modules {
+                candidates.remove(hash);
+            }
+            if closed_rooms.contains(entry.room.as_str()) {
+                self.needed.insert(entry.room.clone(), modules);
+            }
+        }
+        for hash in candidates {
+            match self.kept.delete(&hash) {
+                Ok(()) => tracing::info!(%hash, "a module that no journal and no name needs is deleted"),
+                Err(error) => tracing::warn!(%hash, %error, "a module cannot be deleted"),
+            }
+        }
+    }
+
+    /// Modules that nobody loaded for a while and nothing that runs needs.
+    fn modules(&self) -> BTreeSet<ModuleHash> {
+        let loaded_before_ms = unix_ms().saturating_sub(MODULE_KEPT_S * 1_000);
+        let old = self.kept.list().into_iter().filter(|kept| kept.loaded_ms < loaded_before_ms);
+        old.filter_map(|kept| kept.hash.parse().ok()).filter(|hash| !(self.in_use)(hash)).collect()
+    }
+}

@@ -1,0 +1,100 @@
+//! What the host asks of a journal's file without replaying it.
+
+use std::io::Read;
+use std::path::Path;
+
+use holeshot_room::journal::{Journal, JournalError, MAGIC};
+
+use super::JOURNAL_BYTES_MAX;
+use crate::rules::ModuleHash;
+
+/// The part of a file that is whole blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Prefix {
+    pub(super) bytes: u64,
+    pub(super) frames: u32,
+    /// Nothing is missing at its end.
+    pub(super) is_whole: bool,
+    pub(super) module_name: String,
+}
+
+/// Why a file cannot be read as a journal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The system does not give it.
+    #[error("cannot read {path}: {problem}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system says.
+        problem: String,
+    },
+    /// It is too long.
+    #[error("{path} has more than the {JOURNAL_BYTES_MAX} bytes that a journal has at most")]
+    TooLong {
+        /// The file.
+        path: String,
+    },
+    /// Its bytes are no journal.
+    #[error("{path}: {error}")]
+    Journal {
+        /// The file.
+        path: String,
+        /// What is wrong with them.
+        error: JournalError,
+    },
+}
+
+/// Reads a journal's file: the journal and the length of the file in bytes. Blocks.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read(path: &Path) -> Result<(Journal, u64), ReadError> {
+    let bytes = bytes_of(path)?;
+    let journal =
+        Journal::read(&bytes).map_err(|error| ReadError::Journal { path: path.display().to_string(), error })?;
+    Ok((journal, bytes.len() as u64))
+}
+
+/// How far a journal's file is good; none if it ends before its header does.
+pub(super) fn prefix_of(path: &Path) -> Result<Option<Prefix>, ReadError> {
+    let bytes = bytes_of(path)?;
+    if MAGIC.starts_with(&bytes) {
+        return Ok(None);
+    }
+    let journal = match Journal::read(&bytes) {
+        Ok(journal) => journal,
+        Err(JournalError::NoHeader { .. }) => return Ok(None),
+        Err(error) => return Err(ReadError::Journal { path: path.display().to_string(), error }),
+    };
+    Ok(Some(Prefix {
+        bytes: journal.truncated_at().unwrap_or(bytes.len()) as u64,
+        frames: journal.frames(),
+        is_whole: journal.is_whole(),
+        module_name: journal.manifest().name.clone(),
+    }))
+}
+
+/// The modules that a journal names: those that the room ran under, and those that were undone.
+pub(super) fn modules_of(path: &Path) -> Result<Vec<ModuleHash>, ReadError> {
+    let (journal, _) = read(path)?;
+    let swapped = journal.swaps().iter().map(|swap| swap.to);
+    let mut modules: Vec<ModuleHash> =
+        std::iter::once(journal.header().module).chain(swapped).map(ModuleHash::from).collect();
+    modules.sort();
+    modules.dedup();
+    Ok(modules)
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let name = || path.display().to_string();
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        // One more, so that a longer one is seen to be too long.
+        .and_then(|file| file.take(JOURNAL_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| ReadError::Unreadable { path: name(), problem: error.to_string() })?;
+    if bytes.len() as u64 > JOURNAL_BYTES_MAX {
+        return Err(ReadError::TooLong { path: name() });
+    }
+    Ok(bytes)
+}

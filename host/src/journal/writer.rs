@@ -1,0 +1,184 @@
+//! The thread that writes: takes blocks from the queue in order, appends each to its room's file, and closes the files of rooms that are gone.
+//!
+//! A file is opened for each piece and closed again: it costs some 10 µs, a room has a piece per second, and 4,000 rooms need no 4,000
+//! file descriptors on top of those of their players.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Desk, JournalState, Message, Open, SYNC_QUEUED_BYTES_MAX};
+use crate::events::payload::{JournalClosed, Payload};
+use crate::events::{EmitError, EventSink};
+
+/// How often the thread looks for journals whose rooms are gone and could not say so, in milliseconds.
+const ROUND_MS: u64 = 500;
+/// A full disk ends the journals of every room at once: one line of log in this time, in seconds, with the number of the others. Each has its event.
+const LOG_EVERY_S: u64 = 10;
+
+pub(super) struct Writer {
+    desk: Arc<Desk>,
+    messages: Receiver<Message>,
+    sink: EventSink,
+    /// Tells the keeper that there is too much.
+    poke: mpsc::SyncSender<()>,
+    bytes_max: u64,
+    logged: Option<Instant>,
+    unlogged: u64,
+}
+
+impl Writer {
+    pub(super) fn new(
+        desk: Arc<Desk>,
+        messages: Receiver<Message>,
+        sink: EventSink,
+        poke: mpsc::SyncSender<()>,
+        bytes_max: u64,
+    ) -> Self {
+        Self { desk, messages, sink, poke, bytes_max, logged: None, unlogged: 0 }
+    }
+
+    pub(super) fn run(mut self) {
+        let round = Duration::from_millis(ROUND_MS);
+        let mut last_round = Instant::now();
+        loop {
+            match self.messages.recv_timeout(round) {
+                Ok(Message::Blocks { journal, bytes, frames }) => self.write(&journal, &bytes, frames),
+                Ok(Message::Left(journal)) => self.close_if_done(&journal),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if last_round.elapsed() >= round {
+                last_round = Instant::now();
+                self.go_round();
+            }
+        }
+        self.go_round();
+    }
+
+    fn write(&mut self, journal: &Arc<Open>, bytes: &[u8], frames: u32) {
+        let len = bytes.len() as u64;
+        let before = journal.bytes.load(Ordering::Acquire);
+        // What comes after a gap is of no use.
+        if !self.is_closed(journal) {
+            match append(&self.desk.folder.running(&journal.room), before, bytes) {
+                Ok(()) => {
+                    journal.bytes.store(before.saturating_add(len), Ordering::Release);
+                    journal.frames.store(frames, Ordering::Release);
+                    let total = self.desk.total_bytes.fetch_add(len, Ordering::AcqRel).saturating_add(len);
+                    if total > self.bytes_max {
+                        // It has been told already, otherwise.
+                        let _told = self.poke.try_send(());
+                    }
+                }
+                Err(error) => {
+                    let _first = journal.problem.set(format!("the disk does not take it: {error}"));
+                    self.close(journal);
+                }
+            }
+        }
+        self.desk.queued_bytes.fetch_sub(len, Ordering::AcqRel);
+        journal.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.close_if_done(journal);
+    }
+
+    fn is_closed(&self, journal: &Arc<Open>) -> bool {
+        !self.desk.open().contains_key(&journal.room)
+    }
+
+    fn go_round(&mut self) {
+        let open: Vec<Arc<Open>> = self.desk.open().values().cloned().collect();
+        for journal in open {
+            self.close_if_done(&journal);
+        }
+    }
+
+    /// Closes a journal of which nothing more comes and nothing waits.
+    fn close_if_done(&mut self, journal: &Arc<Open>) {
+        // In this order: what was handed over before the room left is counted by then.
+        let over = journal.left.load(Ordering::Acquire);
+        if over && journal.waiting.load(Ordering::Acquire) == 0 && !self.is_closed(journal) {
+            self.close(journal);
+        }
+    }
+
+    /// Syncs a journal, tells what became of it and moves it to where nobody writes any more.
+    fn close(&mut self, journal: &Arc<Open>) {
+        let (from, to) = (self.desk.folder.running(&journal.room), self.desk.folder.closed(&journal.room));
+        let quiet = self.desk.queued_bytes.load(Ordering::Acquire) <= SYNC_QUEUED_BYTES_MAX;
+        if journal.bytes.load(Ordering::Acquire) > 0
+            && quiet
+            && let Err(error) = std::fs::File::open(&from).and_then(|file| file.sync_data())
+        {
+            let _first = journal.problem.set(format!("the disk did not keep it: {error}"));
+        }
+        if let Some(problem) = journal.problem.get() {
+            self.log(&journal.room, problem);
+        }
+        let facts = journal.facts();
+        let state = if facts.problem.is_some() { JournalState::Incomplete } else { JournalState::Whole };
+        // Told before it is moved: if the host is killed in between, the next start finds it and tells it again.
+        tell(&self.sink, &journal.room, &journal.module, state, facts.bytes, facts.frames, facts.problem);
+        // What has no whole header says nothing.
+        let moved = if facts.bytes > 0 { std::fs::rename(&from, &to) } else { std::fs::remove_file(&from) };
+        match moved {
+            Ok(()) => {}
+            // Not one byte of it was written.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(room = journal.room, %error, "a journal stays where it was written; the next start moves it");
+            }
+        }
+        self.desk.open().remove(&journal.room);
+    }
+
+    fn log(&mut self, room: &str, problem: &str) {
+        self.unlogged += 1;
+        if self.logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(LOG_EVERY_S)) {
+            let others = self.unlogged - 1;
+            tracing::error!(room, problem, others, "a journal is incomplete; its room goes on");
+            self.logged = Some(Instant::now());
+            self.unlogged = 0;
+        }
+    }
+}
+
+/// Tells what became of a journal.
+pub(super) fn tell(
+    sink: &EventSink,
+    room: &str,
+    module: &str,
+    state: JournalState,
+    bytes: u64,
+    frames: u32,
+    problem: Option<String>,
+) {
+    let closed = JournalClosed { state: state.as_str().to_owned(), bytes, frames: frames.into(), problem };
+    let module = Some(module).filter(|name| !name.is_empty());
+    match sink.emit(closed.event(module, Some(room), SystemTime::now())) {
+        Ok(()) => {}
+        // The host stops; the file says by itself how far it reads.
+        Err(EmitError::Closed) => tracing::debug!(room, "the end of a journal is not told"),
+        Err(error) => tracing::error!(room, %error, "the event that a journal is closed is lost"),
+    }
+}
+
+/// Adds bytes to a file that has `before` bytes. If they do not fit, the file is as before, as far as the system lets it be.
+fn append(path: &Path, before: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    if before == 0 {
+        // A file of that name would be another room's.
+        options.write(true).create_new(true);
+    } else {
+        options.append(true);
+    }
+    let mut file = options.open(path)?;
+    file.write_all(bytes).inspect_err(|_| {
+        // A journal that ends within a block reads up to there; without the rest it is tidier.
+        let _as_it_is = file.set_len(before);
+    })
+}
