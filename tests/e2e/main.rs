@@ -5,6 +5,7 @@
 //! | `race.rs` | a drag race from ticket to time slip, over datagrams and over the WebSocket alone, and the same results in every place that tells them |
 //! | `lifecycle.rs` | who comes late, leaves, is lost, returns; what each wait of a room leads to; a stop of the host in mid-game |
 //! | `doors.rs` | every HTTP route and its description; malformed and hostile requests, tickets, messages and datagrams |
+//! | `journal.rs` | journals: written while a race runs, replayed and proven, cut by kills and full disks, deleted when they are old |
 //! | `modules.rs` | rules that nobody here wrote in Rust, rules that trap, spin, grow, lie and chatter, and files that are no rules |
 //! | `metrics.rs` | `/metrics` by the letter of its format, against the API and what was done; rooms refused for want of places or memory |
 //! | `rollback.rs` | rules that are swapped a hundred times, fail and are undone under races of real clients, compared with the races without that |
@@ -21,7 +22,7 @@
 //! What these tests do not cover, and where that is covered: loss, reordering and delay of datagrams (`host/room/tests`, on a
 //! simulated network with a seed); each rule of the room's clock to the microsecond (there, too); each field of each
 //! message (`sdk/wire`); each broken module (`host/src/rules/tests.rs`); the physics (`game-logic/drag-race/tests`). Not
-//! covered anywhere yet: a network between two machines, a full disk, other systems than Linux.
+//! covered anywhere yet: a network between two machines, other systems than Linux.
 //!
 //! Every test runs in [`harness::run`]: it has a deadline, and it fails if a thread of the host panicked or the host logged an
 //! error that the test had not announced.
@@ -33,6 +34,7 @@ mod peer;
 mod command;
 mod determinism;
 mod doors;
+mod journal;
 mod lifecycle;
 mod metrics;
 mod misrule_kept;

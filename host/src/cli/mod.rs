@@ -9,6 +9,7 @@ mod events;
 mod new;
 mod output;
 mod race;
+mod replay;
 mod serve;
 mod slips;
 mod swap;
@@ -73,6 +74,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Play scenarios against a rules module, without a server, and compare what comes of them
     Test(test::TestArgs),
+    /// Run the journal of a room again: prove it, look into it, or try other rules on it
+    Replay(replay::ReplayArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
 }
@@ -109,6 +112,7 @@ pub fn run() -> ExitCode {
             Command::New(args) => new::new(&args, json),
             Command::Check(args) => check::check(args, json).await,
             Command::Test(args) => test::test(args, json).await,
+            Command::Replay(args) => replay::replay(args, json).await,
             Command::Bench(args) => bench::bench(args, json).await,
         }
     });

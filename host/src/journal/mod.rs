@@ -1,5 +1,5 @@
 //! Journals on disk: a shard hands over whole blocks of bytes, one thread writes them to a file per room while the room runs, another
-//! one keeps the folder within its bounds. What is in a journal is `holeshot_room::journal`'s.
+//! one keeps the folder within its bounds. What is in a journal is `holeshot_room::journal`'s; reading one again is [`replay`]'s.
 //!
 //! # What a shard sees
 //!
@@ -33,9 +33,12 @@
 //! | `incomplete` | the host gave up writing it: full queue, failing disk, too long. It reads up to there |
 //! | `cut_short` | the host was killed while it was written. It reads up to its last whole block; the next start closed it |
 
+pub mod compare;
+mod find;
 mod folder;
 mod keeper;
 mod read;
+pub mod replay;
 mod room;
 mod writer;
 
@@ -54,6 +57,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::events::EventSink;
+pub use find::{FindError, find};
 pub use folder::{Folder, JOURNAL_EXTENSION, JOURNALS_FOLDER, is_file_name};
 pub use keeper::{ModulesInUse, Retention};
 pub use read::{ReadError, read};

@@ -1,0 +1,343 @@
+//! `holeshot replay`: runs a journal again, at full speed, and proves it; or shows a state of it; or shows what other rules would have made of it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::bail;
+use clap::Args;
+use holeshot_room::journal::{Journal, JournalOutcome};
+use serde_json::{Value, json};
+
+use super::output::say;
+use super::slips;
+use crate::events::cloudevent::rfc3339;
+use crate::journal::replay::{self, Comparison, ModuleShelf, Proof, Replay, Told};
+use crate::journal::{compare::FIELDS_MAX, find, read};
+use crate::rules::ModuleHash;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct ReplayArgs {
+    /// A room's id, the beginning of one, or a journal's file
+    #[arg(value_name = "ROOM|FILE")]
+    journal: String,
+    /// Run the same inputs under this module too, from the first frame on, and show what changes
+    #[arg(long, value_name = "FILE", conflicts_with = "at")]
+    module: Option<PathBuf>,
+    /// Print the state after this frame, as JSON
+    #[arg(long, value_name = "FRAME")]
+    at: Option<u32>,
+    /// Folder with wasm files of modules that the room ran under; they are found by their hash
+    #[arg(long, value_name = "FOLDER")]
+    modules: Vec<PathBuf>,
+    /// The host's data folder
+    #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER", default_value = "holeshot-data")]
+    data_dir: PathBuf,
+}
+
+/// A journal, and where it came from.
+struct Source {
+    journal: Journal,
+    path: PathBuf,
+    bytes: u64,
+}
+
+pub(super) async fn replay(args: ReplayArgs, as_json: bool) -> anyhow::Result<()> {
+    // Files, a compiler and full speed: nothing for the threads that wait for sockets.
+    tokio::task::spawn_blocking(move || run(&args, as_json)).await?
+}
+
+fn run(args: &ReplayArgs, as_json: bool) -> anyhow::Result<()> {
+    let path = find(&args.journal, &args.data_dir)?;
+    let (journal, bytes) = read(&path)?;
+    let source = Source { journal, path, bytes };
+    let mut shelf = ModuleShelf::new(&args.data_dir, &args.modules, Some(&source.path))?;
+    match (&args.module, args.at) {
+        (Some(module), _) => compare(&source, &mut shelf, module, as_json),
+        (None, Some(frame)) => state(&source, &mut shelf, frame),
+        (None, None) => prove(&source, &mut shelf, as_json),
+    }
+}
+
+impl Source {
+    /// `whole`, `cut_short`, or `damaged`: a block is all there and is not what was written.
+    fn state(&self) -> &'static str {
+        if self.journal.is_whole() && self.journal.truncated_at().is_none() {
+            "whole"
+        } else if self.is_damaged() {
+            "damaged"
+        } else {
+            "cut_short"
+        }
+    }
+
+    /// Whether what was not read any more begins with the length of a block that the file has. A file that ends within a block was cut.
+    fn is_damaged(&self) -> bool {
+        let Some(offset) = self.journal.truncated_at() else { return false };
+        let length = || -> std::io::Result<u64> {
+            use std::io::{Read as _, Seek as _};
+            let mut file = std::fs::File::open(&self.path)?;
+            file.seek(std::io::SeekFrom::Start(offset as u64))?;
+            let mut length = [0; 4];
+            file.read_exact(&mut length)?;
+            Ok(u64::from(u32::from_le_bytes(length)))
+        };
+        length().is_ok_and(|length| offset as u64 + 8 + length <= self.bytes)
+    }
+
+    fn opened_at(&self) -> String {
+        let opened = UNIX_EPOCH.checked_add(Duration::from_millis(self.journal.header().opened_unix_ms));
+        opened.map_or_else(|| "an impossible time".to_owned(), |opened: SystemTime| rfc3339(opened))
+    }
+
+    /// The modules that count, with their first frames.
+    fn modules(&self) -> Vec<Value> {
+        let (header, manifest) = (self.journal.header(), self.journal.manifest());
+        let module = |from_frame: u32, hash: [u8; 32], version: &str| {
+            let hash = ModuleHash::from(hash).to_string();
+            json!({ "name": manifest.name, "version": version, "hash": hash, "from_frame": from_frame })
+        };
+        let swaps = self.journal.swaps().iter().filter(|swap| !swap.rolled_back);
+        std::iter::once(module(0, header.module, &manifest.version))
+            .chain(swaps.map(|swap| module(swap.next_frame, swap.to, &swap.version)))
+            .collect()
+    }
+
+    fn game_s(&self, frames: u64) -> f64 {
+        frames as f64 / f64::from(self.journal.setup().tick_hz.max(1))
+    }
+
+    /// What every report begins with.
+    fn head(&self) -> Value {
+        let journal = &self.journal;
+        let outcome = match journal.outcome() {
+            Some(JournalOutcome::Finished { .. }) => json!("finished"),
+            Some(JournalOutcome::Aborted { reason, .. }) => json!(reason.as_str()),
+            None => Value::Null,
+        };
+        let rollbacks: Vec<Value> = journal
+            .rollbacks()
+            .iter()
+            .map(|rollback| {
+                json!({
+                    "since_frame": rollback.since_frame, "frame": rollback.frame, "fault": rollback.fault.as_str(),
+                    "failed": ModuleHash::from(rollback.failed).to_string(), "message": rollback.message,
+                })
+            })
+            .collect();
+        json!({
+            "journal": {
+                "path": self.path, "bytes": self.bytes, "state": self.state(), "frames": journal.frames(),
+                "read_bytes": journal.truncated_at().map_or(self.bytes, |offset| offset as u64),
+            },
+            "room": journal.header().room, "opened_at": self.opened_at(), "outcome": outcome,
+            "players": self.players(), "modules": self.modules(), "swaps": journal.swaps().len(), "rollbacks": rollbacks,
+        })
+    }
+
+    fn players(&self) -> Value {
+        let players = self.journal.setup().players.iter().enumerate();
+        players.map(|(player, setup)| json!({ "player": player, "name": setup.name })).collect()
+    }
+
+    /// Results as the tables want them.
+    fn record(&self, results: Option<&Value>) -> Value {
+        json!({ "players": self.players(), "results": results.unwrap_or(&Value::Null) })
+    }
+
+    fn head_text(&self) -> String {
+        let journal = &self.journal;
+        let mut text = String::new();
+        let mut line = |title: &str, value: &str| {
+            let _infallible = writeln!(text, "{title:<9} {value}");
+        };
+        line("journal", &format!("{}, {} bytes, {}", self.path.display(), self.bytes, self.state().replace('_', " ")));
+        line("room", &format!("{}, opened {}", journal.header().room, self.opened_at()));
+        let names: Vec<&str> = journal.setup().players.iter().map(|player| player.name.as_str()).collect();
+        line("players", &names.join(", "));
+        for module in self.modules() {
+            let word = |field: &str| module.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let from_frame = module.get("from_frame").and_then(Value::as_u64).unwrap_or_default();
+            line("rules", &format!("{} {} ({}), from frame {from_frame}", word("name"), word("version"), word("hash")));
+        }
+        for rollback in journal.rollbacks() {
+            let failed = ModuleHash::from(rollback.failed);
+            let (since, frame, fault) = (rollback.since_frame, rollback.frame, rollback.fault);
+            line("", &format!("{failed} was tried from frame {since} and undone: {fault} in frame {frame}"));
+        }
+        text
+    }
+}
+
+fn prove(source: &Source, shelf: &mut ModuleShelf, as_json: bool) -> anyhow::Result<()> {
+    let proof = Replay::begin(&source.journal, shelf)?.prove(shelf);
+    let game_s = source.game_s(proof.frames);
+    let times = game_s / (proof.took_us.max(1) as f64 / 1e6);
+    let is_proven = proof.difference.is_none() && proof.broke_off.is_none();
+    if as_json {
+        let mut report = source.head();
+        merge(
+            &mut report,
+            json!({
+                "frames": proof.frames, "skipped": proof.skipped, "game_s": game_s, "took_ms": proof.took_us as f64 / 1e3,
+                "times_real_time": times, "outputs_checked": proof.outputs_compared, "states_checked": proof.states_compared,
+                "verdict": if is_proven { "proven" } else { "differs" },
+                "difference": proof.difference, "broke_off": proof.broke_off, "results": proof.results,
+            }),
+        );
+        say(report);
+    } else {
+        say(source.head_text().trim_end());
+        say(format_args!(
+            "frames    {}, which is {game_s:.1} s of game, in {:.1} ms: {times:.0} times real time",
+            proof.frames,
+            proof.took_us as f64 / 1e3
+        ));
+        let results = source.record(proof.results.as_ref());
+        if slips::are_slips(proof.results.as_ref().unwrap_or(&Value::Null)) {
+            say(slips::table(&results).trim_end());
+        } else if let Some(results) = &proof.results {
+            say(format_args!("results   {results}"));
+        }
+        if is_proven {
+            say(format_args!(
+                "\nproven: {} outputs and {} states are those on record, bit for bit",
+                proof.outputs_compared, proof.states_compared
+            ));
+        }
+    }
+    verdict(source, &proof)
+}
+
+/// What a failed proof ends with.
+fn verdict(source: &Source, proof: &Proof) -> anyhow::Result<()> {
+    if let Some(told) = &proof.difference {
+        bail!("{}", difference(told, ["on record", "replayed"]));
+    }
+    if let Some(problem) = &proof.broke_off {
+        bail!("the replay cannot go on: {problem}; what came before is as on record");
+    }
+    if source.state() == "damaged" {
+        bail!(
+            "the journal is damaged at byte {}: the {} frames before it are proven, what follows was not read",
+            source.journal.truncated_at().unwrap_or_default(),
+            proof.frames
+        );
+    }
+    Ok(())
+}
+
+/// A difference in words, with a line per field.
+fn difference(told: &Told, sides: [&str; 2]) -> String {
+    let frame = told.frame;
+    let mut text = match told.what {
+        "output" => format!("frame {frame} is the first whose output differs"),
+        "state" => format!("the state after frame {frame} differs"),
+        "no_fault" => format!("the rules failed in frame {frame} and do not fail now: it differs there"),
+        _ => format!("the game ends in frame {frame} on one side only: it differs there"),
+    };
+    let [left, right] = sides;
+    if let Some(after) = told.state_after_frame {
+        if told.fields_count > 0 {
+            let _infallible = write!(text, "; the state after frame {after}, {left} -> {right}:");
+        }
+        for field in &told.fields {
+            let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string);
+            let _infallible = write!(text, "\n  {:<32} {} -> {}", field.path, shown(&field.left), shown(&field.right));
+        }
+        if told.fields_count > FIELDS_MAX {
+            let _infallible = write!(text, "\n  and {} more", told.fields_count - FIELDS_MAX);
+        }
+        if let Some(bytes) = &told.bytes {
+            let (offset, (left_len, right_len)) = (bytes.offset, bytes.lengths);
+            let _infallible = write!(
+                text,
+                "; the state after frame {after} differs from byte {offset} on: {left} {} … ({left_len} bytes), {right} {} … ({right_len} bytes)",
+                bytes.left, bytes.right
+            );
+        }
+    } else if matches!(told.what, "output" | "state") {
+        text.push_str("; the journal has no state to compare after it");
+    }
+    text
+}
+
+fn state(source: &Source, shelf: &mut ModuleShelf, frame: u32) -> anyhow::Result<()> {
+    let state = replay::state_at(&source.journal, shelf, frame)?;
+    let hex: String = state.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let report = json!({
+        "room": source.journal.header().room, "frame": frame, "module": state.module.to_string(),
+        "state_version": state.version, "state": state.described,
+        // A module that does not describe its state shows its bytes.
+        "state_hex": state.described.is_none().then_some(hex),
+    });
+    say(serde_json::to_string_pretty(&report)?);
+    Ok(())
+}
+
+fn compare(source: &Source, shelf: &mut ModuleShelf, path: &Path, as_json: bool) -> anyhow::Result<()> {
+    let module = shelf.load(path)?;
+    let comparison = replay::compare(&source.journal, shelf, &module)?;
+    let manifest = module.manifest();
+    let other = json!({ "name": manifest.name, "version": manifest.version, "hash": module.hash().to_string() });
+    if as_json {
+        let mut report = source.head();
+        let mut ran = json!(comparison);
+        if let Some(run) = ran.get_mut("other").and_then(Value::as_object_mut) {
+            run.insert("module".into(), other);
+        }
+        merge(&mut report, ran);
+        say(report);
+    } else {
+        say(source.head_text().trim_end());
+        say(format_args!(
+            "other     {} {} ({}), from {}",
+            manifest.name,
+            manifest.version,
+            module.hash(),
+            path.display()
+        ));
+        say(format_args!("frames    {} and {}", comparison.recorded.frames, comparison.other.frames));
+        say(changes(source, &comparison).trim_end());
+    }
+    match &comparison.first_difference {
+        None => {
+            if !as_json {
+                say("\nnothing changes: every output is the same, bit for bit");
+            }
+            Ok(())
+        }
+        Some(told) => bail!("{}", difference(told, ["under the room's rules", "under the other ones"])),
+    }
+}
+
+/// What other rules make of the results.
+fn changes(source: &Source, comparison: &Comparison) -> String {
+    let (recorded, other) = (&comparison.recorded, &comparison.other);
+    let mut text = String::new();
+    for (whose, run) in [("the room's rules", recorded), ("the other rules", other)] {
+        if let Some(problem) = &run.broke_off {
+            let _infallible = writeln!(text, "{whose} broke off: {problem}");
+        } else if run.results.is_none() {
+            let _infallible = writeln!(text, "{whose} had not finished the game when the inputs ended");
+        }
+    }
+    let results = |run: &replay::Run| run.results.clone().unwrap_or(Value::Null);
+    if slips::are_slips(&results(recorded)) || slips::are_slips(&results(other)) {
+        let (before, after) = (source.record(recorded.results.as_ref()), source.record(other.results.as_ref()));
+        text.push_str(&slips::change_table(&before, &after));
+    } else {
+        for field in &comparison.results_changed {
+            let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string);
+            let _infallible = writeln!(text, "{:<32} {} -> {}", field.path, shown(&field.left), shown(&field.right));
+        }
+    }
+    text
+}
+
+/// Puts the fields of one object into another.
+fn merge(into: &mut Value, from: Value) {
+    if let (Some(into), Value::Object(from)) = (into.as_object_mut(), from) {
+        into.extend(from);
+    }
+}
