@@ -1,3 +1,5 @@
 //! `holeshot bench`: measurements of this build on this machine. What is measured is the real thing; nothing here is used by a running host.
 
+mod recorded;
+pub mod replay;
 pub mod tick;

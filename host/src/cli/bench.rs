@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::output::{note, say};
-use crate::bench::tick;
+use crate::bench::{replay, tick};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct BenchArgs {
@@ -15,6 +15,8 @@ pub(super) struct BenchArgs {
 enum What {
     /// One tick of the drag race: in wasm beside the same rules linked natively, one hot room and many rooms in turn. Use a release build
     Tick(TickArgs),
+    /// The journal of a race, replayed and proven: in wasm beside the same rules linked natively. Use a release build
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -30,17 +32,34 @@ struct TickArgs {
     rounds: usize,
 }
 
+#[derive(Debug, Clone, Args)]
+struct ReplayArgs {
+    /// Numbers of players in a room
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = replay::Options::default().players)]
+    players: Vec<usize>,
+    /// Times that each journal is replayed
+    #[arg(long, value_name = "N", default_value_t = replay::Options::default().rounds)]
+    rounds: usize,
+}
+
 pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> {
-    let What::Tick(TickArgs { players, rooms, rounds }) = args.what;
     if !as_json {
         note(format_args!("measuring; this takes about half a minute"));
     }
-    let options = tick::Options { players, rooms, rounds };
-    let report = tokio::task::spawn_blocking(move || tick::run(&options)).await??;
-    if as_json {
-        say(format_args!("{}", serde_json::to_string(&report)?));
-    } else {
-        say(report.table().trim_end());
-    }
+    // As JSON and as a table.
+    let (json, table) = tokio::task::spawn_blocking(move || {
+        Ok::<_, anyhow::Error>(match args.what {
+            What::Tick(TickArgs { players, rooms, rounds }) => {
+                let report = tick::run(&tick::Options { players, rooms, rounds })?;
+                (serde_json::to_string(&report)?, report.table())
+            }
+            What::Replay(ReplayArgs { players, rounds }) => {
+                let report = replay::run(&replay::Options { players, rounds })?;
+                (serde_json::to_string(&report)?, report.table())
+            }
+        })
+    })
+    .await??;
+    say(if as_json { json.as_str() } else { table.trim_end() });
     Ok(())
 }
