@@ -13,6 +13,7 @@
 //! | `misrule_kept.rs` | that the module which misbehaves by order (`tests/modules/misrule`) does so, and is the drag race otherwise |
 //! | `determinism.rs` | one journal of inputs through native rules and through wasm, byte by byte |
 //! | `modder.rs` | a modder's first minutes: a new crate, built, checked, tested by scenarios, and its rules under a running race |
+//! | `node.rs` | the journal of a race through the same wasm in V8 |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
 //! | `shards.rs` | rooms on two shards behind one socket |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
@@ -41,6 +42,7 @@ mod misrule_kept;
 mod modder;
 mod modules;
 mod mqtt;
+mod node;
 mod race;
 mod rollback;
 mod shards;
