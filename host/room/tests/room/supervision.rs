@@ -128,6 +128,28 @@ fn too_many_overruns_in_a_row_end_the_room() {
 }
 
 #[test]
+fn skipped_frames_in_a_row_are_counted_over_a_swap_that_came_to_nothing() {
+    // Three in a row end the room: 7 and 8 are skipped, then other rules come, fail in 9, and the former ones take too long in it, too.
+    let mut world = before(9, &Spec::build(1).ill(Ill::OverrunsFrom(7)));
+    let candidate = Spec::build(2).ill(Ill::Overruns(9));
+    let program = candidate.program(&setup(2));
+    // Its trial would find out, so it is of a room that is further on.
+    let trial = before(12, &Spec::build(1)).rules.trial();
+    world.commit(trial.run(program).unwrap()).unwrap();
+    world.close();
+    assert_eq!(world.seen.rollbacks, [(9, 9, vec![], 0)]);
+    assert_eq!(world.seen.frames[6..], ["stepped", "skipped", "skipped", "faulted"]);
+}
+
+#[test]
+fn a_retry_that_takes_too_long_is_skipped() {
+    let mut world = before(12, &Spec::build(1).finishing(30).ill(Ill::MachineTraps(12)).ill(Ill::Overruns(12)));
+    world.prove();
+    assert_eq!(world.seen.frames[11..14], ["stepped", "skipped", "stepped"]);
+    assert_eq!((world.seen.retried.as_slice(), world.seen.frames.len()), (&[12][..], 31));
+}
+
+#[test]
 fn frame_0_may_be_skipped() {
     let mut world = World::ready(&Spec::build(1).finishing(20).ill(Ill::Overruns(0)), settings());
     world.run_to(3);
