@@ -39,6 +39,8 @@ pub(crate) enum Ill {
     GrowsFrom(u32),
     /// Its state does not hold all that it remembers.
     Forgets,
+    /// It tells as many public events of as many bytes in every frame.
+    Talks(u32, usize),
 }
 
 /// A module: what it does is decided by its flavour, its name by its build.
@@ -224,6 +226,10 @@ impl Rules for Game {
                 }
                 Ill::Overruns(at) if frame == at => return Err(self.fail(FaultKind::FuelExhausted, "a loop")),
                 Ill::OverrunsFrom(from) if frame >= from => return Err(self.fail(FaultKind::FuelExhausted, "a loop")),
+                Ill::Talks(events, bytes) => {
+                    let json = format!("\"{}\"", "x".repeat(bytes.saturating_sub(2)));
+                    (0..events).for_each(|_| self.writer.push(Item::PublicEvent { name: "talk", json: &json }));
+                }
                 Ill::BadOutputFrom(from) if frame >= from => {
                     self.writer.push(Item::PublicEvent { name: "finished", json: "1" });
                     self.failed = true;

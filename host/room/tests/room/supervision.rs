@@ -1,9 +1,10 @@
 //! Each row of the policy in the documentation of `Supervisor`, each refusal of a trial and of a swap. Every room's journal is proved at
 //! the end.
 
-use holeshot_abi::Manifest;
+use holeshot_abi::{EVENTS_PER_TICK_MAX, Manifest};
 use holeshot_room::{
-    AbortReason, Arrival, BeginError, FaultKind, Limits, RETRIES_MAX, Supervision, Supervisor, SwapRefusalKind,
+    AbortReason, Arrival, BeginError, FaultKind, Limits, PROBATION_EVENTS_MAX, RECORDS_BYTES_MAX,
+    RERUN_EVENTS_BYTES_MAX, RETRIES_MAX, Supervision, Supervisor, SwapRefusalKind,
 };
 
 use crate::faulty::{Ill, Spec, World, setup};
@@ -321,6 +322,68 @@ fn probation_ends_early_where_it_would_cost_too_much_to_undo() {
     assert_eq!(world.seen.kept, [35]);
     let (.., json) = world.seen.internal.iter().find(|event| event.0 == "room.rules_kept").unwrap();
     assert!(json.contains("\"early\":true"), "{json}");
+    world.prove();
+}
+
+#[test]
+fn probation_ends_early_where_there_are_too_many_events_to_compare() {
+    let settings = Supervision { probation_frames: 150, ..settings() };
+    let mut world = World::ready(&Spec::build(1).finishing(60), settings);
+    world.run_to(24);
+    let events = 20;
+    world.swap(&Spec::build(2).finishing(60).ill(Ill::Talks(events, 9))).unwrap();
+    world.run_to(60);
+    let kept = world.seen.kept[0];
+    let told =
+        world.seen.public.iter().filter(|(_, frame, ..)| frame.is_some_and(|at| (25..kept).contains(&at))).count();
+    assert!((PROBATION_EVENTS_MAX - EVENTS_PER_TICK_MAX..=PROBATION_EVENTS_MAX).contains(&told), "{told} by {kept}");
+    world.prove();
+}
+
+#[test]
+fn probation_ends_early_where_there_are_too_many_records() {
+    let settings = Supervision { probation_frames: 1_000, checkpoint_frames: 1_000, ..settings() };
+    let mut world = World::ready(&Spec::build(1), settings);
+    let json = format!("\"{}\"", "x".repeat(998));
+    let mut id = 0;
+    // Eight kilobytes of actions and some bytes more in each frame.
+    let mut run = |world: &mut World, to: u32| {
+        for frame in world.room.frame().map_or(0, |at| at + 1)..=to {
+            for _ in 0..8 {
+                id += 1;
+                world.arrive(Arrival::Action { player: 0, id, json: &json });
+            }
+            world.run_to(frame);
+        }
+    };
+    run(&mut world, 9);
+    world.swap(&Spec::build(2)).unwrap();
+    // Each action has 4 bytes and its text, each record 32 bytes besides.
+    let frames = (RECORDS_BYTES_MAX / (32 + 8 * 1_004)) as u32;
+    run(&mut world, 9 + frames);
+    assert!(world.seen.kept.is_empty() && world.seen.checkpoints.len() == 1);
+    run(&mut world, 10 + frames);
+    assert_eq!(world.seen.kept, [11 + frames]);
+    run(&mut world, 11 + 2 * frames);
+    assert_eq!(world.seen.checkpoints, [10, 11 + frames, 12 + 2 * frames], "so it is without probation");
+    world.arrive(Arrival::Abort { reason: AbortReason::Requested });
+    world.prove();
+}
+
+#[test]
+fn what_the_former_rules_would_have_told_is_told_up_to_a_bound() {
+    let settings = Supervision { probation_frames: 60, ..settings() };
+    let bytes = 16_000;
+    let mut world = World::ready(&Spec::build(1).finishing(60).ill(Ill::Talks(10, bytes)), settings);
+    world.run_to(24);
+    world.swap(&Spec::build(2).finishing(60).ill(Ill::TrapsFrom(50))).unwrap();
+    world.run_to(50);
+    let at = world.seen.public.iter().position(|event| event.2 == "rules_rolled_back").expect("it was");
+    let again: Vec<_> =
+        world.seen.public[..at].iter().filter(|event| event.1 >= Some(25) && event.2 == "talk").collect();
+    assert_eq!(again.len(), RERUN_EVENTS_BYTES_MAX / (bytes + 4));
+    let json: serde_json::Value = serde_json::from_str(&world.seen.public[at].3).unwrap();
+    assert_eq!(json["untold"], 250 - again.len());
     world.prove();
 }
 
