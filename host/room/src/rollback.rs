@@ -8,8 +8,8 @@ use holeshot_abi::Item;
 use crate::output;
 use crate::rules::{Fault, Program};
 
-/// Events of rules on probation that are kept to be compared with those of the former rules. When there are more the probation ends
-/// early: five per second over three seconds and many lanes are far below it, and a list of all of them still fits into one event.
+/// Events of rules on probation that are kept to be compared with those of the former rules. When there may be more the probation ends early.
+/// A race of eight tells some thirty in its three busiest seconds; and a list of all of them still fits into the one event that calls them void.
 pub const PROBATION_EVENTS_MAX: usize = 256;
 
 /// Bytes of events that are told anew after a rollback. They all come in one step, to every player: more would fill the players' queues.

@@ -84,7 +84,7 @@ pub struct Probation {
 /// | new rules take over | the state that the former ones saved is the checkpoint of a probation of `probation_frames` frames; it and all records since stay | `rules_swapped` |
 /// | they take over from rules that have not yet run a frame of their own probation | the probation begins anew; the rules before both, and their checkpoint, stay | `rules_swapped` |
 /// | any fault or overrun on probation | the *former* module goes back to the checkpoint, runs every frame since, and the one that failed, at once ("rollback"); it is the room's only rules again | what only the former rules tell; then `rules_rolled_back`, which names the events that only the failed ones told; the frame's snapshot as always |
-/// | … the former module finishes the game on the way | the game is finished with those results, in that frame | `finished` |
+/// | … the former module finishes the game on the way | the game is finished with those results, in that frame. Actions that were answered since stay answered | `finished` |
 /// | … the former module fails on the way | it goes back and tries once more; failing again ends the room | `rules_rolled_back`, `aborted` |
 /// | … the former module fails in the frame in which the new one failed | as without probation: retry or skip | as there |
 /// | the probation is over; or running it again would cost more than `replay_fuel_max`, or it has [`RECORDS_BYTES_MAX`] of records or [`PROBATION_EVENTS_MAX`](crate::PROBATION_EVENTS_MAX) events (then it is over early) | the new rules save; if they can, they are the room's only rules. If they cannot, that is a fault on probation | nothing |

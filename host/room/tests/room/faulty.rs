@@ -1,7 +1,7 @@
 //! Native rules with programmable ills, and a room with a journal to run them in.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use holeshot_abi::{ChangeKind, Item, Manifest, OutputWriter, PlayerSetup, STATE_BYTES_MAX, Setup, TickReader};
 use holeshot_room::journal::{Journal, JournalHeader, JournalWriter, ReplayedAs, Replayer};
@@ -93,7 +93,7 @@ impl Spec {
         manifest.version = format!("{}", self.build);
         manifest.state_version = self.state_version;
         change(&mut manifest);
-        let spent = Arc::new(AtomicBool::new(false));
+        let spent = Arc::default();
         Arc::new(Faulty { spec: self.clone(), manifest, setup: setup.clone(), spent })
     }
 }
@@ -114,8 +114,8 @@ struct Faulty {
     spec: Spec,
     manifest: Manifest,
     setup: Setup,
-    /// The machine has made it trap.
-    spent: Arc<AtomicBool>,
+    /// Frames in which the machine has made it trap.
+    spent: Arc<Mutex<BTreeSet<u32>>>,
 }
 
 impl Program for Faulty {
@@ -165,7 +165,7 @@ struct Game {
     spec: Spec,
     state: State,
     forgotten: u8,
-    spent: Arc<AtomicBool>,
+    spent: Arc<Mutex<BTreeSet<u32>>>,
     failed: bool,
     writer: OutputWriter,
 }
@@ -221,7 +221,7 @@ impl Rules for Game {
         for ill in self.spec.ills.clone() {
             match ill {
                 Ill::TrapsFrom(from) if frame >= from => return Err(self.fail(FaultKind::Trap, "a trap")),
-                Ill::MachineTraps(at) if frame == at && !self.spent.swap(true, Ordering::Relaxed) => {
+                Ill::MachineTraps(at) if frame == at && self.spent.lock().expect("no panic").insert(at) => {
                     return Err(self.fail(FaultKind::Trap, "a cosmic ray"));
                 }
                 Ill::Overruns(at) if frame == at => return Err(self.fail(FaultKind::FuelExhausted, "a loop")),
