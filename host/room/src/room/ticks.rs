@@ -88,8 +88,7 @@ impl Room {
                 let output = rules.take_output();
                 out(Departure::Tick { frame, record, ran: Ran::Stepped { output: &output, usage: rules.usage() } });
                 self.settle(frame, actions);
-                self.tell_output(frame, &output, rules, out);
-                if let Some(results) = output::results(&output) {
+                if let Some(results) = self.tell_output(frame, &output, Some(rules), out) {
                     self.finish(frame, results, out);
                 }
                 // Before the checkpoint, which may go back.
@@ -102,7 +101,7 @@ impl Room {
                 out(Departure::Tick { frame, record, ran: Ran::Skipped { fault: &fault } });
                 self.counters.ticks_skipped += 1;
                 let output = rules.take_output();
-                self.tell_snapshots(frame, &output, out);
+                self.tell_output(frame, &output, None, out);
                 rules.give_back(output);
                 self.end_if_too_long(out);
             }
@@ -144,35 +143,35 @@ impl Room {
         });
     }
 
-    fn tell_output(&mut self, frame: u32, output: &[u8], rules: &mut Supervisor, out: &mut dyn FnMut(Departure<'_>)) {
-        for item in output::items(output) {
-            match item {
-                Item::PublicEvent { name, json } => {
-                    let seq = self.tell_public(name, Some(frame), json, out);
-                    rules.told(Some(seq), frame, name, json);
-                }
-                Item::InternalEvent { name, json } => {
-                    out(Departure::InternalEvent { source: EventSource::Module, kind: name, frame: Some(frame), json });
-                    rules.told(None, frame, name, json);
-                }
-                Item::SharedSnapshot(_) | Item::Snapshot { .. } | Item::Results(_) => {}
-            }
-        }
-        self.tell_snapshots(frame, output, out);
-    }
-
-    fn tell_snapshots(&self, frame: u32, output: &[u8], out: &mut dyn FnMut(Departure<'_>)) {
+    /// Sends what is in an output record, and gives the results in it. Of a frame that was skipped, without `rules`, only the snapshots.
+    fn tell_output<'o>(
+        &mut self,
+        frame: u32,
+        output: &'o [u8],
+        mut rules: Option<&mut Supervisor>,
+        out: &mut dyn FnMut(Departure<'_>),
+    ) -> Option<&'o str> {
+        let mut results = None;
         let mut shared: Option<&[u8]> = None;
         let mut own: [Option<&[u8]>; PLAYERS_MAX] = [None; PLAYERS_MAX];
         for item in output::items(output) {
-            match item {
-                Item::SharedSnapshot(bytes) => shared = Some(bytes),
-                Item::Snapshot { player, bytes } => {
+            match (item, &mut rules) {
+                (Item::SharedSnapshot(bytes), _) => shared = Some(bytes),
+                (Item::Snapshot { player, bytes }, _) => {
                     if let Some(place) = own.get_mut(usize::from(player)) {
                         *place = Some(bytes);
                     }
                 }
-                Item::PublicEvent { .. } | Item::InternalEvent { .. } | Item::Results(_) => {}
+                (Item::PublicEvent { name, json }, Some(rules)) => {
+                    let seq = self.tell_public(name, Some(frame), json, out);
+                    rules.told(Some(seq), frame, name, json);
+                }
+                (Item::InternalEvent { name, json }, Some(rules)) => {
+                    out(Departure::InternalEvent { source: EventSource::Module, kind: name, frame: Some(frame), json });
+                    rules.told(None, frame, name, json);
+                }
+                (Item::Results(json), _) => results = Some(json),
+                (Item::PublicEvent { .. } | Item::InternalEvent { .. }, None) => {}
             }
         }
         if let Some(bytes) = shared {
@@ -189,6 +188,7 @@ impl Room {
                 });
             }
         }
+        results
     }
 
     fn end_if_too_long(&mut self, out: &mut dyn FnMut(Departure<'_>)) -> bool {
