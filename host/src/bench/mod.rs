@@ -2,4 +2,5 @@
 
 mod recorded;
 pub mod replay;
+pub mod swap;
 pub mod tick;

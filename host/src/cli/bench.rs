@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::output::{note, say};
-use crate::bench::{replay, tick};
+use crate::bench::{replay, swap, tick};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct BenchArgs {
@@ -17,6 +17,8 @@ enum What {
     Tick(TickArgs),
     /// The journal of a race, replayed and proven: in wasm beside the same rules linked natively. Use a release build
     Replay(ReplayArgs),
+    /// New rules for all rooms of a running host: the pause in each room, ticks missed and late beside a second without. Use a release build
+    Swap(SwapArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -42,24 +44,37 @@ struct ReplayArgs {
     rounds: usize,
 }
 
+#[derive(Debug, Clone, Args)]
+struct SwapArgs {
+    /// Rooms of two players that run
+    #[arg(long, value_name = "N", default_value_t = swap::Options::default().rooms)]
+    rooms: u32,
+    /// Times that all of them are swapped, 1 to 3
+    #[arg(long, value_name = "N", default_value_t = swap::Options::default().rounds)]
+    rounds: usize,
+}
+
 pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> {
     if !as_json {
         note(format_args!("measuring; this takes about half a minute"));
     }
     // As JSON and as a table.
-    let (json, table) = tokio::task::spawn_blocking(move || {
-        Ok::<_, anyhow::Error>(match args.what {
-            What::Tick(TickArgs { players, rooms, rounds }) => {
-                let report = tick::run(&tick::Options { players, rooms, rounds })?;
-                (serde_json::to_string(&report)?, report.table())
-            }
-            What::Replay(ReplayArgs { players, rounds }) => {
-                let report = replay::run(&replay::Options { players, rounds })?;
-                (serde_json::to_string(&report)?, report.table())
-            }
-        })
-    })
-    .await??;
+    let (json, table) = match args.what {
+        What::Tick(TickArgs { players, rooms, rounds }) => {
+            let options = tick::Options { players, rooms, rounds };
+            let report = tokio::task::spawn_blocking(move || tick::run(&options)).await??;
+            (serde_json::to_string(&report)?, report.table())
+        }
+        What::Replay(ReplayArgs { players, rounds }) => {
+            let options = replay::Options { players, rounds };
+            let report = tokio::task::spawn_blocking(move || replay::run(&options)).await??;
+            (serde_json::to_string(&report)?, report.table())
+        }
+        What::Swap(SwapArgs { rooms, rounds }) => {
+            let report = swap::run(&swap::Options { rooms, rounds }).await?;
+            (serde_json::to_string(&report)?, report.table())
+        }
+    };
     say(if as_json { json.as_str() } else { table.trim_end() });
     Ok(())
 }

@@ -70,6 +70,16 @@ impl Distribution {
         self.max = self.max.max(other.max);
     }
 
+    /// The values that came after `earlier`, an older copy of this one. Their greatest is known to the next step upwards.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut histogram = self.histogram.clone();
+        // Fails if it is no older copy; all values are then told.
+        let _not_older = histogram.subtract(&earlier.histogram);
+        let max = if histogram.is_empty() { 0 } else { histogram.max().min(self.max) };
+        Self { histogram, sum: self.sum.saturating_sub(earlier.sum), max }
+    }
+
     /// How many values there are.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -202,5 +212,16 @@ mod tests {
             println!("{bounds:?}: {bytes} bytes");
             assert!(bytes <= 1_280, "{bounds:?}: {bytes}");
         }
+    }
+
+    #[test]
+    fn what_came_since_is_without_what_came_before() {
+        let mut all = Distribution::new(LATENESS_US);
+        [900, 5, 7].into_iter().for_each(|value| all.record(value));
+        let earlier = all.clone();
+        assert_eq!((all.since(&earlier).count(), all.since(&earlier).quantiles()), (0, Quantiles::default()));
+        [3, 4, 20].into_iter().for_each(|value| all.record(value));
+        let since = all.since(&earlier);
+        assert_eq!((since.count(), since.sum(), since.quantiles()), (3, 27, Quantiles { p50: 4, p99: 20, max: 20 }));
     }
 }
