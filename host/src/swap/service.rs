@@ -12,6 +12,7 @@ use super::{
     FailedModule, NewRooms, RoomVerdict, SwapError, SwapReport, SwapRequest, Target, Verdict, is_on_record,
     rules_failed, tell_loaded,
 };
+use crate::clock::give_way;
 use crate::events::EventSink;
 use crate::events::payload::{ModuleRef, Payload, SwapRefused};
 use crate::modules::{Loaded, Modules, Source};
@@ -110,8 +111,8 @@ impl Swaps {
 
     async fn load(&self, wasm: Vec<u8>) -> Result<Loaded, SwapError> {
         let modules = Arc::clone(&self.modules);
-        let loaded = spawn_blocking(move || modules.load(&wasm)).await;
-        Ok(loaded.map_err(|error| SwapError::Internal(error.to_string()))??)
+        let loaded = apart(move || modules.load(&wasm)).await;
+        Ok(loaded.map_err(SwapError::Internal)??)
     }
 
     async fn set(&self, module: &Arc<Module>, source: Source) -> Result<(), SwapError> {
@@ -242,7 +243,7 @@ impl Swaps {
             let _permit = self.trials.acquire().await;
             let program = RoomProgram::new(Arc::clone(module), Arc::clone(&live.setup), live.id.as_str().into());
             let begun = Instant::now();
-            let tried = spawn_blocking(move || trial.run(Arc::new(program))).await;
+            let tried = apart(move || trial.run(Arc::new(program))).await;
             *trial_us = Some(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
             tried.map_err(|error| SwapRefusal {
                 kind: SwapRefusalKind::NoInstance,
@@ -319,6 +320,20 @@ impl Swaps {
             tracing::error!(room = live.id, %error, "an event is lost");
         }
     }
+}
+
+/// Runs what takes long on a thread of its own that lets the shards go first. The error says why there is no result.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let (done, result) = oneshot::channel();
+    let run = move || {
+        give_way();
+        let _asker_gone = done.send(work());
+    };
+    std::thread::Builder::new()
+        .name("swap".into())
+        .spawn(run)
+        .map_err(|error| format!("the system gives no thread: {error}"))?;
+    result.await.map_err(|_| "the thread that did it panicked; the log says where".into())
 }
 
 fn waited_too_long(why: &str) -> Verdict {
