@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use holeshot::rules::DRAG_RACE_WASM;
-use serde_json::Value;
+use holeshot::api::Api;
+use holeshot::bots::{self, Bot};
+use holeshot::rules::{DRAG_RACE_WASM, ModuleHash};
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::command::holeshot;
-use crate::harness::run;
+use crate::harness::{Host, SOON, announce_errors, data_dir, eventually, lines_with, run};
 
 /// Longest time for a build from nothing, on a machine that is busy with other tests.
 const BUILD_MAX: Duration = Duration::from_secs(400);
@@ -117,6 +119,8 @@ fn a_modders_first_minutes() {
         assert!(text.contains("scenarios: ok. 2 passed, 0 failed"), "{text}");
         succeeds(ran(holeshot(&["check", second, "--against", first, "--frames", "10"])).await);
 
+        let good = std::fs::read(second).unwrap();
+
         // A mistake in the rules is told with its line.
         replace(
             &folder.join("src/lib.rs"),
@@ -131,5 +135,48 @@ fn a_modders_first_minutes() {
             "{text}"
         );
         assert!(text.contains("IceRace") && text.contains("/src/lib.rs:"), "{text}");
+        under_a_race(&good, &std::fs::read(second).unwrap()).await;
     });
+}
+
+/// A race that begins under the rules that ship goes on under the good ones, when their file is written, and keeps them when the bad ones are.
+async fn under_a_race(good: &[u8], bad: &[u8]) {
+    let dir = data_dir();
+    let watched = dir.path().join("rules.wasm");
+    let host = Host::start_in(dir, |settings| settings.watch = vec![watched.clone()]).await;
+    let api = Api::new(&host.url("")).unwrap();
+    let bot = |name: &str, seed| Bot { name: name.into(), car: "gtr".into(), skill: 0.8, seed, with_udp: true };
+    let (ada, ben) = (bot("Ada", 1), bot("Ben", 2));
+    let players = [&ada, &ben].map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } }));
+    let race = host.open_room(&json!({ "players": players, "seed": 5 })).await;
+    announce_errors(&race, "ice");
+    let rules_of_race = async || host.get(&format!("/api/rooms/{race}")).await.1["open"]["module"].clone();
+    let (of_ada, of_ben, ()) =
+        tokio::join!(bots::play(&api, &race, &ada, None), bots::play(&api, &race, &ben, None), async {
+            host.wait_phase(&race, "running").await;
+            eventually("the race has left the frames in which the bad rules do not fail", SOON, async || {
+                let open = host.get(&format!("/api/rooms/{race}")).await.1["open"].clone();
+                if open["frame"].as_u64() > Some(60) { Ok(()) } else { Err(open.to_string()) }
+            })
+            .await;
+            std::fs::write(&watched, good).unwrap();
+            eventually("the race has the good rules", SOON, async || {
+                let rules = rules_of_race().await;
+                if rules["hash"] == ModuleHash::of(good).to_string() { Ok(()) } else { Err(rules.to_string()) }
+            })
+            .await;
+            std::fs::write(&watched, bad).unwrap();
+            eventually("the log says why the bad ones are refused", SOON, async || {
+                let said = lines_with("src/lib.rs:");
+                if said.is_empty() { Err("nothing yet".into()) } else { Ok(()) }
+            })
+            .await;
+            assert_eq!(rules_of_race().await["hash"], ModuleHash::of(good).to_string());
+        });
+    for report in [of_ada.unwrap(), of_ben.unwrap()] {
+        assert_eq!(report.ending, "finished", "{report:?}");
+        let results = report.outcome["results"].as_array().unwrap();
+        assert!(results.iter().all(|result| result["data"]["quarter_mile_s"].is_f64()), "{results:?}");
+    }
+    host.stop().await;
 }
