@@ -22,26 +22,34 @@ pub(super) fn text(trace: &WasmBacktrace) -> Option<String> {
     // Only the runtime's own text has the names demangled.
     let full = trace.to_string();
     let mut names = demangled(&full, frames).filter(|names| names.len() == functions).map(Vec::into_iter);
-    let mut lines = String::new();
-    for (number, function) in frames.iter().flat_map(functions_of).enumerate() {
-        if number == LINES_MAX {
-            let _ = write!(lines, "\n… {} more", functions - LINES_MAX);
-            break;
-        }
-        if number > 0 {
-            lines.push('\n');
-        }
-        match names.as_mut().and_then(Iterator::next).or(function.name) {
-            Some(name) => lines.push_str(&without_hashes(&readable(name.as_bytes()))),
-            None => {
-                let _ = write!(lines, "function {}", function.index);
-            }
-        }
+    let mut lines: Vec<String> = Vec::new();
+    for function in frames.iter().flat_map(functions_of).take(LINES_MAX) {
+        let mut line = match names.as_mut().and_then(Iterator::next).or(function.name) {
+            Some(name) => without_hashes(&readable(name.as_bytes())),
+            None => format!("function {}", function.index),
+        };
         if let Some(place) = function.place {
-            let _ = write!(lines, " ({place})");
+            let _ = write!(line, " ({place})");
         }
+        lines.push(line);
     }
-    (!lines.is_empty()).then_some(lines)
+    let mut text = after_the_panic(&lines).join("\n");
+    if functions > LINES_MAX {
+        let _ = write!(text, "\n… {} more", functions - LINES_MAX);
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+/// The lines from the function on that panicked. What Rust does between a panic and the trap is the same every time, and as long as the rest.
+fn after_the_panic(lines: &[String]) -> &[String] {
+    let machinery = lines.iter().position(|line| {
+        let name = line.split(" (").next().unwrap_or_default();
+        name == "rust_begin_unwind" || name.ends_with("::rust_begin_unwind")
+    });
+    let Some(unwind) = machinery else { return lines };
+    let is_panic = |line: &&String| line.starts_with("core::panicking::") || line.starts_with("std::panicking::");
+    let from = unwind + 1 + lines.iter().skip(unwind + 1).take_while(is_panic).count();
+    lines.get(from..).filter(|rest| !rest.is_empty()).unwrap_or(lines)
 }
 
 /// A function of a backtrace, as far as the module tells.
@@ -126,6 +134,22 @@ fn short_path(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_begins_where_the_rules_panicked() {
+        let lines = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let shown = |text: &str| after_the_panic(&lines(text)).join(",");
+        assert_eq!(
+            shown(
+                "__rustc::__rust_abort (0x1),__rustc::rust_begin_unwind (0x2),core::panicking::panic_fmt (0x3),a::b (0x4),c"
+            ),
+            "a::b (0x4),c"
+        );
+        assert_eq!(shown("rust_begin_unwind (a/src/b.rs:3),a::b"), "a::b");
+        // Where there is nothing else, and where nothing panicked.
+        assert_eq!(shown("x,rust_begin_unwind,core::panicking::panic"), "x,rust_begin_unwind,core::panicking::panic");
+        assert_eq!(shown("core::panicking::mine,a::b"), "core::panicking::mine,a::b");
+    }
 
     #[test]
     fn names_lose_their_hashes_and_nothing_else() {
