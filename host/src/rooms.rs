@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use holeshot_abi::{OPTIONS_BYTES_MAX, PLAYER_DATA_BYTES_MAX, PLAYER_NAME_BYTES_MAX, PlayerSetup, Setup};
+use holeshot_room::journal::Journal;
 use holeshot_room::{BeginError, Limits, Phase, Program, Room, RoomConfig, Supervision, Supervisor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,6 +18,7 @@ use crate::events::InternalEvent;
 use crate::events::outbox::DATA_MAX_BYTES;
 use crate::identity::random;
 use crate::journal::Journals;
+use crate::journal::feed::JournalFeed;
 use crate::limits::memory::{MemoryGate, NoMemory};
 use crate::modules::Modules;
 use crate::rules::{Module, RoomProgram};
@@ -398,10 +400,6 @@ impl Rooms {
             limits: self.limits.clone(),
         };
         // Checked before the module is bothered; the clock of the real opening comes later.
-        let bad_setup = |error: holeshot_room::OpenError| CreateError::BadRequest {
-            field: "players".into(),
-            problem: error.to_string(),
-        };
         Room::open(config.clone(), 0).map_err(bad_setup)?;
 
         check_recordable(&setup)?;
@@ -416,38 +414,68 @@ impl Rooms {
         // After the place was found: a host that is full says so, and a room that is refused has no part in the count of memory. Reads a few files of
         // the system now and then, which takes less than a request's own work.
         self.memory.admit().inspect_err(|_| self.forget(&id))?;
+        self.launch(&live, config, &module, None).await?;
+        Ok(CreatedRoom { room: id, module: ModuleName::of(&module), seed, players: live.players.clone() })
+    }
+
+    /// Opens the room of a journal once more, under the id that it had, with the journal in place of its players. `tick_hz` is how fast it goes; the
+    /// rules see the rate that the room had.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub async fn open_replay(
+        &self,
+        journal: &Journal,
+        module: &Arc<Module>,
+        tick_hz: u32,
+        feed: JournalFeed,
+    ) -> Result<Arc<LiveRoom>, CreateError> {
+        let (id, setup) = (journal.header().room.as_str(), journal.setup());
+        let live = self.reserve(id, module, setup)?;
+        let config = RoomConfig {
+            id: id.to_owned(),
+            manifest: module.manifest().clone(),
+            setup: Setup { tick_hz, ..setup.clone() },
+            limits: JournalFeed::limits(),
+        };
+        self.launch(&live, config, module, Some(Box::new(feed))).await?;
+        Ok(live)
+    }
+
+    /// Begins the rules of a room whose place is taken, and hands the room to its shard. The place is free again if that fails.
+    async fn launch(
+        &self,
+        live: &Arc<LiveRoom>,
+        config: RoomConfig,
+        module: &Arc<Module>,
+        feed: Option<Box<JournalFeed>>,
+    ) -> Result<(), CreateError> {
         let begun = {
-            let (module, supervision) = (Arc::clone(&module), self.supervision);
-            let program = RoomProgram::new(module, Arc::clone(&live.setup), id.as_str().into());
+            let program = RoomProgram::new(Arc::clone(module), Arc::clone(&live.setup), live.id.as_str().into());
+            let supervision = self.supervision;
             tokio::task::spawn_blocking(move || Supervisor::begin(Arc::new(program), supervision)).await
         };
         let rules = match begun {
-            Ok(Ok(rules)) => rules,
-            Ok(Err(error)) => {
-                self.forget(&id);
-                return Err(create_error(&live.module, error, self.rooms_max));
-            }
-            Err(error) => {
-                self.forget(&id);
-                return Err(CreateError::Internal { reason: error.to_string() });
-            }
+            Ok(Ok(rules)) => Ok(rules),
+            Ok(Err(error)) => Err(create_error(&live.module, error, self.rooms_max)),
+            Err(error) => Err(CreateError::Internal { reason: error.to_string() }),
         };
-        let opened = Room::open(config, self.clock.now_us());
-        let room = opened.map_err(bad_setup).inspect_err(|_| self.forget(&id))?;
-        let begin = |journals: &Journals| journals.begin(&live, &setup, &module);
+        let rules = rules.inspect_err(|_| self.forget(&live.id))?;
+        let room = Room::open(config, self.clock.now_us()).map_err(bad_setup).inspect_err(|_| self.forget(&live.id))?;
+        let begin = |journals: &Journals| journals.begin(live, &live.setup, module);
         let journal = self.journals.as_ref().map(begin).unwrap_or_default();
-        let opened = opened_event(&live, &setup);
-        let open = OpenRoom { room, rules, live: Arc::clone(&live), opened, journal };
+        let opened = opened_event(live, &live.setup);
+        let open = OpenRoom { room, rules, live: Arc::clone(live), opened, journal, feed };
         let command = Command::Open(Box::new(open));
         let sent = match self.shards.get(live.shard) {
             Some(shard) => shard.send(command).await,
             None => false,
         };
         if !sent {
-            self.forget(&id);
+            self.forget(&live.id);
             return Err(CreateError::Stopping);
         }
-        Ok(CreatedRoom { room: id, module: ModuleName::of(&module), seed, players: live.players.clone() })
+        Ok(())
     }
 
     /// How many open rooms are in which phase, and the `limit` oldest of them.
@@ -561,6 +589,10 @@ impl Rooms {
         live.insert(Arc::clone(&room));
         Ok(room)
     }
+}
+
+fn bad_setup(error: holeshot_room::OpenError) -> CreateError {
+    CreateError::BadRequest { field: "players".into(), problem: error.to_string() }
 }
 
 fn opened_event(live: &LiveRoom, setup: &Setup) -> InternalEvent {

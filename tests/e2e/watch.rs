@@ -1,9 +1,12 @@
 //! Spectators: they get the events and the snapshots that are for everybody, over the WebSocket or over datagrams, and have no say.
 
+use std::collections::BTreeMap;
+
 use holeshot_client::{Carrier, Client, ConnectOptions, Incoming};
 use holeshot_wire::{ByeCode, RefusalCode, ToHost};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::command::{output, text};
 use crate::harness::{Host, run};
 use crate::modules_made::Tally;
 use crate::peer::{Peer, inputs_payload};
@@ -108,5 +111,80 @@ fn a_spectators_ticket_opens_its_room_only_and_a_full_room_of_them_says_so() {
             spectator.event("finished").await;
         }
         host.stop().await;
+    });
+}
+
+/// A line that `replay --speed --json` printed: an event's number, name, frame and data, or a snapshot's frame and bytes.
+fn shown(lines: &str) -> (Vec<Value>, BTreeMap<u64, String>) {
+    let (mut events, mut snapshots) = (Vec::new(), BTreeMap::new());
+    for line in lines.lines() {
+        let mut line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if line["snapshot"].is_object() {
+            let bytes = line["snapshot"]["bytes"].as_str().unwrap().to_owned();
+            snapshots.insert(line["snapshot"]["frame"].as_u64().unwrap(), bytes);
+        } else {
+            let event = line["event"].as_object_mut().unwrap();
+            event.remove("time_ms");
+            events.push(line["event"].take());
+        }
+    }
+    (events, snapshots)
+}
+
+#[test]
+fn a_replay_shows_spectators_the_match_as_it_was() {
+    run(120, async {
+        let game = Tally::new("tally-again", 200);
+        let host = Host::start_with_modules(&[game.wasm()], |settings| settings.linger_s = Some(1)).await;
+        let room = host.open(&game.name, &["Ada", "Ben", "Cleo"]).await;
+        let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
+        let mut ben = Peer::enter(&host.join(&room, "Ben").await).await;
+        let mut cleo = Peer::enter(&host.join(&room, "Cleo").await).await;
+        let mut eve = Peer::enter(&host.watch(&room).await).await;
+        for player in [&mut ada, &mut ben, &mut cleo] {
+            player.ready().await;
+        }
+        ada.event("started").await;
+        // Inputs that count, that are repeated and that come late; actions; a leave.
+        for frame in [0, 40, 41, 90, 91, 150] {
+            ada.input(frame, &[frame as u8]).await;
+            cleo.input(frame + 7, &[3]).await;
+        }
+        ada.frame(60).await;
+        ada.say_text(r#"{"type":"action","id":1,"data":null}"#).await;
+        ben.say_text(r#"{"type":"action","id":5,"data":[1]}"#).await;
+        ben.say_text(r#"{"type":"leave"}"#).await;
+        eve.event("finished").await;
+        let closed = host.recorded(&room, "has a journal", |record| !record["journal"].is_null()).await;
+        assert_eq!(closed["journal"]["state"], "whole", "{closed}");
+        let dir = host.stop().await;
+
+        let data_dir = dir.path().to_str().unwrap();
+        let again = output(&["replay", &room, "--data-dir", data_dir, "--speed", "2.5", "--json"]).await;
+        let (said, error) = (text(&again.stdout), text(&again.stderr));
+        assert_eq!(again.status.code(), Some(0), "{said}{error}");
+        let (events, snapshots) = shown(&said);
+        let names = |events: &[Value]| events.iter().map(|event| event["name"].clone()).collect::<Vec<_>>();
+        let seen: Vec<Value> =
+            eve.events.iter().map(|event| json!({ "name": event.name, "data": event.data })).collect();
+        // Who came in which order is not on record, nor does it decide anything; what follows is as it was.
+        let from_start = |events: &[Value]| {
+            events.iter().skip_while(|event| event["name"] != "started").cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(names(&from_start(&events)), names(&from_start(&seen)), "{events:#?}");
+        for (again, before) in from_start(&events).iter().zip(from_start(&seen)) {
+            if before["name"] != "started" {
+                assert_eq!((&again["name"], &again["data"]), (&before["name"], &before["data"]));
+            }
+        }
+        let last = eve.snapshot.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(snapshots.values().last(), Some(&last), "{snapshots:?}");
+        assert_eq!(snapshots.keys().last(), eve.snapshot_frames.last().map(|frame| u64::from(*frame)).as_ref());
+
+        for (speed, words) in [("3", "0.02 to 2.56"), ("0", "0.02 to 2.56"), ("fast", "--speed")] {
+            let refused = output(&["replay", &room, "--data-dir", data_dir, "--speed", speed]).await;
+            assert_ne!(refused.status.code(), Some(0));
+            assert!(text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
+        }
     });
 }

@@ -1,20 +1,28 @@
-//! `holeshot replay`: runs a journal again, at full speed, and proves it; or shows a state of it; or shows what other rules would have made of it.
+//! `holeshot replay`: runs a journal again, at full speed, and proves it; or shows a state of it; or shows what other rules would have made of it; or
+//! shows the match to spectators as if it were live.
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use holeshot_room::journal::{Journal, JournalOutcome};
 use serde_json::{Value, json};
 
 use super::output::say;
+use super::serve::stop_signal;
 use super::slips;
+use super::watch::spectate;
+use crate::api::Api;
+use crate::config::Settings;
 use crate::events::cloudevent::rfc3339;
+use crate::journal::feed::JournalFeed;
 use crate::journal::replay::{self, Comparison, ModuleShelf, Proof, Replay, Told};
 use crate::journal::{compare::FIELDS_MAX, find, read};
 use crate::rules::ModuleHash;
+use crate::server::Server;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct ReplayArgs {
@@ -27,6 +35,12 @@ pub(super) struct ReplayArgs {
     /// Print the state after this frame, as JSON
     #[arg(long, value_name = "FRAME")]
     at: Option<u32>,
+    /// Show the match to spectators as if it were live, at this speed: 1 is that of the match, 0.5 half of it; up to what 128 ticks a second allow
+    #[arg(long, value_name = "TIMES", conflicts_with_all = ["at", "module"])]
+    speed: Option<f64>,
+    /// With --speed: the address for the spectators' HTTP and WebSocket; port 0 lets the system pick one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", requires = "speed")]
+    http_listen: SocketAddr,
     /// Folder with wasm files of modules that the room ran under; they are found by their hash
     #[arg(long, value_name = "FOLDER")]
     modules: Vec<PathBuf>,
@@ -43,8 +57,66 @@ struct Source {
 }
 
 pub(super) async fn replay(args: ReplayArgs, as_json: bool) -> anyhow::Result<()> {
+    if let Some(speed) = args.speed {
+        return perform(args, speed, as_json).await;
+    }
     // Files, a compiler and full speed: nothing for the threads that wait for sockets.
     tokio::task::spawn_blocking(move || run(&args, as_json)).await?
+}
+
+/// Ticks a second that a room may have at most, as the boundary allows.
+const TICK_HZ_MAX: f64 = 128.0;
+
+/// A host of its own, with one room, in which the journal plays the players; and a spectator in this terminal.
+async fn perform(args: ReplayArgs, speed: f64, as_json: bool) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
+    let http_listen = args.http_listen;
+    let loaded = tokio::task::spawn_blocking(move || {
+        let path = find(&args.journal, &args.data_dir)?;
+        let (journal, _) = read(&path)?;
+        let mut shelf = ModuleShelf::new(&args.data_dir, &args.modules, Some(&path))?;
+        let module = shelf.find(ModuleHash::from(journal.header().module))?;
+        let feed = JournalFeed::new(&journal, &mut shelf)?;
+        anyhow::Ok((journal, module, feed))
+    });
+    let (journal, module, feed) = loaded.await??;
+    let tick_hz = f64::from(journal.setup().tick_hz);
+    let (slowest, fastest) = (1.0 / tick_hz, TICK_HZ_MAX / tick_hz);
+    if !(slowest..=fastest).contains(&speed) {
+        bail!(
+            "--speed {speed}; accepted for this match: {slowest:.2} to {fastest:.2}. Without --speed it is replayed as fast as possible"
+        );
+    }
+    // In range, so that neither sign nor size is lost.
+    let tick_hz = (tick_hz * speed).round() as u32;
+    // What its host records is of no use afterwards.
+    let data_dir =
+        tempfile::Builder::new().prefix("holeshot-replay-").tempdir().context("no folder for the replay's host")?;
+    let any_port = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let settings = Settings {
+        http_listen: Some(http_listen),
+        udp_listen: Some(SocketAddr::new(http_listen.ip(), 0)),
+        mqtt_listen: any_port,
+        data_dir: Some(data_dir.path().to_path_buf()),
+        linger_s: Some(1),
+        ..Settings::default()
+    };
+    let server = Server::start(settings.resolve()?).await?;
+    let shown = async {
+        let live = server.rooms().open_replay(&journal, &module, tick_hz, feed).await?;
+        if !as_json {
+            let url = server.url();
+            say(format_args!("room {} once more, at {tick_hz} ticks a second", live.id));
+            say(format_args!("more spectators: holeshot watch {} --url {url}", live.id));
+        }
+        spectate(&Api::new(&server.url())?, &live.id, as_json).await
+    };
+    let shown = tokio::select! {
+        shown = shown => shown,
+        _ = stop => Ok(()),
+    };
+    server.stop().await?;
+    shown
 }
 
 fn run(args: &ReplayArgs, as_json: bool) -> anyhow::Result<()> {

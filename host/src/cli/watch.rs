@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use anyhow::{Context, bail};
 use clap::Args;
 use drag_race::Snapshot;
+use futures_util::FutureExt;
 use holeshot_client::{Client, Event, Incoming};
 use serde_json::{Value, json};
 
@@ -42,17 +43,17 @@ pub(super) async fn spectate(api: &Api, room: &str, as_json: bool) -> anyhow::Re
     let drivers = drivers.iter().map(|(name, car)| (name.as_str(), car.as_str()));
     let mut view = View::new(drivers, std::io::stdout().is_terminal(), as_json);
     let mut rules_are_known = true;
+    let mut ended = false;
     loop {
-        match client.next().await {
+        // The last snapshot came before the event that ends the match, and is handed out after it.
+        let next = if ended { client.next().now_or_never().flatten() } else { client.next().await };
+        match next {
             Some(Incoming::Event(event)) => {
                 if as_json && !say(event_line(&event)) {
                     return Ok(());
                 }
                 view.event(&event).unwrap_or_default();
-                if matches!(event.name.as_str(), "finished" | "aborted") {
-                    view.end().unwrap_or_default();
-                    return Ok(());
-                }
+                ended |= matches!(event.name.as_str(), "finished" | "aborted");
             }
             Some(Incoming::Snapshot(snapshot)) => {
                 if as_json {
@@ -66,10 +67,14 @@ pub(super) async fn spectate(api: &Api, room: &str, as_json: bool) -> anyhow::Re
                     note(format_args!("these rules have snapshots of their own; only their events are shown"));
                 }
             }
+            Some(Incoming::Bye { .. }) if ended => {}
             Some(Incoming::Bye { code, reason }) => bail!("the host said goodbye: {code}: {reason}"),
             Some(Incoming::Disconnected { error }) => return Err(error).context("the connection is lost"),
             Some(_) => {}
-            None => return Ok(()),
+            None => {
+                view.end().unwrap_or_default();
+                return Ok(());
+            }
         }
     }
 }

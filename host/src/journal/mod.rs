@@ -34,6 +34,7 @@
 //! | `cut_short` | the host was killed while it was written. It reads up to its last whole block; the next start closed it |
 
 pub mod compare;
+pub mod feed;
 mod find;
 mod folder;
 mod keeper;

@@ -131,7 +131,7 @@ impl ModuleShelf {
     }
 
     /// The module with the setup of this journal's room.
-    fn program(module: &Arc<Module>, journal: &Journal) -> Arc<dyn Program> {
+    pub(super) fn program(module: &Arc<Module>, journal: &Journal) -> Arc<dyn Program> {
         let (setup, room) = (Arc::new(journal.setup().clone()), journal.header().room.as_str().into());
         Arc::new(RoomProgram::new(Arc::clone(module), setup, room))
     }

@@ -24,6 +24,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 use crate::clock::{Clock, wake_promptly};
 use crate::events::{EventSink, InternalEvent};
 use crate::journal::RoomJournal;
+use crate::journal::feed::JournalFeed;
 use crate::metrics::ShardFigures;
 use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::metrics::distribution::{Distribution, LATENESS_US};
@@ -92,6 +93,8 @@ pub struct OpenRoom {
     pub opened: InternalEvent,
     /// Its journal.
     pub journal: RoomJournal,
+    /// What takes the place of its players, if it is a replay.
+    pub feed: Option<Box<JournalFeed>>,
 }
 
 impl std::fmt::Debug for OpenRoom {
@@ -252,6 +255,7 @@ struct RoomSlot {
     rules: Supervisor,
     live: Arc<LiveRoom>,
     journal: RoomJournal,
+    feed: Option<Box<JournalFeed>>,
     /// The session of each player slot.
     sessions: Vec<Option<SessionId>>,
     /// The sessions of those who watch, at most [`SPECTATORS_MAX`].
@@ -361,17 +365,18 @@ impl Shard {
     }
 
     fn open(&mut self, open: OpenRoom) {
-        let OpenRoom { room, rules, live, opened, journal } = open;
+        let OpenRoom { room, rules, live, opened, journal, feed } = open;
         if let Err(error) = self.sink.emit(opened) {
             tracing::error!(room = live.id, %error, "the event room.opened is lost");
         }
-        let players = live.players.len();
+        let (players, has_feed) = (live.players.len(), feed.is_some());
         let budget = RoomBudget::open(&mut self.modules, &**rules.program());
         let slot = RoomSlot {
             room,
             rules,
             live,
             journal,
+            feed,
             sessions: vec![None; players],
             spectators: Vec::new(),
             known: vec![false; players],
@@ -389,6 +394,10 @@ impl Shard {
         if let Some(place) = self.rooms.get_mut(index) {
             self.places.insert(slot.live.id.clone(), index);
             *place = Some(slot);
+        }
+        if has_feed {
+            // Nobody else will wake it.
+            self.step(index);
         }
         self.schedule(index);
         if self.stopping {
@@ -627,7 +636,17 @@ impl Shard {
     }
 
     fn step(&mut self, index: usize) {
-        let _no_room = self.with_room(index, |now_us, room, rules, out| room.step(now_us, rules, out));
+        // Taken out and put back: what a room does may not reach into its slot.
+        let mut feed = self.rooms.get_mut(index).and_then(Option::as_mut).and_then(|slot| slot.feed.take());
+        let _no_room = self.with_room(index, |now_us, room, rules, out| {
+            if let Some(feed) = &mut feed {
+                feed.before_step(now_us, room, rules, out);
+            }
+            room.step(now_us, rules, out);
+        });
+        if let (Some(feed), Some(slot)) = (feed, self.rooms.get_mut(index).and_then(Option::as_mut)) {
+            slot.feed = Some(feed);
+        }
     }
 
     /// Lets a room do something from which departures follow, and does what follows from that. None if there is no such room.
