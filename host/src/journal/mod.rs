@@ -149,6 +149,8 @@ struct Open {
     frames: AtomicU32,
     /// Why it ended before its room did. Set once, by whoever gives it up.
     problem: OnceLock<String>,
+    /// The room was never opened.
+    void: AtomicBool,
     /// The room is gone: nothing more comes.
     left: AtomicBool,
 }

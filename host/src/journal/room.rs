@@ -21,6 +21,8 @@ pub struct RoomJournal {
 #[derive(Debug)]
 pub(super) struct Inner {
     writer: JournalWriter,
+    /// A shard has the room: something was noted.
+    is_taken: bool,
     /// Ticks noted.
     frames: u32,
     /// The match has ended: no tick comes any more.
@@ -69,11 +71,14 @@ impl Journals {
             bytes: AtomicU64::new(0),
             frames: AtomicU32::new(0),
             problem: OnceLock::new(),
+            void: AtomicBool::new(false),
             left: AtomicBool::new(false),
         });
         desk.open().insert(room.to_owned(), Arc::clone(&open));
         let writer = JournalWriter::begin(header);
-        let mut journal = RoomJournal { inner: Some(Inner { writer, frames: 0, over: false, desk, open, bytes: 0 }) };
+        let mut journal = RoomJournal {
+            inner: Some(Inner { writer, is_taken: false, frames: 0, over: false, desk, open, bytes: 0 }),
+        };
         journal.hand_over();
         journal
     }
@@ -83,6 +88,7 @@ impl RoomJournal {
     /// Takes note of what left the room. Every departure, in order.
     pub fn note(&mut self, departure: &Departure<'_>) {
         let Some(inner) = &mut self.inner else { return };
+        inner.is_taken = true;
         inner.writer.note(departure);
         match departure {
             Departure::Tick { frame, .. } => inner.frames = frame.saturating_add(1),
@@ -131,7 +137,9 @@ impl RoomJournal {
     }
 
     fn leave(&mut self, problem: Option<String>) {
-        let Some(Inner { desk, open, .. }) = self.inner.take() else { return };
+        let Some(Inner { desk, open, is_taken, .. }) = self.inner.take() else { return };
+        // Nobody ever heard of a room that no shard took: there is nothing to keep and nothing to tell.
+        open.void.store(!is_taken, Ordering::Release);
         if let Some(problem) = problem {
             let _first = open.problem.set(problem);
         }

@@ -189,13 +189,26 @@ async fn a_journal_that_grows_without_end_and_a_room_that_is_lost_are_incomplete
     journal.inner.as_mut().unwrap().bytes = JOURNAL_BYTES_MAX - 10;
     play(&mut journal, 0..50);
     assert!(open.problem.get().unwrap().contains("64 MiB, the most that one room may have"));
-    let lost = journals.begin_with(&header("r-2", ModuleHash::of(b"m")), "m");
+    let mut lost = journals.begin_with(&header("r-2", ModuleHash::of(b"m")), "m");
+    play(&mut lost, 0..1);
     let lost_open = Arc::clone(&lost.inner.as_ref().unwrap().open);
     drop(lost);
     assert_eq!(lost_open.problem.get().unwrap(), "its room was lost");
     until("both are closed", || journals.facts("r-1").is_none() && journals.facts("r-2").is_none());
     threads.stop();
     assert_eq!(events.stats().queued, 2);
+}
+
+#[tokio::test]
+async fn a_room_that_no_shard_took_leaves_no_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = events(dir.path()).await;
+    let (journals, threads) = Journals::start(dir.path(), KEPT, none_in_use(), events.sink()).unwrap();
+    drop(journals.begin_with(&header("r-1", ModuleHash::of(b"m")), "m"));
+    until("it is forgotten", || journals.facts("r-1").is_none());
+    assert!(journals.folder().rooms().is_empty());
+    threads.stop();
+    assert_eq!(events.stats().queued, 0);
 }
 
 #[tokio::test]

@@ -108,6 +108,11 @@ impl Writer {
 
     /// Syncs a journal, tells what became of it and moves it to where nobody writes any more.
     fn close(&mut self, journal: &Arc<Open>) {
+        if journal.void.load(Ordering::Acquire) {
+            let _nothing_was_written = std::fs::remove_file(self.desk.folder.running(&journal.room));
+            self.desk.open().remove(&journal.room);
+            return;
+        }
         let (from, to) = (self.desk.folder.running(&journal.room), self.desk.folder.closed(&journal.room));
         let quiet = self.desk.queued_bytes.load(Ordering::Acquire) <= SYNC_QUEUED_BYTES_MAX;
         if journal.bytes.load(Ordering::Acquire) > 0

@@ -207,7 +207,7 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
         }
         JournalClosed::KIND => {
             let data: JournalClosed = data(event)?;
-            let room = room(connection, event)?;
+            let room = known_room(connection, event)?;
             run(
                 connection,
                 "INSERT INTO journals (room, state, bytes, frames, problem, closed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -297,6 +297,15 @@ fn room<'a>(connection: &Connection, event: &'a CloudEvent) -> Result<&'a str, D
     } else {
         Err(DeriveError::Event(format!("room {room} belongs to host {owner}, not to {}", event.host)))
     }
+}
+
+/// The room of the event, without a row for it if there is none: a host that was killed may have written a journal whose room it had not come to tell of.
+fn known_room<'a>(connection: &Connection, event: &'a CloudEvent) -> Result<&'a str, DeriveError> {
+    let Some(id) = event.room.as_deref() else { return room(connection, event) };
+    let is_known: bool = connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM rooms WHERE room = ?1)")?
+        .query_row([id], |row| row.get(0))?;
+    if is_known { room(connection, event) } else { Ok(id) }
 }
 
 fn data<T: DeserializeOwned>(event: &CloudEvent) -> Result<T, DeriveError> {

@@ -1,4 +1,4 @@
-//! The records' file: which files are taken and which are refused; and what events about swaps make of it, in any order. How events get there is
+//! The records' file: which files are taken and which are refused; and what events about swaps and journals make of it, in any order. How events get there is
 //! tested in `events::tests`.
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -135,4 +135,28 @@ fn swaps_are_the_same_in_whatever_order_their_events_come() {
         order.extend(in_order.iter().copied());
         assert_eq!(swaps_after(&order), expected, "shifted by {shift}");
     }
+}
+
+#[test]
+fn a_journal_is_on_record_and_makes_no_room_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let (connection, path) = records::open(directory.path()).unwrap();
+    let records = Records::new(path);
+    let closed = |at_s, state: &str, problem: Value| {
+        event("room.journal_closed", at_s, json!({ "state": state, "bytes": 900, "frames": 50, "problem": problem }))
+    };
+    // What a killed host left may belong to a room that it never came to tell of.
+    derive(&connection, &closed(1, "cut_short", Value::Null)).unwrap();
+    assert_eq!(records.room("r-1").unwrap(), None);
+    derive(&connection, &event("room.closed", 2, json!({}))).unwrap();
+    let journal = records.room("r-1").unwrap().unwrap().journal.unwrap();
+    assert_eq!((journal.state.as_str(), journal.bytes, journal.frames), ("cut_short", 900, 50));
+    // Told again, the later one counts.
+    derive(&connection, &closed(3, "incomplete", json!("the disk is full"))).unwrap();
+    let journal = records.room("r-1").unwrap().unwrap().journal.unwrap();
+    assert_eq!((journal.state.as_str(), journal.problem.as_deref()), ("incomplete", Some("the disk is full")));
+    // Another host may not speak of this room, and a word that is no state is refused.
+    let foreign = CloudEvent { host: "other".into(), ..closed(4, "whole", Value::Null) };
+    assert!(derive(&connection, &foreign).is_err());
+    assert!(derive(&connection, &closed(5, "fine", Value::Null)).is_err());
 }
