@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use crate::command::{FREE_PORTS, LONG, Served, output, text};
 use crate::harness::{Grant, Host, SOON, data_dir, eventually, run};
+use crate::modules_made::{SHORT, Tally, short};
+use crate::peer::Peer;
 
 /// Runs `holeshot replay --json` and gives its exit code, its report and what it said on standard error.
 async fn replay(args: &[&str]) -> (i32, Value, String) {
@@ -275,6 +277,62 @@ fn the_same_inputs_under_other_rules_show_what_would_have_changed() {
     });
 }
 
+#[test]
+fn rules_that_were_swapped_and_undone_are_replayed_as_it_counted() {
+    run(60, async {
+        let name = "tally-journal";
+        let game = || Tally::new(name, 300);
+        let host = Host::start_with_modules(&[game().wasm()], |settings| {
+            settings.linger_s = Some(0);
+            settings.probation_frames = Some(60);
+        })
+        .await;
+        let room = host.open(name, &["Ada"]).await;
+        let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
+        ada.ready().await;
+        ada.frame(20).await;
+        // The same game, told apart by code that does nothing; it is kept.
+        let good = game().at_frame(0, "(drop (i32.const 7))").wasm();
+        let (status, report) = host.put_module(name, &room, good.clone()).await;
+        assert_eq!(status, 200, "{report}");
+        let swapped = ada.event("rules_swapped").await;
+        ada.frame(swapped.data["frame"].as_u64().unwrap() as u32 + 70).await;
+        // One that traps on probation; it is undone.
+        let failing = ada.snapshot_frames.last().unwrap() + 50;
+        let bad = game().at_frame(failing, "(unreachable)").wasm();
+        let (status, report) = host.put_module(name, &room, bad.clone()).await;
+        assert_eq!(status, 200, "{report}");
+        ada.event("rules_rolled_back").await;
+        ada.event("finished").await;
+        assert_eq!(closed_journal(&host, &room).await["state"], "whole");
+        let dir = host.stop().await;
+
+        let (code, report, error) = replay(&[&room, "--data-dir", path(dir.path())]).await;
+        assert_eq!(
+            (code, &report["verdict"], &report["frames"]),
+            (0, &json!("proven"), &json!(300)),
+            "{report:#} {error}"
+        );
+        let hash = |wasm: &[u8]| json!(ModuleHash::of(wasm).to_string());
+        let modules = report["modules"].as_array().unwrap();
+        assert_eq!(modules.len(), 2, "{report:#}");
+        assert_eq!((&modules[0]["hash"], &modules[1]["hash"]), (&hash(&game().wasm()), &hash(&good)));
+        assert_eq!(modules[1]["from_frame"], swapped.data["frame"]);
+        let undone = &report["rollbacks"][0];
+        assert_eq!(
+            (&undone["failed"], &undone["frame"], &undone["fault"]),
+            (&hash(&bad), &json!(failing), &json!("trap"))
+        );
+        // Tally does not describe its state: its bytes are shown.
+        let (code, state, error) = replay(&[&room, "--data-dir", path(dir.path()), "--at", "200"]).await;
+        assert_eq!((code, &state["module"]), (0, &hash(&good)), "{error}");
+        assert!(state["state"].is_null() && state["state_hex"].as_str().is_some_and(|hex| hex.len() >= 8), "{state:#}");
+        // People read of both.
+        let said = text(&output(&["replay", &room, "--data-dir", path(dir.path())]).await.stdout);
+        assert!(said.contains("undone: trap in frame") && said.contains("proven"), "{said}");
+    });
+}
+
 fn journal_of(dir: &Path, room: &str) -> PathBuf {
     dir.join("journals").join(format!("{room}.journal"))
 }
@@ -325,7 +383,7 @@ fn a_missing_module_is_named_with_the_file_that_would_help() {
     run(60, async {
         let dir = data_dir();
         let served = Served::start_with_games(dir.path(), &[]).await;
-        let (room, mut ada) = served.playing(crate::modules_made::SHORT).await;
+        let (room, mut ada) = served.playing(SHORT).await;
         ada.event("finished").await;
         let api_path = format!("/api/rooms/{room}/journal");
         let bytes = eventually("the journal is closed", SOON, async || {
@@ -341,7 +399,7 @@ fn a_missing_module_is_named_with_the_file_that_would_help() {
         let copy = elsewhere.path().join("copy.journal");
         std::fs::copy(dir.path().join("journals/closed").join(format!("{room}.journal")), &copy).unwrap();
         let empty = elsewhere.path().join("empty");
-        let hash = ModuleHash::of(&crate::modules_made::short()).to_string();
+        let hash = ModuleHash::of(&short()).to_string();
         let (code, _, error) = replay(&[path(&copy), "--data-dir", path(&empty)]).await;
         assert_eq!(code, 1);
         assert!(
@@ -349,7 +407,7 @@ fn a_missing_module_is_named_with_the_file_that_would_help() {
             "{error}"
         );
         // By its hash, whatever the file is called.
-        std::fs::write(elsewhere.path().join("any name.wasm"), crate::modules_made::short()).unwrap();
+        std::fs::write(elsewhere.path().join("any name.wasm"), short()).unwrap();
         let (code, report, error) =
             replay(&[path(&copy), "--data-dir", path(&empty), "--modules", path(elsewhere.path())]).await;
         assert_eq!((code, &report["verdict"]), (0, &json!("proven")), "{error}");
@@ -367,7 +425,7 @@ fn a_full_disk_ends_the_journal_and_not_the_race() {
     run(120, async {
         let dir = data_dir();
         let game = dir.path().join("long.wasm");
-        std::fs::write(&game, crate::modules_made::Tally::new(LONG, 1_000).wasm()).unwrap();
+        std::fs::write(&game, Tally::new(LONG, 1_000).wasm()).unwrap();
         // A shell sets the limit, and that exceeding it is an error of the write and not a signal.
         let mut command = tokio::process::Command::new("sh");
         let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", FILE_BYTES_MAX / 512);
@@ -434,13 +492,12 @@ fn a_full_disk_ends_the_journal_and_not_the_race() {
 #[test]
 fn old_journals_are_deleted_and_their_rooms_stay_on_record() {
     run(60, async {
-        let host =
-            Host::start_with_modules(&[crate::modules_made::short()], |settings| settings.linger_s = Some(0)).await;
+        let host = Host::start_with_modules(&[short()], |settings| settings.linger_s = Some(0)).await;
         let mut rooms = Vec::new();
         for _ in 0..2 {
-            let room = host.open(crate::modules_made::SHORT, &["Ada"]).await;
+            let room = host.open(SHORT, &["Ada"]).await;
             let grant: Grant = host.join(&room, "Ada").await;
-            let mut ada = crate::peer::Peer::enter(&grant).await;
+            let mut ada = Peer::enter(&grant).await;
             ada.ready().await;
             ada.event("finished").await;
             closed_journal(&host, &room).await;

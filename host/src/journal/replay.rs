@@ -47,6 +47,9 @@ pub enum ReplayFailure {
         /// What is wrong with it.
         error: LoadError,
     },
+    /// A file cannot be read.
+    #[error(transparent)]
+    Unreadable(LoadError),
     /// The runtime cannot be set up.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -83,7 +86,12 @@ impl ModuleShelf {
     pub fn new(data_dir: &Path, folders: &[PathBuf], journal: Option<&Path>) -> Result<Self, ReplayFailure> {
         let engine = Engine::new(EngineSettings { instances_max: INSTANCES_MAX, ..EngineSettings::default() })?;
         let kept = data_dir.join(MODULES_FOLDER);
-        let store = ModuleStore::new(engine, Some(kept.clone()).filter(|folder| folder.is_dir()))?;
+        // The folder may be another user's, or read-only: then modules are compiled each time.
+        let cache = Some(kept.clone()).filter(|folder| folder.is_dir());
+        let store = match ModuleStore::new(engine.clone(), cache) {
+            Ok(store) => store,
+            Err(_) => ModuleStore::new(engine, None)?,
+        };
         let mut folders = folders.to_vec();
         folders.push(kept);
         let around = journal.into_iter().flat_map(Path::ancestors).skip(2).take(JOURNAL_FOLDERS_DEEP);
@@ -100,10 +108,11 @@ impl ModuleShelf {
     /// # Errors
     /// It is no module.
     pub fn load(&mut self, path: &Path) -> Result<Arc<Module>, ReplayFailure> {
-        let module = self
-            .store
-            .load_file(path)
-            .map_err(|error| ReplayFailure::Module { path: path.display().to_string(), error })?;
+        let module = self.store.load_file(path).map_err(|error| match error {
+            // It names the file itself.
+            LoadError::Unreadable { .. } => ReplayFailure::Unreadable(error),
+            error => ReplayFailure::Module { path: path.display().to_string(), error },
+        })?;
         self.found.insert(module.hash(), Arc::clone(&module));
         Ok(module)
     }
