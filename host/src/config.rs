@@ -22,7 +22,7 @@ pub struct Settings {
     /// Address of the embedded MQTT broker [default: 127.0.0.1:1883]
     #[arg(long, env = "HOLESHOT_MQTT_LISTEN", value_name = "ADDRESS")]
     pub mqtt_listen: Option<SocketAddr>,
-    /// Folder for the records, the outbox, the identity and compiled modules [default: holeshot-data]
+    /// Folder for the records, the journals, the outbox, the identity and the modules [default: holeshot-data]
     #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
     /// Rules modules to load besides the drag race; a room names one by its manifest's name

@@ -484,7 +484,10 @@ fn every_command_explains_its_options() {
             ("new", &["--dir"]),
             ("check", &["--against", "--frames", "--seed", "--options", "--player-data"]),
             ("test", &[]),
-            ("replay", &["--module", "--at", "--speed", "--http-listen", "--modules", "--data-dir"]),
+            (
+                "replay",
+                &["--module", "--at", "--speed", "--http-listen", "--modules", "--tick-share-percent", "--data-dir"],
+            ),
             ("bench", &[]),
         ];
         let overview = help(&["--help"]).await;

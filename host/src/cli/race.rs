@@ -122,6 +122,7 @@ pub(super) async fn race(args: RaceArgs, json: bool) -> anyhow::Result<()> {
     }
     say(format_args!("\nrecords: {}", records.display()));
     say(format_args!("  sqlite3 {} \"select kind, json from events where room = '{room}'\"", records.display()));
+    say(format_args!("journal: holeshot replay {room} --data-dir {}", args.data_dir.display()));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use holeshot_room::FaultKind;
 use holeshot_room::journal::{Journal, JournalOutcome};
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ use crate::events::cloudevent::rfc3339;
 use crate::journal::feed::JournalFeed;
 use crate::journal::replay::{self, Comparison, ModuleShelf, Proof, Replay, Told};
 use crate::journal::{compare::FIELDS_MAX, find, read};
-use crate::rules::ModuleHash;
+use crate::rules::{EngineSettings, ModuleHash};
 use crate::server::Server;
 
 #[derive(Debug, Clone, Args)]
@@ -44,6 +45,10 @@ pub(super) struct ReplayArgs {
     /// Folder with wasm files of modules that the room ran under; they are found by their hash
     #[arg(long, value_name = "FOLDER")]
     modules: Vec<PathBuf>,
+    /// The part of a tick's time that the rules could use on the host, in percent: where fuel ran out it has to be the same
+    #[arg(long, env = "HOLESHOT_TICK_SHARE_PERCENT", value_name = "PERCENT", default_value_t = EngineSettings::TICK_SHARE_PERCENT,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    tick_share_percent: u32,
     /// The host's data folder
     #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER", default_value = "holeshot-data")]
     data_dir: PathBuf,
@@ -74,7 +79,7 @@ async fn perform(args: ReplayArgs, speed: f64, as_json: bool) -> anyhow::Result<
     let loaded = tokio::task::spawn_blocking(move || {
         let path = find(&args.journal, &args.data_dir)?;
         let (journal, _) = read(&path)?;
-        let mut shelf = ModuleShelf::new(&args.data_dir, &args.modules, Some(&path))?;
+        let mut shelf = ModuleShelf::new(&args.data_dir, &args.modules, Some(&path), args.tick_share_percent)?;
         let module = shelf.find(ModuleHash::from(journal.header().module))?;
         let feed = JournalFeed::new(&journal, &mut shelf)?;
         anyhow::Ok((journal, module, feed))
@@ -123,7 +128,7 @@ fn run(args: &ReplayArgs, as_json: bool) -> anyhow::Result<()> {
     let path = find(&args.journal, &args.data_dir)?;
     let (journal, bytes) = read(&path)?;
     let source = Source { journal, path, bytes };
-    let mut shelf = ModuleShelf::new(&args.data_dir, &args.modules, Some(&source.path))?;
+    let mut shelf = ModuleShelf::new(&args.data_dir, &args.modules, Some(&source.path), args.tick_share_percent)?;
     match (&args.module, args.at) {
         (Some(module), _) => compare(&source, &mut shelf, module, as_json),
         (None, Some(frame)) => state(&source, &mut shelf, frame),
@@ -287,7 +292,12 @@ fn verdict(source: &Source, proof: &Proof) -> anyhow::Result<()> {
         bail!("{}", difference(told, ["on record", "replayed"]));
     }
     if let Some(problem) = &proof.broke_off {
-        bail!("the replay cannot go on: {problem}; what came before is as on record");
+        let hint = if problem.contains(FaultKind::FuelExhausted.as_str()) {
+            "; if the host gave rules more of a tick, name it with --tick-share-percent"
+        } else {
+            ""
+        };
+        bail!("the replay cannot go on: {problem}; what came before is as on record{hint}");
     }
     if source.state() == "damaged" {
         bail!(

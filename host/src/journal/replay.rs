@@ -79,12 +79,19 @@ pub struct ModuleShelf {
 
 impl ModuleShelf {
     /// The module that ships inside the binary, those kept in a data folder, and those in `folders`. Of a journal at `journal` also those of the data folder that
-    /// it is in. Compiled forms are kept where a host keeps them, if there is such a folder.
+    /// it is in. Compiled forms are kept where a host keeps them, if there is such a folder. `tick_share_percent` is that of the host: it decides where fuel
+    /// runs out.
     ///
     /// # Errors
     /// The runtime cannot be set up.
-    pub fn new(data_dir: &Path, folders: &[PathBuf], journal: Option<&Path>) -> Result<Self, ReplayFailure> {
-        let engine = Engine::new(EngineSettings { instances_max: INSTANCES_MAX, ..EngineSettings::default() })?;
+    pub fn new(
+        data_dir: &Path,
+        folders: &[PathBuf],
+        journal: Option<&Path>,
+        tick_share_percent: u32,
+    ) -> Result<Self, ReplayFailure> {
+        let settings = EngineSettings { instances_max: INSTANCES_MAX, tick_share_percent, ..EngineSettings::default() };
+        let engine = Engine::new(settings)?;
         let kept = data_dir.join(MODULES_FOLDER);
         // The folder may be another user's, or read-only: then modules are compiled each time.
         let cache = Some(kept.clone()).filter(|folder| folder.is_dir());
