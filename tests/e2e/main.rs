@@ -31,6 +31,7 @@
 mod harness;
 mod modules_made;
 mod peer;
+mod proof;
 
 mod command;
 mod determinism;

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use drag_race::Driver;
 use holeshot::rules::{DRAG_RACE_WASM, Engine, EngineSettings, Module, ModuleStore, RoomProgram};
 use holeshot_abi::Setup;
+use holeshot_room::journal::{Journal, JournalHeader, JournalWriter};
 use holeshot_room::{
     Arrival, Departure, EventSource, Limits, Outcome, Ran, Room, RoomConfig, Supervision, Supervisor, SwapRefusal,
     Swapped,
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use crate::determinism::setup;
 use crate::harness::{announce_errors, compiled};
 use crate::modules_made::{Bad, OTHER_TREE, TRIAL_TICKS_MAX, bad_in_trial, bad_on_probation, misrule, orders};
+use crate::proof::{prove, results};
 
 /// Name of every room here, in the log.
 const ROOM: &str = "a room without a host";
@@ -54,6 +56,7 @@ struct Told {
     retried: Vec<u32>,
     results: Option<Value>,
     aborted: Option<&'static str>,
+    journal: Vec<u8>,
 }
 
 impl Told {
@@ -83,6 +86,16 @@ impl Told {
         }
     }
 
+    /// The journal, proved under the drag race and these modules.
+    #[track_caller]
+    fn prove(&self, what: &str, modules: &[&Arc<Module>]) -> Journal {
+        let journal = Journal::read(&self.journal).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let modules: Vec<_> = modules.iter().copied().chain([&*DRAG_RACE]).cloned().collect();
+        prove(what, &journal, &modules);
+        assert_eq!(results(&journal), self.results, "{what}");
+        journal
+    }
+
     fn named(&self, name: &str) -> Vec<&Value> {
         self.events.iter().filter(|(_, named, ..)| named == name).map(|(.., data)| data).collect()
     }
@@ -97,16 +110,18 @@ impl Told {
         events.map(|(_, name, frame, data)| (name.as_str(), *frame, data)).collect()
     }
 
-    /// Fails unless this race was the plain one: the same records in, the same snapshots, events and results out. Not compared: what the
-    /// room counts, and events about rules.
+    /// Fails unless this race was the plain one: the same records in, the same snapshots, events and results out; and unless its journal proves
+    /// it, under the drag race and `modules`. Not compared: what the room counts, and events about rules.
     #[track_caller]
-    fn check_same(&self, what: &str) {
-        assert!(PLAIN.results.is_some() && PLAIN.records.len() > 800);
-        self.check_same_as(&PLAIN, what);
+    fn check_same(&self, what: &str, modules: &[&Arc<Module>]) {
+        self.prove(what, modules);
+        self.check_same_but_for_proof(what);
     }
 
     #[track_caller]
-    fn check_same_as(&self, other: &Self, what: &str) {
+    fn check_same_but_for_proof(&self, what: &str) {
+        let other = &*PLAIN;
+        assert!(other.results.is_some() && other.records.len() > 800);
         for (player, snapshots) in &self.snapshots {
             let others = &other.snapshots[player];
             let differ = snapshots.iter().zip(others).find(|(one, two)| one != two).map(|(one, _)| one.0);
@@ -129,6 +144,7 @@ struct Race {
     drivers: Vec<Driver>,
     now_us: u64,
     told: Told,
+    journal: JournalWriter,
 }
 
 impl Race {
@@ -146,7 +162,17 @@ impl Race {
                 drag_race::cars().iter().find(|car| setup.players[lane].data.contains(&format!("\"{}\"", car.id)));
             Driver::new(car.unwrap().id, lane, 0.9, SEED + lane as u64).unwrap()
         });
+        let mut setup_record = Vec::new();
+        setup.write(&mut setup_record).unwrap();
+        let header = JournalHeader {
+            room: ROOM.into(),
+            opened_unix_ms: 0,
+            setup: setup_record,
+            manifest: serde_json::to_string(module.manifest()).unwrap(),
+            module: *module.hash().as_bytes(),
+        };
         let mut race = Self {
+            journal: JournalWriter::begin(&header),
             room: Room::open(config, 0).unwrap(),
             rules: Supervisor::begin(program(module, &setup), supervision).unwrap(),
             drivers: drivers.collect(),
@@ -171,9 +197,14 @@ impl Race {
                 steer(next_frame, &mut self);
             }
             self.now_us = self.now_us.max(self.room.next_due_us().unwrap());
-            let told = &mut self.told;
-            self.room.step(self.now_us, &mut self.rules, &mut |departure| told.take(departure));
+            let (told, journal) = (&mut self.told, &mut self.journal);
+            self.room.step(self.now_us, &mut self.rules, &mut |departure| {
+                journal.note(&departure);
+                told.take(departure);
+            });
             if self.told.results.is_some() || self.told.aborted.is_some() {
+                self.journal.finish();
+                self.told.journal = self.journal.take();
                 return self.told;
             }
             self.drive();
@@ -198,8 +229,11 @@ impl Race {
     /// Trial and swap, as the host does them, but between two frames.
     fn swap(&mut self, module: &Arc<Module>) -> Result<Swapped, SwapRefusal> {
         let candidate = self.rules.trial().run(program(module, &self.setup))?;
-        let told = &mut self.told;
-        self.room.swap(self.now_us, &mut self.rules, candidate, &mut |departure| told.take(departure))
+        let (told, journal) = (&mut self.told, &mut self.journal);
+        self.room.swap(self.now_us, &mut self.rules, candidate, &mut |departure| {
+            journal.note(&departure);
+            told.take(departure);
+        })
     }
 }
 
@@ -226,7 +260,7 @@ fn a_race_of_a_hundred_swaps_is_the_race_that_never_swapped() {
         }
     });
     assert_eq!(swaps, 100);
-    told.check_same("a hundred swaps");
+    told.check_same("a hundred swaps", &[&builds[0], &builds[1]]);
     assert_eq!(told.named("rules_swapped").len(), 100);
     assert_eq!(told.internal("room.rules_swapped").len(), 100);
     assert_eq!(told.internal("room.finished")[0]["counters"]["swaps"], 100);
@@ -246,7 +280,7 @@ fn a_swap_in_any_phase_of_the_race_changes_nothing() {
             }
         });
         assert_eq!(swapped.unwrap().next_frame, at);
-        told.check_same(&format!("a swap before frame {at}"));
+        told.check_same(&format!("a swap before frame {at}"), &[&build]);
     }
 }
 
@@ -277,7 +311,7 @@ fn a_bad_module_is_refused_in_its_trial_with_the_reason_and_the_race_is_the_same
         let backtrace = refusal.backtrace.unwrap_or_default();
         assert!(backtrace.contains(function), "{orders:?}: {backtrace}");
         // The room never noticed.
-        told.check_same(&format!("{orders:?}"));
+        told.check_same(&format!("{orders:?}"), &[]);
         assert_eq!(told, *PLAIN, "{orders:?}");
     }
 }
@@ -294,7 +328,8 @@ fn a_module_that_fails_on_probation_is_undone_and_the_race_is_the_same() {
             }
         });
         swapped.unwrap().unwrap_or_else(|refusal| panic!("{orders:?}: {refusal}"));
-        told.check_same(&format!("{orders:?}"));
+        // Without the failed module: in the journal's end it never ran.
+        told.check_same(&format!("{orders:?}"), &[]);
         let [public] = told.named("rules_rolled_back")[..] else { panic!("{orders:?}: {:?}", told.events) };
         let [internal] = told.internal("room.rules_rolled_back")[..] else { panic!("{orders:?}: {:?}", told.internal) };
         let failed_after = public["frame"].as_u64().unwrap() - u64::from(SWAP_AT);
@@ -329,6 +364,7 @@ fn other_rules_take_the_state_over_by_migrate() {
     });
     assert!(told.named("rules_rolled_back").is_empty(), "{:?}", told.events);
     assert_eq!(told.internal("room.rules_kept").len(), 1);
+    told.prove("other rules", &[&other]);
     // Until the swap the snapshots are those of the plain race; from then on they show the other tree.
     let tree = |(_, bytes): &(u32, Vec<u8>)| postcard::from_bytes::<drag_race::Snapshot>(bytes).unwrap().tree;
     let snapshots = &told.snapshots[&0];
@@ -358,13 +394,15 @@ fn rules_that_fail_without_a_swap_are_run_again_and_then_end_the_room() {
     let fault = &told.internal("room.aborted")[0]["fault"];
     assert!(fault["message"].as_str().unwrap().contains("misrule was told to trap in frame 300"), "{fault}");
     assert_eq!(told.records.len(), 300);
+    told.prove("a fault", &[&module]);
     assert!(told.snapshots[&0] == PLAIN.snapshots[&0][..300], "up to the fault it is the plain race");
     assert_eq!(told.retried.len(), 0);
 
     // It fails after so many ticks of one instance, and not when a fresh one runs it: nobody notices.
     let module = ordered(orders(M::Traps, When::AfterTicks, 330));
     let told = Race::open(&module, Supervision::default()).run(|_, _| {});
-    told.check_same("a fault that does not come again");
+    // No journal proves rules that depend on which instance runs them.
+    told.check_same_but_for_proof("a fault that does not come again");
     assert_eq!(told.retried.first(), Some(&330));
     assert_eq!(told.internal("room.rules_retried").len(), told.retried.len());
 
@@ -372,6 +410,7 @@ fn rules_that_fail_without_a_swap_are_run_again_and_then_end_the_room() {
     let module = ordered(orders(M::Spins, When::InFrame, 300));
     let told = Race::open(&module, Supervision::default()).run(|_, _| {});
     assert_eq!(told.skipped, [300]);
+    told.prove("a frame that was skipped", &[&module]);
     assert!(told.results.is_some());
     let snapshots = &told.snapshots[&0];
     assert_eq!(snapshots[300].0, 300);
@@ -380,5 +419,6 @@ fn rules_that_fail_without_a_swap_are_run_again_and_then_end_the_room() {
     let module = ordered(orders(M::Spins, When::FromFrame, 300));
     let told = Race::open(&module, Supervision::default()).run(|_, _| {});
     assert_eq!(told.skipped, [300, 301, 302, 303]);
+    told.prove("five frames that took too long", &[&module]);
     assert_eq!(told.named("aborted"), [&json!({ "frames": 305, "reason": "rules_fault", "fault": "fuel_exhausted" })]);
 }
