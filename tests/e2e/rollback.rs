@@ -24,6 +24,8 @@ use crate::proof;
 const GAME: &str = "drag-race";
 /// How long drivers may be kept from staging, and then from leaving the line: below the 20 s and the 15 s after which the starter gives them up.
 const HELD_MAX: Duration = Duration::from_secs(13);
+/// From here on drivers coast who are kept from racing, in metres from the line. The starter gives them a minute.
+const COASTS_FROM_M: f32 = 60.0;
 /// How long rooms stay after the end, so that nobody misses the last snapshot on a busy machine.
 const LINGER_S: u32 = 3;
 /// Ticks that any race may lose: a second.
@@ -40,12 +42,15 @@ static STORE: LazyLock<ModuleStore> = LazyLock::new(|| {
 struct Held {
     from_staging: AtomicBool,
     from_leaving: AtomicBool,
+    /// They coast.
+    from_racing: AtomicBool,
 }
 
 impl Held {
     fn release(&self) {
         self.from_staging.store(false, Ordering::Relaxed);
         self.from_leaving.store(false, Ordering::Relaxed);
+        self.from_racing.store(false, Ordering::Relaxed);
     }
 }
 
@@ -77,11 +82,15 @@ async fn drive(grant: Grant, car: &str, seed: u64, carrier: Carrier, held: &Held
             Incoming::Snapshot(snapshot) => {
                 let seen: drag_race::Snapshot = postcard::from_bytes(&snapshot.bytes).unwrap();
                 driver.set_delay_ms(client.stats().lead_frames * 20);
-                let input = match (held.from_staging.load(Ordering::Relaxed), held.from_leaving.load(Ordering::Relaxed))
-                {
-                    (true, _) => drag_race::Input::default(),
-                    (_, true) if seen.lamps.green => drag_race::Input { throttle: 0, clutch: u8::MAX, gear: 0 },
-                    _ => driver.drive(&seen),
+                let distance_m = seen.lanes[usize::from(grant.player)].distance_m;
+                let input = if held.from_staging.load(Ordering::Relaxed) {
+                    drag_race::Input::default()
+                } else if held.from_leaving.load(Ordering::Relaxed) && seen.lamps.green {
+                    drag_race::Input { throttle: 0, clutch: u8::MAX, gear: 0 }
+                } else if held.from_racing.load(Ordering::Relaxed) && distance_m > COASTS_FROM_M {
+                    drag_race::Input::default()
+                } else {
+                    driver.drive(&seen)
                 };
                 client.send_input(&postcard::to_allocvec(&input).unwrap()).unwrap();
                 driven.taken.push((snapshot.frame, snapshot.bytes));
@@ -227,7 +236,11 @@ async fn race<T>(host: &Host, opened: Opened, act: impl AsyncFnOnce(&str, &Held)
     let Opened { room, drivers, seed } = opened;
     let mut spectator = Peer::enter(&host.watch(&room).await).await;
     spectator.snapshots = Some(Vec::new());
-    let held = Held { from_staging: AtomicBool::new(true), from_leaving: AtomicBool::new(true) };
+    let held = Held {
+        from_staging: AtomicBool::new(true),
+        from_leaving: AtomicBool::new(true),
+        from_racing: AtomicBool::new(true),
+    };
     let driving = drivers.iter().enumerate().map(async |(lane, (car, carrier))| {
         let grant = host.join(&room, &format!("driver {lane}")).await;
         drive(grant, car, seed + lane as u64, *carrier, &held).await
@@ -284,6 +297,9 @@ async fn swaps_a_hundred_times() {
                 held.from_staging.store(false, Ordering::Relaxed);
             }
             if number == SWAPS / 2 || begun.elapsed() > HELD_MAX * 2 {
+                held.from_leaving.store(false, Ordering::Relaxed);
+            }
+            if number == SWAPS * 4 / 5 || begun.elapsed() > HELD_MAX * 4 {
                 held.release();
             }
         }
