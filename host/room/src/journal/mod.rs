@@ -4,8 +4,8 @@
 //! # Format, version 1
 //!
 //! A journal is the 8 bytes `HSJOURN1`, then blocks. A *block* is a u32 `len`, a u32 CRC-32 (IEEE, as in zlib) of the body, and a body of `len`
-//! bytes, at most [`BLOCK_BYTES_MAX`]. A body is whole entries, one after the other. A journal that was cut off is read up to its last whole block;
-//! so it is where a CRC does not fit.
+//! bytes, 1 to [`BLOCK_BYTES_MAX`]. A body is whole entries, one after the other. A journal that was cut off is read up to its last whole block;
+//! so it is where a CRC does not fit, or where `len` is out of range: a power cut leaves zeros at the end of a file.
 //!
 //! Integers are little-endian and unsigned. A *varint* is LEB128: 7 bits per byte, lowest first, the top bit set in all but the last byte;
 //! at most 64 bits. *Text* is a varint length and as many bytes of UTF-8. A *hash* is 32 bytes of BLAKE3. An entry is a u8 `kind` and its fields:

@@ -384,7 +384,8 @@ impl<'a> Blocks<'a> {
         let mut walk = Walk::new(self.bytes, self.offset);
         let len = walk.u32("len").ok()? as usize;
         let crc = walk.u32("crc").ok()?;
-        if len > BLOCK_BYTES_MAX {
+        // A file's tail is zeros after a power cut, and 0 is the CRC of no bytes.
+        if len == 0 || len > BLOCK_BYTES_MAX {
             return None;
         }
         let body = walk.take("body", len).ok()?;

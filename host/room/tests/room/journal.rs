@@ -143,6 +143,26 @@ fn a_journal_cut_at_any_byte_reads_up_to_its_last_whole_block() {
 }
 
 #[test]
+fn zeros_after_the_last_whole_block_are_not_blocks() {
+    let bytes = bytes();
+    let boundaries = boundaries(bytes);
+    let cut = boundaries[boundaries.len() / 2];
+    for zeros in [1, 7, 8, 16, 4_096] {
+        let mut cut_off = bytes[..cut].to_vec();
+        cut_off.resize(cut + zeros, 0);
+        let journal = Journal::read(&cut_off).unwrap();
+        assert_eq!((journal.truncated_at(), journal.is_whole()), (Some(cut), false), "{zeros} zeros");
+        let mut whole = bytes.to_vec();
+        whole.resize(bytes.len() + zeros, 0);
+        let journal = Journal::read(&whole).unwrap();
+        assert_eq!((journal.truncated_at(), journal.is_whole()), (Some(bytes.len()), true), "{zeros} zeros");
+    }
+    let mut none = MAGIC.to_vec();
+    none.resize(MAGIC.len() + 64, 0);
+    assert_eq!(Journal::read(&none).unwrap_err(), JournalError::NoHeader { offset: MAGIC.len() });
+}
+
+#[test]
 fn a_journal_that_was_cut_off_can_be_replayed_as_far_as_it_goes() {
     let mut world = eventful();
     world.close();
