@@ -54,6 +54,11 @@ impl Records {
         self.bytes.len()
     }
 
+    /// How many frames.
+    pub(crate) fn frames(&self) -> usize {
+        self.kept.len()
+    }
+
     /// What running all of them again costs.
     pub(crate) fn fuel(&self) -> u64 {
         self.fuel

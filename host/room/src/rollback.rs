@@ -36,6 +36,8 @@ pub(crate) struct Probationary {
     pub(crate) since_frame: u32,
     /// The probation is over when this is the next frame.
     pub(crate) ends_frame: u32,
+    /// What a frame of the former rules costs, as far as is known: it is they who would be run again. 0 before frame 0.
+    pub(crate) former_tick_fuel: u64,
     told: Vec<Told>,
 }
 
@@ -79,8 +81,9 @@ pub(crate) struct Rollback {
 }
 
 impl Probationary {
-    pub(crate) fn new(former: Arc<dyn Program>, since_frame: u32, frames: u32) -> Self {
-        Self { former, since_frame, ends_frame: since_frame.saturating_add(frames), told: Vec::new() }
+    pub(crate) fn new(former: Arc<dyn Program>, former_tick_fuel: u64, since_frame: u32, frames: u32) -> Self {
+        let ends_frame = since_frame.saturating_add(frames);
+        Self { former, since_frame, ends_frame, former_tick_fuel, told: Vec::new() }
     }
 
     /// Takes note of an event that the rules on probation told.

@@ -283,8 +283,7 @@ impl Supervisor {
         if self.records.is_empty() || self.instance.is_none() {
             return None;
         }
-        let is_dear = self.records.fuel().saturating_add(self.usage.fuel) > self.settings.replay_fuel_max
-            || self.records.bytes() > RECORDS_BYTES_MAX;
+        let is_dear = self.rerun_fuel() > self.settings.replay_fuel_max || self.records.bytes() > RECORDS_BYTES_MAX;
         match &self.probation {
             None => {
                 let frames = self.next_frame.saturating_sub(self.checkpoint.next_frame);
@@ -323,19 +322,33 @@ impl Supervisor {
         let frames = self.settings.probation_frames;
         if let Some(probation) = self.probation.take() {
             // Nothing has run since: the rules before both are the ones that are known to work.
-            self.probation = Some(Box::new(Probationary::new(probation.former, self.next_frame, frames)));
+            let Probationary { former, former_tick_fuel, .. } = *probation;
+            self.probation = Some(Box::new(Probationary::new(former, former_tick_fuel, self.next_frame, frames)));
         } else {
+            let tick_fuel = self.usage.fuel.max(self.records.fuel().div_ceil(self.records.frames().max(1) as u64));
             self.checkpoint = Checkpoint { next_frame: self.next_frame, state_version, state: state.clone() };
             self.records.clear();
             self.checkpoint_asked = false;
             if frames > 0 {
-                self.probation = Some(Box::new(Probationary::new(Arc::clone(&from), self.next_frame, frames)));
+                let probation = Probationary::new(Arc::clone(&from), tick_fuel, self.next_frame, frames);
+                self.probation = Some(Box::new(probation));
             }
         }
         Ok(Replaced { from, state_version, state })
     }
 
     // Running.
+
+    /// What running the records again will cost after one more frame. On probation it is the former rules that would be run: as dear as they were,
+    /// or as the new ones are.
+    fn rerun_fuel(&self) -> u64 {
+        let own = self.records.fuel().saturating_add(self.usage.fuel);
+        let former = self.probation.as_ref().map_or(0, |probation| {
+            let frames = u64::try_from(self.records.frames()).unwrap_or(u64::MAX).saturating_add(1);
+            probation.former_tick_fuel.saturating_mul(frames)
+        });
+        own.max(former)
+    }
 
     /// Runs a frame once. After an error there is no instance.
     fn attempt(&mut self, frame: u32, record: &[u8]) -> Result<(), Fault> {

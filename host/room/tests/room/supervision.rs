@@ -326,6 +326,22 @@ fn probation_ends_early_where_it_would_cost_too_much_to_undo() {
 }
 
 #[test]
+fn probation_ends_early_where_the_former_rules_are_the_dear_ones() {
+    // They are the ones that would be run again, however cheap the new ones are.
+    let settings = Supervision { replay_fuel_max: 10_000, ..settings() };
+    let mut world = World::ready(&Spec::build(1).finishing(60), settings);
+    world.run_to(24);
+    world.swap(&Spec { fuel_per_tick: 1, ..Spec::build(2).finishing(60) }).unwrap();
+    // Nothing has run: what the rules before both cost is still what counts.
+    world.swap(&Spec { fuel_per_tick: 1, ..Spec::build(3).finishing(60) }).unwrap();
+    world.run_to(60);
+    assert_eq!(world.seen.kept, [35]);
+    let (.., json) = world.seen.internal.iter().find(|event| event.0 == "room.rules_kept").unwrap();
+    assert!(json.contains("\"early\":true"), "{json}");
+    world.prove();
+}
+
+#[test]
 fn probation_ends_early_where_there_are_too_many_events_to_compare() {
     let settings = Supervision { probation_frames: 150, ..settings() };
     let mut world = World::ready(&Spec::build(1).finishing(60), settings);
