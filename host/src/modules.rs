@@ -16,7 +16,8 @@
 //! # On disk
 //!
 //! `<data folder>/modules/<hash>.wasm` is a module's file, byte by byte; its name is the BLAKE3 hash of its bytes in 64 hexadecimal digits. A file whose
-//! bytes have another hash is named in the log and not used. Compiled forms (`.cwasm`) lie beside it and belong to [`crate::rules`].
+//! bytes have another hash is named in the log and not used. It goes when no name, no room and no journal needs it any more, which
+//! [`crate::journal`] looks after. Compiled forms (`.cwasm`) lie beside it and belong to [`crate::rules`].
 //!
 //! `<data folder>/modules.json` is one JSON object, from the name to what it was set to: `{"drag-race": {"hash": "…", "set_ms": 1795262640000}}`. It is
 //! a file and not a table of the records: those belong to the manager, which may run on another machine.
@@ -40,11 +41,6 @@ pub const MODULES_FOLDER: &str = "modules";
 pub const CHOSEN_FILE: &str = "modules.json";
 /// Names that modules may have at a time. Each holds a compiled module in memory; a host has a handful of games.
 pub const NAMES_MAX: usize = 256;
-/// Kept modules. A modder makes one per build: these are some weeks of work. Beyond it the one that was not loaded for the longest time goes, unless a name
-/// or a room has it.
-pub const KEPT_FILES_MAX: usize = 1_024;
-/// Bytes of all kept modules together, with the same outcome.
-pub const KEPT_BYTES_MAX: u64 = 1 << 30;
 /// Longest [`CHOSEN_FILE`] that is read, in bytes: [`NAMES_MAX`] entries, several times over.
 const CHOSEN_BYTES_MAX: u64 = 256 << 10;
 const EXTENSION: &str = "wasm";
@@ -181,7 +177,17 @@ impl KeptModules {
     /// What is there, the one that was loaded last first. Files with other names are not ours and not listed. Blocks.
     #[must_use]
     pub fn list(&self) -> Vec<KeptModule> {
-        let mut kept: Vec<KeptModule> = self.entries().into_iter().map(|(_, kept)| kept).collect();
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
+        let ours = |entry: std::fs::DirEntry| {
+            let path = entry.path();
+            let hash: ModuleHash = path.file_stem()?.to_str()?.parse().ok()?;
+            let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+            let loaded = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let loaded_ms = u64::try_from(loaded.as_millis()).unwrap_or(u64::MAX);
+            let kept = KeptModule { hash: hash.to_string(), bytes: metadata.len(), loaded_ms };
+            (path.extension()? == EXTENSION).then_some(kept)
+        };
+        let mut kept: Vec<KeptModule> = entries.filter_map(Result::ok).filter_map(ours).collect();
         kept.sort_by(|a, b| b.loaded_ms.cmp(&a.loaded_ms).then_with(|| a.hash.cmp(&b.hash)));
         kept
     }
@@ -209,44 +215,6 @@ impl KeptModules {
         std::fs::create_dir_all(&self.folder)
             .and_then(|()| write_whole(&path, bytes, Readers::Usual))
             .map_err(|error| ModulesError::Unwritable { path, reason: error.to_string() })
-    }
-
-    /// Deletes what is too much, oldest first, but nothing that `is_needed`.
-    fn drop_oldest(&self, files_max: usize, bytes_max: u64, is_needed: impl Fn(&ModuleHash) -> bool) {
-        let mut entries = self.entries();
-        entries.sort_by_key(|(_, kept)| kept.loaded_ms);
-        let mut files = entries.len();
-        let mut bytes: u64 = entries.iter().map(|(_, kept)| kept.bytes).sum();
-        for (hash, kept) in entries {
-            if files <= files_max && bytes <= bytes_max {
-                return;
-            }
-            if !is_needed(&hash) && std::fs::remove_file(self.path(&hash)).is_ok() {
-                tracing::info!(
-                    hash = kept.hash,
-                    "an old module is not kept any more; journals of its rooms need its file from elsewhere"
-                );
-                files -= 1;
-                bytes = bytes.saturating_sub(kept.bytes);
-            }
-        }
-    }
-
-    fn entries(&self) -> Vec<(ModuleHash, KeptModule)> {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
-        entries
-            .filter_map(Result::ok)
-            .filter_map(|entry| {
-                let path = entry.path();
-                let hash: ModuleHash = path.file_stem()?.to_str()?.parse().ok()?;
-                let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
-                let loaded = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-                (path.extension()? == EXTENSION).then(|| {
-                    let loaded_ms = u64::try_from(loaded.as_millis()).unwrap_or(u64::MAX);
-                    (hash, KeptModule { hash: hash.to_string(), bytes: metadata.len(), loaded_ms })
-                })
-            })
-            .collect()
     }
 
     fn path(&self, hash: &ModuleHash) -> PathBuf {
@@ -349,7 +317,6 @@ impl Modules {
         let module = self.store.load(bytes)?;
         let load_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.kept.keep(&module.hash(), bytes)?;
-        self.kept.drop_oldest(KEPT_FILES_MAX, KEPT_BYTES_MAX, |hash| self.is_in_use(hash));
         Ok(Loaded { module, load_us })
     }
 
@@ -601,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_not_ours_are_not_listed_and_too_many_go_oldest_first() {
+    fn files_that_are_not_ours_are_not_listed() {
         let dir = tempfile::tempdir().unwrap();
         let kept = KeptModules::of(dir.path());
         assert!(kept.list().is_empty());
@@ -615,14 +582,8 @@ mod tests {
         std::fs::write(kept.folder.join(format!("{}.cwasm", ModuleHash::of(b"x"))), "compiled").unwrap();
         assert_eq!(kept.list().len(), 8);
         assert_eq!(kept.list()[0].hash, ModuleHash::of(bytes.last().unwrap()).to_string());
-        kept.drop_oldest(8, 64, |_| false);
-        assert_eq!(kept.list().len(), 8, "as many as may be");
-        // The oldest is needed: the three after it go. Then bytes are too many, for one more.
-        kept.drop_oldest(5, 64, |hash| *hash == ModuleHash::of(&bytes[0]));
-        let is_there = |n: usize| kept.read(&ModuleHash::of(&bytes[n])).is_ok();
-        assert_eq!([0, 1, 2, 3, 4, 5].map(is_there), [true, false, false, false, true, true]);
-        kept.drop_oldest(8, 32, |hash| *hash == ModuleHash::of(&bytes[0]));
-        assert_eq!([0, 1, 2, 3, 4, 5].map(is_there), [true, false, false, false, false, true]);
+        kept.delete(&ModuleHash::of(&bytes[0])).unwrap();
+        assert_eq!(kept.list().len(), 7);
         assert!(kept.folder.join("notes.wasm").exists());
     }
 

@@ -9,12 +9,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use holeshot_room::journal::JournalError;
+
 use super::folder::Entry;
+use super::read::ReadError;
 use super::writer::tell;
 use super::{Desk, JournalState};
 use crate::clock::unix_ms;
 use crate::events::EventSink;
-use crate::modules::KeptModules;
+use crate::modules::{KeptModule, KeptModules};
 use crate::rules::ModuleHash;
 
 /// How often the folder is looked through, in seconds.
@@ -23,6 +26,11 @@ const LOOK_EVERY_S: u64 = 600;
 const LOOK_PAUSE_S: u64 = 10;
 /// A module that was touched within this time, in seconds, is kept: a room may begin with it at this moment, or a modder tries it again.
 const MODULE_KEPT_S: u64 = 86_400;
+/// Kept modules. A modder makes one per build: these are some weeks of work. Of more, those that nothing needs go at once, the one that was not
+/// loaded for the longest time first. What a journal needs stays as long as the journal, and is told if it is too much.
+pub(super) const MODULES_KEPT_MAX: usize = 1_024;
+/// Bytes of all kept modules together, with the same outcome.
+pub(super) const MODULES_KEPT_BYTES_MAX: u64 = 1 << 30;
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// How long journals are kept.
@@ -206,51 +214,89 @@ impl Work {
                 "the journals of open rooms alone are above the bound; raise journal_bytes_max"
             );
         }
-        self.delete_modules(&running, &closed);
+        self.delete_modules(&running, &closed, MODULES_KEPT_MAX, MODULES_KEPT_BYTES_MAX);
     }
 
-    /// Deletes modules that nothing needs.
-    fn delete_modules(&mut self, running: &[Entry], closed: &[Entry]) {
-        let mut candidates = self.modules();
-        if candidates.is_empty() {
+    /// Deletes modules that nothing needs: the old ones, and of the others as many as are too many.
+    pub(super) fn delete_modules(&mut self, running: &[Entry], closed: &[Entry], files_max: usize, bytes_max: u64) {
+        let kept = self.kept.list();
+        let mut files = kept.len();
+        let mut bytes = kept.iter().fold(0u64, |sum, module| sum.saturating_add(module.bytes));
+        let loaded_before_ms = unix_ms().saturating_sub(MODULE_KEPT_S * 1_000);
+        let is_old = |module: &KeptModule| module.loaded_ms < loaded_before_ms;
+        let is_too_much = |files: usize, bytes: u64| files > files_max || bytes > bytes_max;
+        let candidates = kept.iter().filter(|module| is_old(module) || is_too_much(files, bytes));
+        let candidates = candidates.filter_map(|module| module.hash.parse().ok());
+        let mut unneeded: BTreeSet<ModuleHash> = candidates.filter(|hash| !(self.in_use)(hash)).collect();
+        if !self.keep_needed(&mut unneeded, running, closed) {
             return;
+        }
+        for module in kept.iter().rev() {
+            let Some(hash) = module.hash.parse().ok().filter(|hash| unneeded.contains(hash)) else { continue };
+            // Somebody may have loaded it while the journals were read.
+            if !(is_old(module) || is_too_much(files, bytes)) || (self.in_use)(&hash) {
+                continue;
+            }
+            match self.kept.delete(&hash) {
+                Ok(()) => {
+                    tracing::info!(%hash, "a module that no journal and no name needs is deleted");
+                    files -= 1;
+                    bytes = bytes.saturating_sub(module.bytes);
+                }
+                Err(error) => tracing::warn!(%hash, %error, "a module cannot be deleted"),
+            }
+        }
+        if is_too_much(files, bytes) {
+            tracing::warn!(
+                files,
+                bytes,
+                files_max,
+                bytes_max,
+                "journals, rooms and names need more modules than should be kept; lower journal_days or journal_bytes_max"
+            );
+        }
+    }
+
+    /// Takes out what a journal names. False if that is not known of one of them.
+    fn keep_needed(&mut self, unneeded: &mut BTreeSet<ModuleHash>, running: &[Entry], closed: &[Entry]) -> bool {
+        if unneeded.is_empty() {
+            return true;
         }
         let closed_rooms: BTreeSet<&str> = closed.iter().map(|entry| entry.room.as_str()).collect();
         self.needed.retain(|room, _| closed_rooms.contains(room.as_str()));
-        for entry in running.iter().chain(closed) {
-            if candidates.is_empty() {
-                return;
-            }
-            let modules = match self.needed.get(&entry.room) {
+        for Entry { room, .. } in running.iter().chain(closed) {
+            let modules = match self.needed.get(room) {
                 Some(modules) => modules.clone(),
-                None => match super::read::modules_of(&entry.path) {
+                None => match self.modules_of(room) {
                     Ok(modules) => modules,
                     Err(error) => {
                         // It may need any of them.
                         tracing::warn!(%error, "a journal cannot be read; no module is deleted");
-                        return;
+                        return false;
                     }
                 },
             };
             for hash in &modules {
-                candidates.remove(hash);
+                unneeded.remove(hash);
             }
-            if closed_rooms.contains(entry.room.as_str()) {
-                self.needed.insert(entry.room.clone(), modules);
-            }
-        }
-        for hash in candidates {
-            match self.kept.delete(&hash) {
-                Ok(()) => tracing::info!(%hash, "a module that no journal and no name needs is deleted"),
-                Err(error) => tracing::warn!(%hash, %error, "a module cannot be deleted"),
+            if closed_rooms.contains(room.as_str()) {
+                self.needed.insert(room.clone(), modules);
             }
         }
+        true
     }
 
-    /// Modules that nobody loaded for a while and nothing that runs needs.
-    fn modules(&self) -> BTreeSet<ModuleHash> {
-        let loaded_before_ms = unix_ms().saturating_sub(MODULE_KEPT_S * 1_000);
-        let old = self.kept.list().into_iter().filter(|kept| kept.loaded_ms < loaded_before_ms);
-        old.filter_map(|kept| kept.hash.parse().ok()).filter(|hash| !(self.in_use)(hash)).collect()
+    /// The modules of a room's journal; none if it is gone by now, or says nothing because its header is missing.
+    fn modules_of(&self, room: &str) -> Result<Vec<ModuleHash>, ReadError> {
+        // One that is closed in between has moved: look once more.
+        for _ in 0..2 {
+            let Some(path) = self.desk.folder.find(room) else { return Ok(Vec::new()) };
+            match super::read::modules_of(&path) {
+                Err(ReadError::Unreadable { .. }) if !path.exists() => {}
+                Err(ReadError::Journal { error: JournalError::NoHeader { .. }, .. }) => return Ok(Vec::new()),
+                result => return result,
+            }
+        }
+        Ok(Vec::new())
     }
 }

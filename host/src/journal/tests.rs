@@ -317,3 +317,34 @@ async fn modules_go_when_no_journal_and_no_name_needs_them() {
     work.look(SystemTime::now());
     assert!(!path(by_journal).exists() && path(by_open).exists());
 }
+
+#[tokio::test]
+async fn of_too_many_modules_those_go_that_nothing_needs_however_new_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = events(dir.path()).await;
+    let folder = Folder::of(dir.path());
+    folder.make().unwrap();
+    let modules = dir.path().join("modules");
+    std::fs::create_dir(&modules).unwrap();
+    let hashes: Vec<ModuleHash> = (0..6_u8).map(|n| ModuleHash::of(&[n])).collect();
+    let path = |n: usize| modules.join(format!("{}.wasm", hashes[n]));
+    for n in 0..6 {
+        // All of today; the first is the oldest.
+        write_aged(&path(n), b"12345678", Duration::from_secs(600 - 60 * n as u64));
+    }
+    std::fs::write(folder.closed("j"), whole_journal("j", hashes[0])).unwrap();
+    // Its header never got to the disk: there is nothing to replay.
+    std::fs::write(folder.closed("torn"), &whole_journal("torn", hashes[1])[..20]).unwrap();
+    let named = hashes[2];
+    let mut work = work(dir.path(), &events, KEPT, Box::new(move |hash| *hash == named));
+    let mut left = |files_max, bytes_max| {
+        let (running, closed) = (folder.list_running().unwrap(), folder.list_closed().unwrap());
+        work.delete_modules(&running, &closed, files_max, bytes_max);
+        (0..6).map(|n| path(n).exists()).collect::<Vec<_>>()
+    };
+    assert_eq!(left(6, 48), [true; 6], "as many as may be");
+    assert_eq!(left(5, 48), [true, false, true, true, true, true]);
+    assert_eq!(left(6, 39), [true, false, true, false, true, true]);
+    // What is needed stays, even if it alone is too much.
+    assert_eq!(left(1, 8), [true, false, true, false, false, false]);
+}
