@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use holeshot_room::{Limits, Supervision};
+use holeshot_room::{INSTANCES_PER_CANDIDATE_MAX, Limits, Supervision};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
@@ -31,16 +31,17 @@ use crate::manager::{Manager, ManagerConfig, Records};
 use crate::metrics::gather::Metrics;
 use crate::modules::{MODULES_FOLDER, Modules};
 use crate::rooms::Rooms;
-use crate::rules::{Engine, EngineSettings, ModuleHash, ModuleStore};
+use crate::rules::{Engine, EngineSettings, MODULES_LOADING_MAX, ModuleHash, ModuleStore};
 use crate::shard::{Command, ShardHandle, ShardLayout};
-use crate::swap::{Swaps, Watched};
+use crate::swap::{ROOMS_AT_ONCE_MAX, Swaps, Watched};
 
 /// Name of the file in the data folder that a running host holds.
 const LOCK_FILE: &str = "holeshot.lock";
 /// Receive buffer asked of the system for datagrams: 10,000 small ones, 20 ms of 10,000 players. The usual default holds 256.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-/// Instances beyond the rooms: one while a module loads, one for each room that is tried or swapped, some for rooms that close while others open.
-const INSTANCES_SPARE: u32 = 16;
+/// Instances beyond one for each room: for the module that is asked for its manifest, and for each room between its trial and its swap. Nothing
+/// else has one, so no trial can take the place of a room that opens, or is put back after its rules failed.
+const INSTANCES_SPARE: u32 = MODULES_LOADING_MAX + ROOMS_AT_ONCE_MAX as u32 * INSTANCES_PER_CANDIDATE_MAX;
 /// How long a stop waits for events to be recorded, in seconds. What is left is sent at the next start.
 pub const FLUSH_WAIT_S: u64 = 10;
 /// How long a stop waits for requests and WebSockets that are under way, in seconds.

@@ -14,6 +14,9 @@ use crate::rules::{BeginError, Fault, FaultKind, Program, RestoreError, Rules};
 /// wrong right after the swap, short enough to be run in a moment.
 pub const TRIAL_FRAMES_BEYOND: u32 = 25;
 
+/// Instances of a candidate at a time, from the begin of its trial to the swap.
+pub const INSTANCES_PER_CANDIDATE_MAX: u32 = 1;
+
 /// Everything that a trial needs, copied out of a room: it can be run on any thread, for several candidates.
 #[derive(Debug, Clone)]
 pub struct Trial {
@@ -176,7 +179,7 @@ impl Trial {
     /// Tries a module: it takes over the room's last checkpoint, re-runs the recorded frames and [`TRIAL_FRAMES_BEYOND`] more, every output
     /// checked, saves its state, and takes that over in a fresh instance, which must save the same bytes.
     ///
-    /// Takes as long as the frames take; not for a shard's thread.
+    /// Takes as long as the frames take; not for a shard's thread. Never has more than [`INSTANCES_PER_CANDIDATE_MAX`] instances at a time.
     ///
     /// # Errors
     /// The first thing that went wrong.
@@ -187,7 +190,7 @@ impl Trial {
         rules.restore(self.checkpoint.state_version, &self.checkpoint.state).map_err(SwapRefusal::of_restore)?;
         self.play(&mut *rules, players)?;
         let saved = save(&mut *rules)?;
-        // One at a time: each may be all that the host has left.
+        // See INSTANCES_PER_CANDIDATE_MAX: each may be all that the host has left.
         drop(rules);
         let mut again = candidate.begin().map_err(SwapRefusal::of_begin)?;
         again.restore(candidate.manifest().state_version, &saved).map_err(|error| {

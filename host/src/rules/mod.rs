@@ -29,7 +29,7 @@ pub use engine::{Engine, EngineError, EngineSettings};
 pub use error::{InstantiateError, LoadError};
 pub use inspect::{Facts, facts};
 pub use instance::WasmRules;
-pub use module::{Module, ModuleHash, ModuleStore, Origin};
+pub use module::{MODULES_LOADING_MAX, Module, ModuleHash, ModuleStore, Origin};
 pub use native::NativeRules;
 pub use program::{NativeProgram, RoomProgram};
 

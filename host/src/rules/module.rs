@@ -18,6 +18,9 @@ use super::inspect::inspect;
 use super::instance::{Budget, Live, StartError, WasmRules};
 use super::{LOAD_FUEL, MODULE_BYTES_MAX};
 
+/// Modules that a store loads at a time; each has an instance while it is asked for its manifest. One leaves the other cores to the shards.
+pub const MODULES_LOADING_MAX: u32 = 1;
+
 /// The name of a module: the BLAKE3 hash of its bytes. Written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModuleHash([u8; 32]);
@@ -157,7 +160,7 @@ pub struct ModuleStore {
     engine: Engine,
     cache: Option<Cache>,
     loaded: Mutex<BTreeMap<ModuleHash, Weak<Module>>>,
-    /// Held while a module compiles: one at a time leaves the other cores to the shards.
+    /// Held while a module compiles and is asked: see [`MODULES_LOADING_MAX`].
     loading: Mutex<()>,
 }
 

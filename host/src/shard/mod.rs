@@ -704,6 +704,8 @@ impl Shard {
             self.sessions.end(id, slot.farewell, "the room is closed");
         }
         slot.budget.close(&mut self.modules);
+        // Its instance is gone before its place is free: whoever takes the place finds one.
+        drop(slot.rules);
         self.registry.forget(&slot.live.id);
     }
 
