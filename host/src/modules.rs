@@ -7,7 +7,8 @@
 //! For each name, the strongest of these that there is:
 //!
 //! 1. the file of a `--module` flag: what the operator says at this start;
-//! 2. what the name was last set to by a request (`PUT /api/modules/{name}`, `holeshot swap`), remembered in [`CHOSEN_FILE`];
+//! 2. what the name was last set to by a request (`PUT /api/modules/{name}`, `holeshot swap`), remembered in [`CHOSEN_FILE`], unless it failed in
+//!    every room (see [`crate::swap`]);
 //! 3. the module that ships inside the binary.
 //!
 //! A flag is good for its start only: it neither changes nor deletes what is remembered. A file of `--watch` replaces any of them as soon as it
@@ -233,7 +234,15 @@ pub struct Modules {
     chosen: Mutex<BTreeMap<String, Chosen>>,
 }
 
-#[derive(Debug)]
+/// What a name had before it was set.
+#[derive(Debug, Clone)]
+pub struct Former {
+    current: Option<Current>,
+    /// What was remembered, which need not be what it had.
+    chosen: Option<Chosen>,
+}
+
+#[derive(Debug, Clone)]
 struct Current {
     module: Arc<Module>,
     source: Source,
@@ -320,30 +329,47 @@ impl Modules {
         Ok(Loaded { module, load_us })
     }
 
-    /// Gives a module to its name: new rooms get it from now on. If a request asked for it, that is remembered over a restart. Blocks.
+    /// Gives a module to its name: new rooms get it from now on. If a request asked for it, that is remembered over a restart. Gives what the name
+    /// had, for [`put_back`](Self::put_back). Blocks.
     ///
     /// # Errors
     /// [`ModulesError::TooManyNames`], or [`ModulesError::Unwritable`] if it cannot be remembered: the name keeps what it has then.
-    pub fn set(&self, module: &Arc<Module>, source: Source) -> Result<(), ModulesError> {
-        let now_ms = unix_ms();
-        if !self.has_place(&module.manifest().name) {
+    pub fn set(&self, module: &Arc<Module>, source: Source) -> Result<Former, ModulesError> {
+        let (name, now_ms) = (&module.manifest().name, unix_ms());
+        // Held to the end, so that of two who set a name at once the same one is remembered and in force.
+        let mut chosen = self.lock_chosen();
+        if !self.has_place(name) {
             return Err(ModulesError::TooManyNames);
         }
+        let former = Former { current: self.lock().get(name).cloned(), chosen: chosen.get(name).cloned() };
         if source == Source::Set {
-            let mut chosen = self.lock_chosen();
-            let mut next = chosen.clone();
             // A name of an earlier run that no flag brought back is as good a place as any.
-            if next.len() >= NAMES_MAX && !next.contains_key(&module.manifest().name) {
+            if chosen.len() >= NAMES_MAX && !chosen.contains_key(name) {
                 return Err(ModulesError::TooManyNames);
             }
-            next.insert(module.manifest().name.clone(), Chosen { hash: module.hash().to_string(), set_ms: now_ms });
-            let unwritable = |reason| ModulesError::Unwritable { path: self.chosen_path.clone(), reason };
-            let text = serde_json::to_string_pretty(&next).map_err(|error| unwritable(error.to_string()))?;
-            write_whole(&self.chosen_path, text.as_bytes(), Readers::Usual)
-                .map_err(|error| unwritable(error.to_string()))?;
-            *chosen = next;
+            let entry = Chosen { hash: module.hash().to_string(), set_ms: now_ms };
+            self.remember(&mut chosen, name, Some(entry))?;
         }
-        self.put(module, source, now_ms)
+        self.put(module, source, now_ms)?;
+        Ok(former)
+    }
+
+    /// Gives a name back what it had before `failed`, also over a restart. False if it has another module by now, or had none. Blocks.
+    ///
+    /// # Errors
+    /// [`ModulesError::Unwritable`]: nothing has changed.
+    pub fn put_back(&self, failed: &ModuleHash, former: &Former) -> Result<bool, ModulesError> {
+        let mut chosen = self.lock_chosen();
+        let Some(current) = &former.current else { return Ok(false) };
+        let name = &current.module.manifest().name;
+        if self.lock().get(name).is_none_or(|now| now.module.hash() != *failed) {
+            return Ok(false);
+        }
+        if chosen.get(name) != former.chosen.as_ref() {
+            self.remember(&mut chosen, name, former.chosen.clone())?;
+        }
+        self.lock().insert(name.clone(), current.clone());
+        Ok(true)
     }
 
     /// The module of a name.
@@ -400,6 +426,26 @@ impl Modules {
         let module = self.load(&bytes).map_err(|error| error.to_string())?.module;
         let found = &module.manifest().name;
         if found == name { Ok(module) } else { Err(format!("its manifest has another name, {found:?}")) }
+    }
+
+    /// Writes what a name is set to; none: that it is not set.
+    fn remember(
+        &self,
+        chosen: &mut BTreeMap<String, Chosen>,
+        name: &str,
+        entry: Option<Chosen>,
+    ) -> Result<(), ModulesError> {
+        let mut next = chosen.clone();
+        match entry {
+            Some(entry) => drop(next.insert(name.to_owned(), entry)),
+            None => drop(next.remove(name)),
+        }
+        let unwritable = |reason| ModulesError::Unwritable { path: self.chosen_path.clone(), reason };
+        let text = serde_json::to_string_pretty(&next).map_err(|error| unwritable(error.to_string()))?;
+        write_whole(&self.chosen_path, text.as_bytes(), Readers::Usual)
+            .map_err(|error| unwritable(error.to_string()))?;
+        *chosen = next;
+        Ok(())
     }
 
     fn put(&self, module: &Arc<Module>, source: Source, since_ms: u64) -> Result<(), ModulesError> {
@@ -535,6 +581,41 @@ mod tests {
         let last = modules(dir.path());
         last.start(&[]).unwrap();
         assert_eq!(hash_of(&last), ModuleHash::of(&set).to_string());
+    }
+
+    #[test]
+    fn a_name_gets_back_what_it_had_unless_it_was_set_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two, three] = ["one", "two", "three"].map(other_build);
+        let modules = modules(dir.path());
+        modules.start(&[]).unwrap();
+        let load = |wasm: &[u8]| modules.load(wasm).unwrap().module;
+        let chosen = || std::fs::read_to_string(dir.path().join(CHOSEN_FILE)).unwrap();
+        let shipped = modules.loaded();
+        // Back to what ships: nothing is remembered any more.
+        let before_one = modules.set(&load(&one), Source::Set).unwrap();
+        assert!(modules.put_back(&ModuleHash::of(&one), &before_one).unwrap());
+        assert_eq!((modules.loaded(), chosen().as_str()), (shipped, "{}"));
+        // Back to what was set, with the time at which it was.
+        modules.set(&load(&one), Source::Set).unwrap();
+        let (loaded, remembered) = (modules.loaded(), chosen());
+        let before_two = modules.set(&load(&two), Source::Set).unwrap();
+        assert!(chosen().contains(&ModuleHash::of(&two).to_string()));
+        assert!(modules.put_back(&ModuleHash::of(&two), &before_two).unwrap());
+        assert_eq!((modules.loaded(), chosen()), (loaded, remembered.clone()));
+        // A watched one was never remembered.
+        let before_three = modules.set(&load(&three), Source::Watched).unwrap();
+        assert!(modules.put_back(&ModuleHash::of(&three), &before_three).unwrap());
+        assert_eq!((hash_of(&modules), chosen()), (ModuleHash::of(&one).to_string(), remembered));
+        // Set again meanwhile, the name keeps what it has.
+        let before_two = modules.set(&load(&two), Source::Set).unwrap();
+        modules.set(&load(&three), Source::Set).unwrap();
+        assert!(!modules.put_back(&ModuleHash::of(&two), &before_two).unwrap());
+        assert_eq!(hash_of(&modules), ModuleHash::of(&three).to_string());
+        drop(modules);
+        let again = super::tests::modules(dir.path());
+        again.start(&[]).unwrap();
+        assert_eq!(hash_of(&again), ModuleHash::of(&three).to_string());
     }
 
     #[test]

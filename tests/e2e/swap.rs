@@ -1,6 +1,6 @@
 //! Changing the rules of a running host through its doors: the request, who may make it, what each kind of rooms gets, the watched file, the
 //! command, and what is remembered. Which misbehaviour of a module is refused or rolled back, and that nothing of a race is
-//! lost over many swaps, is covered in `misrule.rs` and in `host/room/tests`.
+//! lost over many swaps, is covered in `rollback.rs`, `undo.rs` and `host/room/tests`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -305,6 +305,14 @@ fn rules_that_fail_on_probation_are_undone_and_on_record() {
             undone.data
         );
         assert_eq!(rules_of(&host, &room).await, hash(&game().wasm()));
+        // It failed in every room, so new rooms do not get it either.
+        let back = eventually("the former rules are back", SOON, async || {
+            let back = loaded(&host, GAME).await;
+            if back["hash"] == hash(&game().wasm()).as_str() { Ok(back) } else { Err(back.to_string()) }
+        });
+        assert_eq!(back.await["source"], "flag");
+        let remembered = std::fs::read_to_string(host.dir.path().join("modules.json")).unwrap();
+        assert!(!remembered.contains(&hash(&bad)), "{remembered}");
         let (_, report) = host.put_module(GAME, "all", bad.clone()).await;
         assert_eq!(only(&report)["verdict"], "skipped", "{report}");
         let warned = lines_of(&room);
@@ -319,6 +327,33 @@ fn rules_that_fail_on_probation_are_undone_and_on_record() {
             (&json!(hash(&game().wasm())), &json!(hash(&bad))),
             "{swap}"
         );
+        host.stop().await;
+    });
+}
+
+#[test]
+fn rules_that_fail_in_one_room_and_pass_in_another_stay_and_the_list_of_modules_says_so() {
+    run(90, async {
+        let host = Host::start_with_modules(&[game().wasm()], |_| {}).await;
+        let (passing, mut bob) = playing(&host).await;
+        bob.frame(200).await;
+        let (failing, mut ada) = playing(&host).await;
+        // Ada's room has it before it, Bob's has long passed it.
+        let frame = *ada.snapshot_frames.last().unwrap() + 90;
+        assert!(frame < 150, "frame {frame}");
+        let bad = game().at_frame(frame, "(unreachable)").wasm();
+        let (status, report) = host.put_module(GAME, "all", bad.clone()).await;
+        assert_eq!((status, &report["swapped"]), (200, &json!(2)), "{report}");
+        ada.event("rules_rolled_back").await;
+        eventually("the other room keeps them", SOON, async || {
+            let (_, body) = host.get(&format!("/api/rooms/{passing}")).await;
+            if body["open"]["on_probation"] == false { Ok(()) } else { Err(body.to_string()) }
+        })
+        .await;
+        assert_eq!(rules_of(&host, &passing).await, hash(&bad));
+        assert_eq!(rules_of(&host, &failing).await, hash(&game().wasm()));
+        let named = loaded(&host, GAME).await;
+        assert_eq!((&named["hash"], &named["failed_rooms"]), (&json!(hash(&bad)), &json!(1)), "{named}");
         host.stop().await;
     });
 }

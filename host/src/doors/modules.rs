@@ -12,13 +12,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, put};
 use futures_util::StreamExt;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::http::{ApiError, Doors, Shared, ask};
 use crate::admin::AdminToken;
 use crate::manager::Records;
-use crate::modules::{ModulesError, Source};
+use crate::modules::{LoadedModule, ModulesError, Source};
+use crate::rooms::ModuleName;
 use crate::rules::{LoadError, MODULE_BYTES_MAX};
 use crate::swap::{RoomVerdict, SwapError, SwapReport, SwapRequest, Target, Verdict};
 
@@ -39,8 +40,24 @@ pub(super) async fn list_modules(State(doors): Shared) -> Result<Json<Value>, Ap
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
     let budgets: serde_json::Map<String, Value> =
         doors.metrics.modules().await.into_iter().map(|budget| (budget.hash.clone(), json!(budget))).collect();
-    let loaded = doors.rooms.modules().loaded();
+    let loaded: Vec<NamedModule> =
+        doors.rooms.modules().loaded().into_iter().map(|loaded| of(&doors, loaded)).collect();
     Ok(Json(json!({ "loaded": loaded, "kept": kept, "budgets": budgets, "recorded": recorded })))
+}
+
+/// What a name has, and how it does.
+#[derive(Debug, Serialize)]
+struct NamedModule {
+    #[serde(flatten)]
+    loaded: LoadedModule,
+    /// Open rooms in which it failed, and which keep other rules.
+    failed_rooms: usize,
+}
+
+fn of(doors: &Doors, loaded: LoadedModule) -> NamedModule {
+    let ModuleName { name, hash, .. } = &loaded.module;
+    let failed_rooms = doors.rooms.of_module(name).iter().filter(|live| live.rules.failed(hash).is_some()).count();
+    NamedModule { loaded, failed_rooms }
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,12 +9,17 @@
 //! without a `migrate`, another tick rate) are still good for new rooms: a modder who changes the state has no other way. Where no room is open nothing was
 //! tried, and new rooms get the module because it was loaded.
 //!
+//! Rules may pass every trial and fail on probation. If that happens in every room that they took over, and they passed in none, new rooms get the
+//! former module again, over a restart too; the log says so. If some rooms keep the new rules, so do new rooms: `GET /api/modules` says in how
+//! many open rooms they failed.
+//!
 //! # What is not tried again
 //!
 //! A module that failed in a room, in its trial or on probation, is on record there by its hash. Swaps of all rooms and watched files pass that
 //! room over; a request that names the room tries again. Refusals that say nothing about the module (no instance free, room on
 //! probation) are not on record.
 
+mod follow;
 mod in_force;
 mod service;
 mod watch;
@@ -199,8 +204,8 @@ const fn is_on_record(kind: SwapRefusalKind) -> bool {
 /// Why no room was even asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SwapError {
-    /// Too many requests of this kind at once.
-    #[error("the host is busy with {SWAPS_AT_ONCE_MAX} other changes of rules; try again in a moment")]
+    /// Too many requests of this kind at once, or others for all rooms that took too long.
+    #[error("the host is busy with other changes of rules; try again in a moment")]
     Busy,
     /// The module cannot be had.
     #[error(transparent)]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use holeshot_room::{Phase, SwapRefusal, SwapRefusalKind};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Mutex, Semaphore, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout_at};
 
+use super::follow::follow;
 use super::{
     FailedModule, NewRooms, RoomVerdict, SwapError, SwapReport, SwapRequest, Target, Verdict, is_on_record,
     rules_failed, tell_loaded,
@@ -15,7 +16,7 @@ use super::{
 use crate::clock::give_way;
 use crate::events::EventSink;
 use crate::events::payload::{ModuleRef, Payload, SwapRefused};
-use crate::modules::{Loaded, Modules, Source};
+use crate::modules::{Former, Loaded, Modules, Source};
 use crate::rooms::{LiveRoom, ModuleName, Rooms};
 use crate::rules::{Module, RoomProgram};
 use crate::shard::{Command, SwapCommand};
@@ -44,6 +45,8 @@ pub struct Swaps {
     requests: Arc<Semaphore>,
     at_once: Semaphore,
     trials: Semaphore,
+    /// Whose turn it is to swap all rooms. Of two at once some rooms would end with the one's rules and some with the other's.
+    all: Mutex<()>,
 }
 
 impl Swaps {
@@ -57,6 +60,7 @@ impl Swaps {
             requests: Arc::new(Semaphore::new(SWAPS_AT_ONCE_MAX)),
             at_once: Semaphore::new(ROOMS_AT_ONCE_MAX),
             trials: Semaphore::new(TRIALS_AT_ONCE_MAX),
+            all: Mutex::new(()),
         }
     }
 
@@ -115,7 +119,7 @@ impl Swaps {
         Ok(loaded.map_err(SwapError::Internal)??)
     }
 
-    async fn set(&self, module: &Arc<Module>, source: Source) -> Result<(), SwapError> {
+    async fn set(&self, module: &Arc<Module>, source: Source) -> Result<Former, SwapError> {
         let (modules, module) = (Arc::clone(&self.modules), Arc::clone(module));
         let set = spawn_blocking(move || modules.set(&module, source)).await;
         Ok(set.map_err(|error| SwapError::Internal(error.to_string()))??)
@@ -145,7 +149,10 @@ impl Swaps {
         source: Source,
         deadline: tokio::time::Instant,
     ) -> Result<(Vec<RoomVerdict>, NewRooms), SwapError> {
+        let Ok(_turn) = timeout_at(deadline, self.all.lock()).await else { return Err(SwapError::Busy) };
         let mut verdicts: Vec<RoomVerdict> = Vec::new();
+        let mut swapped: Vec<Arc<LiveRoom>> = Vec::new();
+        let mut former = None;
         for pass in 0..PASSES {
             let mut open = self.rooms.of_module(&module.manifest().name);
             open.retain(|live| !verdicts.iter().any(|verdict| verdict.room == live.id));
@@ -154,22 +161,27 @@ impl Swaps {
                 let (swaps, module) = (Arc::clone(self), Arc::clone(module));
                 swapping.spawn(async move {
                     let verdict = swaps.swap_room(&live, &module, false, deadline).await;
-                    RoomVerdict { room: live.id.clone(), verdict }
+                    (live, verdict)
                 });
             }
-            while let Some(verdict) = swapping.join_next().await {
-                verdicts.push(verdict.map_err(|error| SwapError::Internal(error.to_string()))?);
+            while let Some(done) = swapping.join_next().await {
+                let (live, verdict) = done.map_err(|error| SwapError::Internal(error.to_string()))?;
+                verdicts.push(RoomVerdict { room: live.id.clone(), verdict });
+                if matches!(verdicts.last(), Some(RoomVerdict { verdict: Verdict::Swapped { .. }, .. })) {
+                    swapped.push(live);
+                }
             }
             if pass == 0 {
                 if verdicts.iter().any(|verdict| verdict.verdict.shows_bad_rules()) {
-                    verdicts.sort_by(|a, b| a.room.cmp(&b.room));
-                    return Ok((verdicts, NewRooms::KeptBack));
+                    break;
                 }
-                self.set(module, source).await?;
+                former = Some(self.set(module, source).await?);
             }
         }
         // Ids begin with the time of opening.
         verdicts.sort_by(|a, b| a.room.cmp(&b.room));
+        let Some(former) = former else { return Ok((verdicts, NewRooms::KeptBack)) };
+        tokio::spawn(follow(Arc::clone(&self.rooms), Arc::clone(module), former, swapped));
         Ok((verdicts, NewRooms::Set))
     }
 
@@ -196,13 +208,13 @@ impl Swaps {
         let mut trial_us = None;
         let refusal = loop {
             // A room that waits at its start has a probation that no frame ends; whether it may swap again it knows itself.
-            while live.rules.on_probation() && live.frame().is_some() && !self.is_over(live) {
+            while live.rules.on_probation() && live.frame().is_some() && !is_over(&self.rooms, live) {
                 if tokio::time::Instant::now() >= deadline {
                     return waited_too_long("the rules that it has are on probation themselves");
                 }
                 sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
             }
-            if self.is_over(live) {
+            if is_over(&self.rooms, live) {
                 return Verdict::Ended;
             }
             match self.attempt(live, module, &mut trial_us).await {
@@ -220,11 +232,6 @@ impl Swaps {
         };
         self.refused(live, module, &from, &refusal);
         Verdict::refused(refusal, trial_us)
-    }
-
-    /// Whether nothing of a room can change any more.
-    fn is_over(&self, live: &LiveRoom) -> bool {
-        matches!(live.phase(), Phase::Finished | Phase::Aborted | Phase::Closed) || self.rooms.live(&live.id).is_none()
     }
 
     /// Tries and swaps once. None if the shard does not have the room.
@@ -320,6 +327,11 @@ impl Swaps {
             tracing::error!(room = live.id, %error, "an event is lost");
         }
     }
+}
+
+/// Whether nothing of a room can change any more.
+pub(super) fn is_over(rooms: &Rooms, live: &LiveRoom) -> bool {
+    matches!(live.phase(), Phase::Finished | Phase::Aborted | Phase::Closed) || rooms.live(&live.id).is_none()
 }
 
 /// Runs what takes long on a thread of its own that lets the shards go first. The error says why there is no result.
