@@ -14,6 +14,7 @@ use axum::routing::{MethodRouter, put};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::timeout_at;
 
 use super::http::{ApiError, Doors, Shared, ask};
 use crate::admin::AdminToken;
@@ -26,6 +27,9 @@ use crate::swap::{RoomVerdict, SwapError, SwapReport, SwapRequest, Target, Verdi
 /// How long the body of a request without the right is read, in milliseconds: a client that still writes would take the answer for a broken
 /// connection. None of it is kept.
 const DRAIN_WAIT_MS: u64 = 2_000;
+/// How long a change of rules is waited for, in milliseconds from the request's head: below the half minute after which any request is answered that
+/// it was not complete, which would not be true of this one.
+const SWAP_ANSWER_MAX_MS: u64 = 28_000;
 
 /// The route of one module, with a limit of its own for the body.
 pub(super) fn one_module() -> MethodRouter<Arc<Doors>> {
@@ -79,6 +83,7 @@ async fn put_module(
     }
     let Path(name) = name?;
     let Query(SwapQuery { rooms }) = query?;
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(SWAP_ANSWER_MAX_MS);
     let Ok(target) = rooms.as_deref().unwrap_or("all").parse::<Target>();
     let wasm = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
@@ -88,11 +93,21 @@ async fn put_module(
         status => ApiError::new(status, "bad_request", rejection.body_text()),
     })?;
     let request = SwapRequest { wasm: wasm.to_vec(), name: Some(name), target: target.clone(), source: Source::Set };
-    let report = doors.swaps.swap(request).await?;
+    let report = timeout_at(deadline, doors.swaps.swap(request)).await.map_err(|_| goes_on(&target))??;
     match (&target, report.rooms.first()) {
         (Target::Room(_), Some(room)) => one_room(&report, room),
         _ => Ok(Json(report).into_response()),
     }
+}
+
+/// The answer to who waited as long as a request may. The change itself does not end with it.
+fn goes_on(target: &Target) -> ApiError {
+    let message = format!(
+        "the change of rules (rooms={target}) takes longer than {} s and goes on; do not send it again. GET /api/rooms says which rules each \
+         room has, GET /api/modules what new rooms get",
+        SWAP_ANSWER_MAX_MS / 1_000
+    );
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "goes_on", message)
 }
 
 /// For one room its verdict is the answer's.
