@@ -299,7 +299,7 @@ async fn swaps_a_hundred_times() {
             if number == SWAPS / 2 || begun.elapsed() > HELD_MAX * 2 {
                 held.from_leaving.store(false, Ordering::Relaxed);
             }
-            if number == SWAPS * 4 / 5 || begun.elapsed() > HELD_MAX * 4 {
+            if number == SWAPS * 19 / 20 || begun.elapsed() > HELD_MAX * 9 / 2 {
                 held.release();
             }
         }
