@@ -281,10 +281,10 @@ fn the_same_inputs_under_other_rules_show_what_would_have_changed() {
 fn rules_that_were_swapped_and_undone_are_replayed_as_it_counted() {
     run(60, async {
         let name = "tally-journal";
-        let game = || Tally::new(name, 300);
+        let game = || Tally::new(name, 500);
         let host = Host::start_with_modules(&[game().wasm()], |settings| {
             settings.linger_s = Some(0);
-            settings.probation_frames = Some(60);
+            settings.probation_frames = Some(120);
         })
         .await;
         let room = host.open(name, &["Ada"]).await;
@@ -296,13 +296,12 @@ fn rules_that_were_swapped_and_undone_are_replayed_as_it_counted() {
         let (status, report) = host.put_module(name, &room, good.clone()).await;
         assert_eq!(status, 200, "{report}");
         let swapped = ada.event("rules_swapped").await;
-        ada.frame(swapped.data["frame"].as_u64().unwrap() as u32 + 70).await;
-        // One that traps on probation; it is undone.
-        let failing = ada.snapshot_frames.last().unwrap() + 50;
-        let bad = game().at_frame(failing, "(unreachable)").wasm();
+        ada.frame(swapped.data["frame"].as_u64().unwrap() as u32 + 130).await;
+        // One whose instance traps in its 101st tick: longer than a trial, shorter than the probation, however late it takes over. It is undone.
+        let bad = game().after_ticks(100, "(unreachable)").wasm();
         let (status, report) = host.put_module(name, &room, bad.clone()).await;
         assert_eq!(status, 200, "{report}");
-        ada.event("rules_rolled_back").await;
+        let failing = ada.event("rules_rolled_back").await.data["frame"].clone();
         ada.event("finished").await;
         assert_eq!(closed_journal(&host, &room).await["state"], "whole");
         let dir = host.stop().await;
@@ -310,7 +309,7 @@ fn rules_that_were_swapped_and_undone_are_replayed_as_it_counted() {
         let (code, report, error) = replay(&[&room, "--data-dir", path(dir.path())]).await;
         assert_eq!(
             (code, &report["verdict"], &report["frames"]),
-            (0, &json!("proven"), &json!(300)),
+            (0, &json!("proven"), &json!(500)),
             "{report:#} {error}"
         );
         let hash = |wasm: &[u8]| json!(ModuleHash::of(wasm).to_string());
@@ -319,12 +318,9 @@ fn rules_that_were_swapped_and_undone_are_replayed_as_it_counted() {
         assert_eq!((&modules[0]["hash"], &modules[1]["hash"]), (&hash(&game().wasm()), &hash(&good)));
         assert_eq!(modules[1]["from_frame"], swapped.data["frame"]);
         let undone = &report["rollbacks"][0];
-        assert_eq!(
-            (&undone["failed"], &undone["frame"], &undone["fault"]),
-            (&hash(&bad), &json!(failing), &json!("trap"))
-        );
+        assert_eq!((&undone["failed"], &undone["frame"], &undone["fault"]), (&hash(&bad), &failing, &json!("trap")));
         // Tally does not describe its state: its bytes are shown.
-        let (code, state, error) = replay(&[&room, "--data-dir", path(dir.path()), "--at", "200"]).await;
+        let (code, state, error) = replay(&[&room, "--data-dir", path(dir.path()), "--at", "450"]).await;
         assert_eq!((code, &state["module"]), (0, &hash(&good)), "{error}");
         assert!(state["state"].is_null() && state["state_hex"].as_str().is_some_and(|hex| hex.len() >= 8), "{state:#}");
         // People read of both.

@@ -428,8 +428,7 @@ fn a_swap_that_is_undone_shows_at_the_module_that_failed() {
         ada.ready().await;
         ada.frame(5).await;
         // Beyond the trial, within the probation.
-        let failing = ada.snapshot_frames.last().unwrap() + 90;
-        let bad = game.clone().at_frame(failing, "(unreachable)").wasm();
+        let bad = game.clone().after_ticks(140, "(unreachable)").wasm();
         let (status, report) = host.put_module(GAME, "all", bad.clone()).await;
         assert_eq!((status, &report["rooms"][0]["verdict"]), (200, &json!("swapped")), "{report}");
         let hash = |wasm: &[u8]| ModuleHash::of(wasm).to_string()[..12].to_owned();
@@ -450,7 +449,7 @@ fn a_swap_that_is_undone_shows_at_the_module_that_failed() {
             ["ticks", "overruns", "faults", "retries", "rollbacks", "swaps"]
                 .map(|name| page.one(&format!("holeshot_{family}_{name}_total"), labels))
         };
-        let failing = f64::from(failing);
+        let failing = undone.data["frame"].as_f64().unwrap();
         assert_eq!(counts("room", &[("room", &room)]), [250.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
         assert_eq!(counts("module", &[("hash", &of_bad)]), [failing - since, 0.0, 1.0, 0.0, 1.0, 1.0]);
         assert_eq!(counts("module", &[("hash", &of_good)]), [250.0 - (failing - since), 0.0, 0.0, 0.0, 0.0, 0.0]);

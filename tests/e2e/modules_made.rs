@@ -160,6 +160,16 @@ impl Tally {
         self
     }
 
+    /// With code that runs in every tick of an instance after its first `ticks`, whatever their frames: the count is at an address that no save
+    /// holds. A trial has at most 75 ticks.
+    pub(crate) fn after_ticks(mut self, ticks: u32, code: &str) -> Self {
+        self.each_tick = format!(
+            "(i32.store (i32.const 300000) (i32.add (i32.load (i32.const 300000)) (i32.const 1)))
+            (if (i32.gt_u (i32.load (i32.const 300000)) (i32.const {ticks})) (then {code}))"
+        );
+        self
+    }
+
     /// With a cutscene and a countdown.
     pub(crate) fn with_start(mut self, cutscene_ms: u32, countdown_steps: u32, countdown_step_ms: u32) -> Self {
         self.manifest = format!(

@@ -289,15 +289,14 @@ fn rules_that_fail_on_probation_are_undone_and_on_record() {
     run(60, async {
         let host = Host::start_with_modules(&[game().wasm()], |_| {}).await;
         let (room, mut ada) = playing(&host).await;
-        let seen = *ada.snapshot_frames.last().unwrap();
         // Beyond the trial, within the probation.
-        let failing = seen + 90;
-        let bad = game().at_frame(failing, "(unreachable)").wasm();
+        let bad = game().after_ticks(100, "(unreachable)").wasm();
         let (status, report) = host.put_module(GAME, "all", bad.clone()).await;
         assert_eq!((status, &only(&report)["verdict"]), (200, &json!("swapped")), "{report}");
         let (_, body) = host.get(&format!("/api/rooms/{room}")).await;
         assert_eq!(body["open"]["on_probation"], true, "{body}");
         let undone = ada.event("rules_rolled_back").await;
+        let failing = undone.data["since_frame"].as_u64().unwrap() + 100;
         assert_eq!(
             (&undone.data["frame"], &undone.data["reason"]),
             (&json!(failing), &json!("trap")),
