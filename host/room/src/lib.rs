@@ -32,7 +32,7 @@ pub use messages::{
     AbortReason, Arrival, Departure, EventSource, LeftReason, NotTaken, Outcome, Phase, PublicEvent, Ran,
 };
 pub use output::{INTERNAL_PREFIXES_RESERVED, PUBLIC_NAMES_RESERVED};
-pub use rollback::{PROBATION_EVENTS_MAX, RERUN_EVENTS_BYTES_MAX};
+pub use rollback::{PROBATION_EVENTS_MAX, RERUN_EVENTS_BYTES_MAX, RERUN_PUBLIC_EVENTS_MAX};
 pub use room::{PlayerView, Room, Swapped};
 pub use rules::{BeginError, Fault, FaultKind, Program, RestoreError, Rules, Usage};
 pub use supervisor::{Probation, RECORDS_BYTES_MAX, RETRIES_MAX, Supervision, Supervisor};

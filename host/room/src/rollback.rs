@@ -12,8 +12,12 @@ use crate::rules::{Fault, Program};
 /// A race of eight tells some thirty in its three busiest seconds; and a list of all of them still fits into the one event that calls them void.
 pub const PROBATION_EVENTS_MAX: usize = 256;
 
-/// Bytes of events that are told anew after a rollback. They all come in one step, to every player: more would fill the players' queues.
-/// What is beyond is counted and not told.
+/// Public events that are told anew after a rollback. They all come in one step, to every player: a host that keeps a queue of messages for each must
+/// have places for so many, and for what the frame itself tells. What is beyond is counted and not told.
+pub const RERUN_PUBLIC_EVENTS_MAX: usize = 128;
+
+/// Bytes of events that are told anew after a rollback, internal ones included, with the same outcome: what every player's connection has to carry
+/// at once.
 pub const RERUN_EVENTS_BYTES_MAX: usize = 1 << 20;
 
 /// An event that rules on probation told.
@@ -102,6 +106,7 @@ impl Probationary {
 pub(crate) struct Comparison {
     told: Vec<Told>,
     untold: Vec<Untold>,
+    untold_public: usize,
     untold_bytes: usize,
     untold_dropped: u64,
     output_crcs: Vec<u32>,
@@ -127,10 +132,13 @@ impl Comparison {
             });
             if let Some(at) = told {
                 self.told.remove(at);
-            } else if self.untold_bytes + name.len() + json.len() > RERUN_EVENTS_BYTES_MAX {
+            } else if self.untold_bytes + name.len() + json.len() > RERUN_EVENTS_BYTES_MAX
+                || (public && self.untold_public >= RERUN_PUBLIC_EVENTS_MAX)
+            {
                 self.untold_dropped += 1;
             } else {
                 self.untold_bytes += name.len() + json.len();
+                self.untold_public += usize::from(public);
                 self.untold.push(Untold { frame, public, name: name.into(), json: json.into() });
             }
         }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 
+use holeshot_abi::EVENTS_PER_TICK_MAX;
+use holeshot_room::RERUN_PUBLIC_EVENTS_MAX;
 use holeshot_wire::path::Asks;
 use holeshot_wire::payload::Encode;
 use holeshot_wire::{ByeCode, Heard, HostMessage, Opener, Path, Route, Sealer, SessionKeys, ToClient, ToHost};
@@ -51,8 +53,11 @@ impl SessionId {
 
 /// Sessions that one shard holds: what 16 bits can name.
 pub const SESSIONS_MAX: usize = 1 << 16;
-/// Messages that may wait for a WebSocket. A reader that is further behind is dropped before it costs memory.
+/// Messages that may wait for a WebSocket. A reader that is further behind is dropped before it costs memory. One that keeps up has places for all
+/// that a rollback tells at once, and for the frame's own events.
 pub const OUTBOUND_QUEUED_MAX: usize = 256;
+const _: () =
+    assert!(OUTBOUND_QUEUED_MAX >= RERUN_PUBLIC_EVENTS_MAX + EVENTS_PER_TICK_MAX + OUTBOUND_KEPT_FOR_MESSAGES);
 /// Places of that queue that payloads leave free for messages, which must not be lost.
 const OUTBOUND_KEPT_FOR_MESSAGES: usize = 64;
 

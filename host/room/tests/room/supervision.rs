@@ -4,7 +4,7 @@
 use holeshot_abi::{EVENTS_PER_TICK_MAX, Manifest};
 use holeshot_room::{
     AbortReason, Arrival, BeginError, FaultKind, Limits, PROBATION_EVENTS_MAX, RECORDS_BYTES_MAX,
-    RERUN_EVENTS_BYTES_MAX, RETRIES_MAX, Supervision, Supervisor, SwapRefusalKind,
+    RERUN_EVENTS_BYTES_MAX, RERUN_PUBLIC_EVENTS_MAX, RETRIES_MAX, Supervision, Supervisor, SwapRefusalKind,
 };
 
 use crate::faulty::{Ill, Spec, World, setup};
@@ -389,18 +389,20 @@ fn probation_ends_early_where_there_are_too_many_records() {
 #[test]
 fn what_the_former_rules_would_have_told_is_told_up_to_a_bound() {
     let settings = Supervision { probation_frames: 60, ..settings() };
-    let bytes = 16_000;
-    let mut world = World::ready(&Spec::build(1).finishing(60).ill(Ill::Talks(10, bytes)), settings);
-    world.run_to(24);
-    world.swap(&Spec::build(2).finishing(60).ill(Ill::TrapsFrom(50))).unwrap();
-    world.run_to(50);
-    let at = world.seen.public.iter().position(|event| event.2 == "rules_rolled_back").expect("it was");
-    let again: Vec<_> =
-        world.seen.public[..at].iter().filter(|event| event.1 >= Some(25) && event.2 == "talk").collect();
-    assert_eq!(again.len(), RERUN_EVENTS_BYTES_MAX / (bytes + 4));
-    let json: serde_json::Value = serde_json::from_str(&world.seen.public[at].3).unwrap();
-    assert_eq!(json["untold"], 250 - again.len());
-    world.prove();
+    // Long events come to the bound on bytes, short ones to that on their number.
+    for (bytes, told) in [(16_000, RERUN_EVENTS_BYTES_MAX / 16_004), (9, RERUN_PUBLIC_EVENTS_MAX)] {
+        let mut world = World::ready(&Spec::build(1).finishing(60).ill(Ill::Talks(10, bytes)), settings);
+        world.run_to(24);
+        world.swap(&Spec::build(2).finishing(60).ill(Ill::TrapsFrom(50))).unwrap();
+        world.run_to(50);
+        let at = world.seen.public.iter().position(|event| event.2 == "rules_rolled_back").expect("it was");
+        let again: Vec<_> =
+            world.seen.public[..at].iter().filter(|event| event.1 >= Some(25) && event.2 == "talk").collect();
+        assert_eq!(again.len(), told);
+        let json: serde_json::Value = serde_json::from_str(&world.seen.public[at].3).unwrap();
+        assert_eq!(json["untold"], 250 - again.len());
+        world.prove();
+    }
 }
 
 #[test]
