@@ -205,6 +205,12 @@ fn a_changed_journal_is_found_out() {
             assert_eq!((code, &report["journal"]["state"]), (1, &json!("damaged")), "{report:#} {error}");
             assert!(error.contains(&format!("damaged at byte {}", body.start - 8)), "{error}");
         }
+        // Zeros, as a power cut leaves them: not damaged, only short.
+        let mut zeros = bytes[..blocks[blocks.len() / 2].end].to_vec();
+        zeros.resize(bytes.len(), 0);
+        std::fs::write(&file, &zeros).unwrap();
+        let (code, report, error) = replay(&[path(&file)]).await;
+        assert_eq!((code, &report["journal"]["state"]), (0, &json!("cut_short")), "{report:#} {error}");
         // A forged one, whose blocks all fit: the first byte of the seed is another one, and so the race is.
         let header = blocks[0].clone();
         let seed_at = header.start + 1 + 1 + room.len() + 8 + 1;

@@ -148,7 +148,8 @@ impl Source {
         }
     }
 
-    /// Whether what was not read any more begins with the length of a block that the file has. A file that ends within a block was cut.
+    /// Whether what was not read any more begins with the length of a block that the file has. A file that ends within a block was cut, and so was
+    /// one that ends in zeros.
     fn is_damaged(&self) -> bool {
         let Some(offset) = self.journal.truncated_at() else { return false };
         let length = || -> std::io::Result<u64> {
@@ -159,7 +160,7 @@ impl Source {
             file.read_exact(&mut length)?;
             Ok(u64::from(u32::from_le_bytes(length)))
         };
-        length().is_ok_and(|length| offset as u64 + 8 + length <= self.bytes)
+        length().is_ok_and(|length| length > 0 && offset as u64 + 8 + length <= self.bytes)
     }
 
     fn opened_at(&self) -> String {
