@@ -66,7 +66,7 @@ pub struct SwapRefusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SwapRefusalKind {
     /// Its manifest differs in what a running room cannot change: `name`, `tick_hz`, `input_bytes_max`, `input_track_frames`; or it does not
-    /// take that many players, or ends the game (`frames_max`) within its probation.
+    /// take that many players (before the start: as are left), or ends the game (`frames_max`) within its probation.
     Incompatible,
     /// It refuses the room's setup.
     SetupRefused,

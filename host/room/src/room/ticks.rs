@@ -4,7 +4,7 @@
 use holeshot_abi::{InputStatus, Item, Manifest, PLAYERS_MAX};
 
 use super::Room;
-use crate::messages::{AbortReason, Departure, EventSource, Ran};
+use crate::messages::{AbortReason, Departure, EventSource, Phase, Ran};
 use crate::rollback::{Rerun, Rollback};
 use crate::rules::{Fault, Program};
 use crate::supervisor::{CheckpointEnd, Checkpointed, Supervisor, TickEnd, Ticked};
@@ -42,6 +42,14 @@ impl Room {
         let next_frame = self.next_frame;
         let manifest = candidate.program().manifest();
         check_compatible(&self.manifest, manifest, self.players.len())?;
+        let left = self.left_in_room();
+        if self.phase < Phase::Running && left < usize::from(manifest.players_min) {
+            let message = format!(
+                "{left} players are left before the start, the module takes {} at least: the room would end at once",
+                manifest.players_min
+            );
+            return Err(SwapRefusal::new(SwapRefusalKind::Incompatible, message));
+        }
         let probation_ends = next_frame.saturating_add(rules.settings().probation_frames);
         if manifest.frames_max < self.manifest.frames_max && manifest.frames_max <= probation_ends {
             let message = format!(

@@ -3,7 +3,7 @@
 
 use holeshot_abi::{EVENTS_PER_TICK_MAX, Manifest};
 use holeshot_room::{
-    AbortReason, Arrival, BeginError, FaultKind, Limits, PROBATION_EVENTS_MAX, RECORDS_BYTES_MAX,
+    AbortReason, Arrival, BeginError, FaultKind, Limits, PROBATION_EVENTS_MAX, Phase, RECORDS_BYTES_MAX,
     RERUN_EVENTS_BYTES_MAX, RERUN_PUBLIC_EVENTS_MAX, RETRIES_MAX, Supervision, Supervisor, SwapRefusalKind,
 };
 
@@ -698,6 +698,29 @@ fn a_swap_in_the_lobby_brings_its_countdown_a_later_one_does_not() {
     let (at_us, names) = start_us(false);
     assert_eq!(at_us, 0);
     assert!(!names.contains("countdown"), "{names}");
+}
+
+#[test]
+fn a_swap_in_the_lobby_does_not_end_a_room_that_some_have_left() {
+    let mut world = World::open(&Spec::build(1).finishing(5), setup(3), settings(), Limits::default());
+    for player in 0..3 {
+        world.arrive(Arrival::Connected { player });
+    }
+    world.arrive(Arrival::Quit { player: 2 });
+    world.step(0);
+    for (players_min, taken) in [(3, false), (2, true)] {
+        let program =
+            Spec::build(2).finishing(5).program_with(&setup(3), |manifest| manifest.players_min = players_min);
+        let candidate = world.rules.trial().run(program).unwrap();
+        let swapped = world.commit(candidate);
+        assert_eq!(swapped.is_ok(), taken, "{players_min} players: {swapped:?}");
+        if let Err(refusal) = swapped {
+            assert_eq!(refusal.kind, SwapRefusalKind::Incompatible, "{refusal}");
+            assert!(refusal.message.contains("2 players are left"), "{refusal}");
+        }
+    }
+    world.step(1);
+    assert_eq!(world.room.phase(), Phase::Readying);
 }
 
 #[test]
