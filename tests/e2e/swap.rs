@@ -358,6 +358,34 @@ fn rules_that_fail_in_one_room_and_pass_in_another_stay_and_the_list_of_modules_
 }
 
 #[test]
+fn two_changes_at_once_leave_a_full_host_with_the_rules_of_one_in_every_room() {
+    const ROOMS: usize = 8;
+    run(90, async {
+        let full = |settings: &mut holeshot::config::Settings| settings.rooms_max = Some(ROOMS as u32);
+        let host = Host::start_with_modules(&[game().wasm()], full).await;
+        let mut rooms = Vec::new();
+        for _ in 0..ROOMS {
+            rooms.push(host.open(GAME, &["Ada"]).await);
+        }
+        let builds = ["one", "two"].map(|name| other_build(&game().wasm(), name));
+        let (one, two) = tokio::join!(
+            host.put_module(GAME, "all", builds[0].clone()),
+            host.put_module(GAME, "all", builds[1].clone())
+        );
+        for (status, report) in [&one, &two] {
+            // No instance was missing for a trial, and none of a room.
+            assert_eq!((status, &report["swapped"], &report["refused"]), (&200, &json!(ROOMS), &json!(0)), "{report}");
+        }
+        let last = loaded(&host, GAME).await["hash"].as_str().unwrap().to_owned();
+        assert!(builds.iter().any(|build| hash(build) == last));
+        for room in &rooms {
+            assert_eq!(rules_of(&host, room).await, last);
+        }
+        host.stop().await;
+    });
+}
+
+#[test]
 fn a_drag_race_goes_on_under_another_build_of_its_rules() {
     run(120, async {
         let host = Host::start_with(|settings| settings.linger_s = Some(1)).await;
