@@ -9,11 +9,14 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::admin::AdminToken;
+use crate::rules::ModuleHash;
 
 /// How long one request may take, in seconds: a host answers in milliseconds, a module compiles in seconds.
 const REQUEST_WAIT_MAX_S: u64 = 30;
 /// How long a change of rules may take, in seconds: twice what the host lets it take, for a slow connection.
 const SWAP_WAIT_MAX_S: u64 = 60;
+/// Length of an answer in bytes: the verdicts of 30,000 rooms, each with a backtrace of some kilobytes. What is longer comes from something else.
+const ANSWER_BYTES_MAX: usize = 128 << 20;
 
 /// A host's HTTP interface.
 #[derive(Debug, Clone)]
@@ -119,6 +122,7 @@ impl Api {
             path.pop_if_empty().extend(["api", "modules", name]);
         }
         url.query_pairs_mut().append_pair("rooms", rooms);
+        let sent = ModuleHash::of(&wasm).to_string();
         let request = self
             .http
             .put(url)
@@ -128,6 +132,13 @@ impl Api {
             .body(wasm);
         let (is_success, mut body) = self.ask(request).await?;
         if is_success {
+            // Something else may answer 200 to anything: a proxy, a page that says that one has to log in.
+            if body.pointer("/module/hash").and_then(Value::as_str) != Some(sent.as_str()) {
+                bail!(
+                    "{} took it, and not as a Holeshot host does: there is no word of this module in its answer",
+                    self.url
+                );
+            }
             return Ok(SwapAnswer { report: body, refusal: None });
         }
         let report = body.pointer_mut("/error/details").map(Value::take);
@@ -152,15 +163,61 @@ impl Api {
             format!("cannot reach a host at {}; start one with `holeshot serve`, or name it with --url", self.url)
         })?;
         let status = response.status();
-        let body: Value = response.json().await.unwrap_or_default();
-        if status.is_success() || body.pointer("/error/message").is_some() {
+        let bytes = self.body(response).await?;
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let is_known = if status.is_success() { body.is_object() } else { body.pointer("/error/message").is_some() };
+        if is_known {
             return Ok((status.is_success(), body));
         }
         bail!("{} answered {status}, and not as a Holeshot host does", self.url)
     }
 
+    async fn body(&self, mut response: reqwest::Response) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let broken = || format!("the answer of {} broke off", self.url);
+        while let Some(piece) = response.chunk().await.with_context(broken)? {
+            if bytes.len() + piece.len() > ANSWER_BYTES_MAX {
+                bail!(
+                    "the answer of {} is longer than {} MiB; is it a Holeshot host?",
+                    self.url,
+                    ANSWER_BYTES_MAX >> 20
+                );
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
     fn refusal(body: &Value) -> String {
         let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or("nothing");
         format!("the host says: {message}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What a swap becomes where each request gets this answer.
+    async fn swap_against(body: &'static str) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = Api::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _request = stream.read(&mut [0; 4 << 10]).await;
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let token = AdminToken::parse("a-token-that-is-long-enough").unwrap();
+        api.swap("drag-race", "all", &token, b"\0asm".to_vec()).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn what_answers_200_to_anything_has_not_swapped() {
+        for body in ["<html>Log in</html>", "", "[]", "{}", r#"{"module":{"hash":"00"},"rooms":[]}"#] {
+            let message = swap_against(body).await;
+            assert!(message.contains("not as a Holeshot host does"), "{body}: {message}");
+        }
     }
 }
