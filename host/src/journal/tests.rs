@@ -152,6 +152,21 @@ async fn a_disk_that_fails_ends_the_journal_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_file_that_somebody_cuts_while_it_is_written_ends_its_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = events(dir.path()).await;
+    let (journals, threads) = Journals::start(dir.path(), KEPT, none_in_use(), events.sink()).unwrap();
+    let mut journal = journals.begin_with(&header("r-1", ModuleHash::of(b"m")), "m");
+    until("the header is written", || journals.facts("r-1").is_some_and(|facts| facts.bytes > 0));
+    let path = journals.folder().running("r-1");
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(10).unwrap();
+    play(&mut journal, 0..50);
+    until("it is given up before its room ends", || journals.facts("r-1").is_none());
+    assert_eq!(std::fs::metadata(journals.folder().closed("r-1")).unwrap().len(), 10, "nothing is added");
+    threads.stop();
+}
+
+#[tokio::test]
 async fn a_full_queue_ends_the_journal_and_keeps_what_was_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let events = events(dir.path()).await;

@@ -182,6 +182,11 @@ fn append(path: &Path, before: u64, bytes: &[u8]) -> io::Result<()> {
         options.append(true);
     }
     let mut file = options.open(path)?;
+    // Somebody else has cut it, or put another one in its place: what is added would be of no use.
+    let found = file.metadata()?.len();
+    if found != before {
+        return Err(io::Error::other(format!("the file has {found} bytes, and {before} were written")));
+    }
     file.write_all(bytes).inspect_err(|_| {
         // A journal that ends within a block reads up to there; without the rest it is tidier.
         let _as_it_is = file.set_len(before);
