@@ -72,8 +72,10 @@ impl Folder {
         if !is_file_name(room) {
             return None;
         }
+        // A link may lead anywhere, and whoever reaches the API may read a journal.
+        let is_file = |path: &PathBuf| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
         // In this order: a journal that is closed in between is found in the second place.
-        [self.running(room), self.closed(room)].into_iter().find(|path| path.is_file())
+        [self.running(room), self.closed(room)].into_iter().find(is_file)
     }
 
     /// Ids of the rooms that have a journal here, sorted.
@@ -141,6 +143,11 @@ mod tests {
         }
         assert_eq!(folder.find("r-1"), Some(folder.closed("r-1")));
         assert_eq!(folder.find("r-2"), None);
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(dir.path().join("secret.journal"), folder.closed("r-2")).unwrap();
+            assert_eq!(folder.find("r-2"), None, "nor does a link");
+        }
     }
 
     #[test]
