@@ -9,6 +9,9 @@ use super::guest::readable;
 
 /// Lines of a backtrace. The runtime keeps 20 frames; each may stand for several functions that the compiler put into one.
 const LINES_MAX: usize = 64;
+/// Bytes of the whole text: a name and a place may have a KiB each and three times that where characters are replaced, and the text has to fit into one
+/// event beside all else that the event says (see [`DATA_MAX_BYTES`](crate::events::outbox::DATA_MAX_BYTES)).
+pub(super) const TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// How the runtime begins the line of a function that was put into the one of the line before.
 const INLINED: &str = "                - ";
@@ -33,9 +36,17 @@ pub(super) fn text(trace: &WasmBacktrace) -> Option<String> {
         }
         lines.push(line);
     }
-    let mut text = after_the_panic(&lines).join("\n");
-    if functions > LINES_MAX {
-        let _ = write!(text, "\n… {} more", functions - LINES_MAX);
+    let told = after_the_panic(&lines);
+    let mut bytes = 0usize;
+    let fits = |line: &&String| {
+        bytes = bytes.saturating_add(line.len() + 1);
+        bytes <= TEXT_BYTES_MAX
+    };
+    let shown: Vec<&str> = told.iter().take_while(fits).map(String::as_str).collect();
+    let more = functions.saturating_sub(LINES_MAX) + told.len().saturating_sub(shown.len());
+    let mut text = shown.join("\n");
+    if more > 0 {
+        let _ = write!(text, "\n… {more} more");
     }
     (!text.is_empty()).then_some(text)
 }

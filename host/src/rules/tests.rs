@@ -722,6 +722,26 @@ fn a_trap_tells_its_kind_and_the_functions_it_went_through() {
 const LINES: &[u8] = include_bytes!("../../../tests/modules/lines.wasm");
 
 #[test]
+fn a_backtrace_of_long_names_is_cut_after_a_whole_line() {
+    // Twenty frames of a name whose every character becomes three bytes.
+    let name = "\\u{1}".repeat(1_000);
+    let named = format!("(func $deep (@name \"{name}\") (call $deep))");
+    let fault =
+        tick_fault(begin(&module_with_body("holeshot_tick", "(call $deep) (i64.const 0)", &[("deep", &named)])));
+    let backtrace = fault.backtrace.expect("there are frames");
+    let lines: Vec<&str> = backtrace.lines().collect();
+    let (last, whole) = lines.split_last().unwrap();
+    assert!(
+        whole.len() > 2 && whole.iter().all(|line| line.matches(char::REPLACEMENT_CHARACTER).count() == 1_000),
+        "{} lines",
+        whole.len()
+    );
+    let more: usize = last.strip_prefix("… ").and_then(|rest| rest.strip_suffix(" more")).unwrap().parse().unwrap();
+    assert_eq!(whole.len() + more, 20, "{last}");
+    assert!(backtrace.len() <= super::backtrace::TEXT_BYTES_MAX + last.len());
+}
+
+#[test]
 fn a_backtrace_has_files_and_lines_where_the_module_has_them() {
     let source = include_str!("../../../tests/modules/lines.rs");
     let line_of = |text: &str| source.lines().position(|line| line.contains(text)).unwrap() + 1;
