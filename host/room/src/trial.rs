@@ -74,7 +74,7 @@ pub enum SwapRefusalKind {
     NoInstance,
     /// It does not take the state of the rules before.
     StateRefused,
-    /// It saved a state, took it over in a fresh instance, and saved another one then.
+    /// It saved a state, took it over in a fresh instance, and saved another one then or played on differently.
     StateDiffers,
     /// It failed.
     Fault(FaultKind),
@@ -176,8 +176,9 @@ impl Trial {
         &self.program
     }
 
-    /// Tries a module: it takes over the room's last checkpoint, re-runs the recorded frames and [`TRIAL_FRAMES_BEYOND`] more, every output
-    /// checked, saves its state, and takes that over in a fresh instance, which must save the same bytes.
+    /// Tries a module: it takes over the room's last checkpoint, re-runs the recorded frames, saves its state, and runs [`TRIAL_FRAMES_BEYOND`] frames
+    /// more, every output checked. A fresh instance takes that state over, and must save the same bytes, put out the same in the frames beyond, and be in
+    /// the same state after them: only then can the supervisor undo what fails later.
     ///
     /// Takes as long as the frames take; not for a shard's thread. Never has more than [`INSTANCES_PER_CANDIDATE_MAX`] instances at a time.
     ///
@@ -188,8 +189,11 @@ impl Trial {
         check_compatible(self.program.manifest(), candidate.manifest(), players)?;
         let mut rules = candidate.begin().map_err(SwapRefusal::of_begin)?;
         rules.restore(self.checkpoint.state_version, &self.checkpoint.state).map_err(SwapRefusal::of_restore)?;
-        self.play(&mut *rules, players)?;
+        let is_over = self.play(&mut *rules, players)?;
         let saved = save(&mut *rules)?;
+        same_state(&saved, &save(&mut *rules)?, "saved twice in a row")?;
+        let beyond = if is_over { Vec::new() } else { self.play_beyond(&mut *rules, players)? };
+        let saved_beyond = save(&mut *rules)?;
         // See INSTANCES_PER_CANDIDATE_MAX: each may be all that the host has left.
         drop(rules);
         let mut again = candidate.begin().map_err(SwapRefusal::of_begin)?;
@@ -197,39 +201,49 @@ impl Trial {
             let refusal = SwapRefusal::of_restore(error);
             SwapRefusal { message: format!("of its own state: {}", refusal.message), ..refusal }
         })?;
-        let saved_again = save(&mut *again)?;
-        drop(again);
-        if saved != saved_again {
-            let at = saved.iter().zip(&saved_again).take_while(|(a, b)| a == b).count();
-            let message = format!(
-                "a state of {} bytes that was saved, restored and saved again has {} bytes, and differs from byte {at} on; \
-                 a state has to hold all that the rules remember",
-                saved.len(),
-                saved_again.len()
-            );
-            return Err(SwapRefusal::new(SwapRefusalKind::StateDiffers, message));
+        same_state(&saved, &save(&mut *again)?, "saved, restored and saved again")?;
+        if !is_over {
+            let beyond_again = self.play_beyond(&mut *again, players)?;
+            if let Some(at) =
+                (0..beyond.len().max(beyond_again.len())).find(|at| beyond.get(*at) != beyond_again.get(*at))
+            {
+                let frame = u32::try_from(at).map_or(u32::MAX, |at| self.next_frame.saturating_add(at));
+                let message = "an instance that took over its own state puts out something else than the one that saved it; a state has to \
+                               hold all that the rules remember";
+                let refusal = SwapRefusal::new(SwapRefusalKind::StateDiffers, message);
+                return Err(SwapRefusal { frame: Some(frame), ..refusal });
+            }
         }
+        same_state(&saved_beyond, &save(&mut *again)?, "restored and run on")?;
+        drop(again);
         let instance = candidate.begin().map_err(SwapRefusal::of_begin)?;
         Ok(Candidate { program: candidate, instance })
     }
 
-    /// Runs the frames. Rules that finish the game are done.
-    fn play(&self, rules: &mut dyn Rules, players: usize) -> Result<(), SwapRefusal> {
-        let mut last = self.records.before();
+    /// Runs the recorded frames. True if the rules finished the game in one.
+    fn play(&self, rules: &mut dyn Rules, players: usize) -> Result<bool, SwapRefusal> {
         for (frame, record) in self.records.iter() {
-            if tick(rules, frame, record, players)? {
-                return Ok(());
+            if tick(rules, frame, record, players)?.is_over {
+                return Ok(true);
             }
-            last = record;
         }
+        Ok(false)
+    }
+
+    /// Runs the frames beyond, and gives the CRC-32 of each output. Rules that finish the game are done.
+    fn play_beyond(&self, rules: &mut dyn Rules, players: usize) -> Result<Vec<u32>, SwapRefusal> {
+        let last = self.records.iter().last().map_or(self.records.before(), |(_, record)| record);
         let mut record = TickRecord::default();
+        let mut output_crcs = Vec::with_capacity(TRIAL_FRAMES_BEYOND as usize);
         for frame in self.next_frame..self.next_frame.saturating_add(TRIAL_FRAMES_BEYOND) {
             self.write_beyond(frame, last, players, &mut record);
-            if tick(rules, frame, record.bytes(), players)? {
-                return Ok(());
+            let tried = tick(rules, frame, record.bytes(), players)?;
+            output_crcs.push(tried.output_crc);
+            if tried.is_over {
+                break;
             }
         }
-        Ok(())
+        Ok(output_crcs)
     }
 
     /// A frame that never was: every player's last input again; in frame 0 everybody joins.
@@ -252,12 +266,33 @@ impl Trial {
     }
 }
 
-/// Runs a frame. True if the rules finished the game in it.
-fn tick(rules: &mut dyn Rules, frame: u32, record: &[u8], players: usize) -> Result<bool, SwapRefusal> {
+/// A frame of a trial.
+struct Tried {
+    output_crc: u32,
+    /// The rules finished the game in it.
+    is_over: bool,
+}
+
+fn tick(rules: &mut dyn Rules, frame: u32, record: &[u8], players: usize) -> Result<Tried, SwapRefusal> {
     let output = rules.tick(record).map_err(|fault| SwapRefusal::of_fault(fault, Some(frame)))?;
     output::check(output, players)
         .map_err(|problem| SwapRefusal::of_fault(output::bad(frame, &problem), Some(frame)))?;
-    Ok(output::results(output).is_some())
+    Ok(Tried { output_crc: crc32fast::hash(output), is_over: output::results(output).is_some() })
+}
+
+/// Refuses rules whose state should be the same and is not.
+fn same_state(saved: &[u8], other: &[u8], how: &str) -> Result<(), SwapRefusal> {
+    if saved == other {
+        return Ok(());
+    }
+    let at = saved.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let message = format!(
+        "a state of {} bytes that was {how} has {} bytes, and differs from byte {at} on; a state has to hold all that the rules remember, and \
+         nothing else",
+        saved.len(),
+        other.len()
+    );
+    Err(SwapRefusal::new(SwapRefusalKind::StateDiffers, message))
 }
 
 fn save(rules: &mut dyn Rules) -> Result<Vec<u8>, SwapRefusal> {

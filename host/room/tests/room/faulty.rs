@@ -37,8 +37,10 @@ pub(crate) enum Ill {
     SaveTrapsFrom(u32),
     /// Its state is too large after this frame.
     GrowsFrom(u32),
-    /// Its state does not hold all that it remembers.
+    /// What it saves is another state each time.
     Forgets,
+    /// Its state does not hold how many frames its instance has run, and from so many on it plays differently.
+    RemembersFrames(u32),
     /// It tells as many public events of as many bytes in every frame.
     Talks(u32, usize),
 }
@@ -144,6 +146,7 @@ impl Program for Faulty {
             spec: self.spec.clone(),
             state: State { hash: self.setup.seed, next_frame: 0, present: 0, fresh: 0 },
             forgotten: 0,
+            frames_run: 0,
             spent: Arc::clone(&self.spent),
             failed: false,
             writer: OutputWriter::default(),
@@ -165,6 +168,8 @@ struct Game {
     spec: Spec,
     state: State,
     forgotten: u8,
+    /// By this instance.
+    frames_run: u32,
     spent: Arc<Mutex<BTreeSet<u32>>>,
     failed: bool,
     writer: OutputWriter,
@@ -206,6 +211,10 @@ impl Rules for Game {
         }
         let fresh = tick.inputs().filter(|input| input.status == holeshot_abi::InputStatus::Fresh).count();
         self.state.fresh += fresh as u32;
+        self.frames_run += 1;
+        if self.spec.ills.iter().any(|ill| matches!(ill, Ill::RemembersFrames(most) if self.frames_run > *most)) {
+            self.state.hash ^= 1;
+        }
         let hash = self.state.hash;
         self.writer.begin();
         self.writer.push(Item::SharedSnapshot(&hash.to_le_bytes()));

@@ -594,6 +594,7 @@ fn a_trial_names_what_is_wrong() {
         (Ill::SaveTrapsFrom(24), Kind::Fault(FaultKind::Trap), None),
         (Ill::GrowsFrom(24), Kind::Fault(FaultKind::BadOutput), None),
         (Ill::Forgets, Kind::StateDiffers, None),
+        (Ill::RemembersFrames(10), Kind::StateDiffers, Some(30)),
     ];
     let mut world = before(25, &Spec::build(1).finishing(60));
     for (build, (ill, kind, frame)) in (2..).zip(cases) {
