@@ -24,6 +24,10 @@ pub const PUBLIC_NAMES_RESERVED: [&str; 10] = [
 /// How names of internal events begin that only the host itself sends; likewise.
 pub const INTERNAL_PREFIXES_RESERVED: [&str; 3] = ["host.", "room.", "player."];
 
+/// Bytes of what is said of a bad output, the rest is cut: it may quote a text of the module, and the event that ends or saves the room has to be one
+/// that a host can record.
+const PROBLEM_BYTES_MAX: usize = 1 << 10;
+
 /// The items of a record that [`check`] has let pass.
 pub(crate) fn items(checked: &[u8]) -> impl Iterator<Item = Item<'_>> {
     OutputReader::of_checked(checked).items()
@@ -66,6 +70,9 @@ pub(crate) fn results(checked: &[u8]) -> Option<&str> {
 
 /// The fault of rules whose output did not pass.
 pub(crate) fn bad(frame: u32, problem: &str) -> Fault {
+    let cut = problem.floor_char_boundary(PROBLEM_BYTES_MAX);
+    let (problem, rest) = problem.split_at_checked(cut).unwrap_or((problem, ""));
+    let problem = if rest.is_empty() { problem.to_owned() } else { format!("{problem}…") };
     Fault::new(FaultKind::BadOutput, format!("the output of frame {frame} cannot be used: {problem}"))
 }
 
@@ -129,6 +136,21 @@ mod tests {
         );
         assert_eq!(check(b"", 2), Ok(()));
         assert_eq!(items(b"").count(), 0);
+    }
+
+    #[test]
+    fn what_is_said_of_a_bad_output_is_short_whatever_the_module_wrote() {
+        let text = "ä\u{1}".repeat(4_000);
+        let long =
+            results(&format!(r#"[{{"player":0,"outcome":{},"data":1}}]"#, serde_json::to_string(&text).unwrap()));
+        let fault = bad(7, &long.unwrap());
+        assert!(fault.message.starts_with("the output of frame 7 cannot be used: item 1: the results give player 0"));
+        assert!(
+            fault.message.len() < PROBLEM_BYTES_MAX + 50 && fault.message.ends_with('…'),
+            "{}",
+            fault.message.len()
+        );
+        assert!(bad(7, "is none").message.ends_with(": is none"));
     }
 
     #[test]
