@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use holeshot_room::{Phase, SwapRefusal, SwapRefusalKind};
-use tokio::sync::{Mutex, Semaphore, oneshot};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout_at};
 
@@ -45,8 +45,8 @@ pub struct Swaps {
     requests: Arc<Semaphore>,
     at_once: Semaphore,
     trials: Semaphore,
-    /// Whose turn it is to swap all rooms. Of two at once some rooms would end with the one's rules and some with the other's.
-    all: Mutex<()>,
+    /// Whose turn it is to change what new rooms get. Of two swaps of all rooms at once, some would end with the one's rules and some with the other's.
+    turn: Mutex<()>,
 }
 
 impl Swaps {
@@ -60,7 +60,7 @@ impl Swaps {
             requests: Arc::new(Semaphore::new(SWAPS_AT_ONCE_MAX)),
             at_once: Semaphore::new(ROOMS_AT_ONCE_MAX),
             trials: Semaphore::new(TRIALS_AT_ONCE_MAX),
-            all: Mutex::new(()),
+            turn: Mutex::new(()),
         }
     }
 
@@ -90,6 +90,7 @@ impl Swaps {
         let (rooms, new_rooms) = match &target {
             Target::Room(room) => (vec![self.one(room, &module, deadline).await?], NewRooms::NotAsked),
             Target::New => {
+                let _turn = self.turn(deadline).await?;
                 self.set(&module, source).await?;
                 (Vec::new(), NewRooms::Set)
             }
@@ -117,6 +118,10 @@ impl Swaps {
         let modules = Arc::clone(&self.modules);
         let loaded = apart(move || modules.load(&wasm)).await;
         Ok(loaded.map_err(SwapError::Internal)??)
+    }
+
+    async fn turn(&self, deadline: tokio::time::Instant) -> Result<MutexGuard<'_, ()>, SwapError> {
+        timeout_at(deadline, self.turn.lock()).await.map_err(|_| SwapError::Busy)
     }
 
     async fn set(&self, module: &Arc<Module>, source: Source) -> Result<Former, SwapError> {
@@ -149,7 +154,7 @@ impl Swaps {
         source: Source,
         deadline: tokio::time::Instant,
     ) -> Result<(Vec<RoomVerdict>, NewRooms), SwapError> {
-        let Ok(_turn) = timeout_at(deadline, self.all.lock()).await else { return Err(SwapError::Busy) };
+        let _turn = self.turn(deadline).await?;
         let mut verdicts: Vec<RoomVerdict> = Vec::new();
         let mut swapped: Vec<Arc<LiveRoom>> = Vec::new();
         let mut former = None;
