@@ -43,7 +43,8 @@ impl Room {
         let manifest = candidate.program().manifest();
         check_compatible(&self.manifest, manifest, self.players.len())?;
         let left = self.left_in_room();
-        if self.phase < Phase::Running && left < usize::from(manifest.players_min) {
+        // A room that has too few under its own rules ends in its next step whatever they are.
+        if self.phase < Phase::Running && !self.has_too_few() && left < usize::from(manifest.players_min) {
             let message = format!(
                 "{left} players are left before the start, the module takes {} at least: the room would end at once",
                 manifest.players_min
