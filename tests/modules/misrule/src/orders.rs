@@ -71,7 +71,7 @@ misdeeds! {
     RefusesOwnState,
     /// Saves how many ticks the instance ran, and does not restore it: what it saves is not what it took over.
     ForgetsTicks,
-    /// Saves a state that is longer by `number` bytes with each tick, up to 2 MiB.
+    /// Saves a state that is longer by `number` bytes with each tick, up to a little more than 1 MiB.
     Grows,
     /// Says that it was written for version 9.0 of the boundary.
     WrongAbi,

@@ -15,8 +15,9 @@ pub const THROTTLE_EVENT_EVERY_FRAMES: u32 = 50;
 const THROTTLE_OPEN: u8 = 200;
 /// What a leaking tick keeps, in bytes: the 4 MiB of an instance last for a hundred ticks, longer than a trial.
 const LEAK_BYTES: usize = 32 << 10;
-/// Where a growing state stops: twice what a state may have, and still within the memory, so that it is the state that is refused.
-const BALLAST_BYTES_MAX: u32 = 2 << 20;
+/// Where a growing state stops: a little more than a state may have. Two of them, that of the save before and the new one, are still within the memory, so that it
+/// is the state that is refused.
+const BALLAST_BYTES_MAX: u32 = (1 << 20) + (64 << 10);
 /// What ends a state that has more in it than the drag race's.
 const OWN: u32 = 0x6e77_6f21;
 /// Bytes before a state's postcard: whether the game has finished.
