@@ -58,6 +58,10 @@
 //! never sees a skipped frame. Where the entry is *swapped*, save the state, begin the new module with the same setup and let it restore the state. At
 //! a checkpoint the saved state must have the hash.
 //!
+//! The room went on in a fresh instance where a frame was *skipped*, at *retried*, and at a *swapped* that never happened (below). To do the same, begin the
+//! module with the setup, let it restore the state of the last checkpoint that counts, and give it the records of the stepped frames since. For rules whose
+//! state holds all that they remember this changes nothing; others (rules that leak memory, say) give the same bytes only then.
+//!
 //! A rollback changes what came before it. Going back from *rolled back*, the swaps with `next_frame` = `since_frame`, as far as there is no *kept* and no
 //! other *rolled back* in between, never happened; from the first of them on up to *rolled back*, no checkpoint counts, and the outputs of the stepped frames
 //! have the `output_crcs`, in order. Frames for which these do not suffice were never run: the former rules had ended the game before them.

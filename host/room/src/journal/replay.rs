@@ -5,8 +5,14 @@ use std::sync::Arc;
 
 use super::reader::{Entries, Entry, Journal, Recorded};
 use crate::output;
+use crate::records::{Checkpoint, Records};
 use crate::rules::{BeginError, Fault, FaultKind, Program, RestoreError, Rules, Usage};
+use crate::supervisor::RECORDS_BYTES_MAX;
 use crate::trial::saved;
+
+/// Bytes of tick records since a checkpoint that a replay keeps: twice what a room keeps, which may have one record too many. Of a journal with more, which
+/// no room wrote, frames are run on in the same instance.
+const RECORDS_KEPT_BYTES_MAX: usize = 2 * RECORDS_BYTES_MAX;
 
 /// Why a journal cannot be run on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,10 +26,10 @@ pub enum ReplayError {
     /// The module does not begin.
     #[error(transparent)]
     Begin(#[from] BeginError),
-    /// The module does not take over the state of the one before.
-    #[error("before frame {next_frame}, where the rules were replaced: {error}")]
+    /// The module does not take over the state of the one before, or its own.
+    #[error("before frame {next_frame}, where a fresh instance takes over: {error}")]
     Restore {
-        /// The first frame of the new rules.
+        /// The first frame that the state has not seen.
         next_frame: u32,
         /// What it says.
         error: RestoreError,
@@ -117,6 +123,9 @@ pub enum ReplayedAs<'a> {
 }
 
 /// Runs a journal again, frame by frame. A rollback never shows: frames are run under the rules that count in the end.
+///
+/// Where the room went on in a fresh instance (a retry, a skipped frame, a rollback), so does a replay that proves: rules that leak memory, or remember
+/// what their state does not hold, give the same bytes only then.
 pub struct Replayer<'a> {
     journal: &'a Journal,
     entries: Entries<'a>,
@@ -127,6 +136,9 @@ pub struct Replayer<'a> {
     proves: bool,
     /// The part undone by a rollback that was last seen, and its stepped frames so far.
     undone: Option<(usize, usize)>,
+    /// The last state that counts, and the records of the stepped frames since. None if they became too many, and where nothing is proved.
+    checkpoint: Option<Checkpoint>,
+    records: Records,
     next_frame: u32,
     record: Vec<u8>,
     output: Vec<u8>,
@@ -178,9 +190,11 @@ impl<'a> Replayer<'a> {
         proves: bool,
     ) -> Result<Self, ReplayError> {
         let mut rules = program.begin()?;
+        let mut checkpoint = None;
         if proves {
             // A room's first checkpoint is taken before frame 0; saving must not change anything, and here it shows if it does.
-            saved(&mut *rules).map_err(|fault| ReplayError::Save { next_frame: 0, fault })?;
+            let state = saved(&mut *rules).map_err(|fault| ReplayError::Save { next_frame: 0, fault })?;
+            checkpoint = Some(Checkpoint { next_frame: 0, state_version: program.manifest().state_version, state });
         }
         Ok(Self {
             journal,
@@ -190,6 +204,8 @@ impl<'a> Replayer<'a> {
             program,
             proves,
             undone: None,
+            checkpoint,
+            records: Records::default(),
             next_frame: 0,
             record: Vec::new(),
             output: Vec::new(),
@@ -228,6 +244,9 @@ impl<'a> Replayer<'a> {
                     self.next_frame = frame.saturating_add(1);
                     self.record.clear();
                     self.record.extend_from_slice(record);
+                    if self.proves && matches!(ran, Recorded::Skipped(_)) {
+                        self.rebuild()?;
+                    }
                     return self.step_frame(frame, ran, crc).map(Some);
                 }
                 Entry::Checkpoint { next_frame, state_version, hash, state } if self.proves && undone.is_none() => {
@@ -242,8 +261,16 @@ impl<'a> Replayer<'a> {
                     if *blake3::hash(&found).as_bytes() != hash {
                         let recorded = state.map(|state| (state_version, state.to_vec()));
                         self.difference = Some(Difference::State { next_frame, recorded, found });
+                    } else {
+                        self.records.clear();
+                        let state_version = self.program.manifest().state_version;
+                        self.checkpoint = Some(Checkpoint { next_frame, state_version, state: found });
                     }
                 }
+                // That of a frame is told before the frame, that of a checkpoint before the checkpoint.
+                Entry::Retried { .. } if self.proves => self.rebuild()?,
+                // Rolled back later: the former rules went on from the state that was saved here.
+                Entry::Swapped { .. } if self.proves && undone.is_some() => self.rebuild()?,
                 Entry::Swapped { next_frame, to, .. } if self.proves && undone.is_none() => {
                     self.swap(next_frame, &to)?;
                 }
@@ -321,6 +348,13 @@ impl<'a> Replayer<'a> {
         };
         self.output.clear();
         self.output.extend_from_slice(output);
+        if self.checkpoint.is_some() {
+            self.records.push(frame, record, 0);
+            if self.records.bytes() > RECORDS_KEPT_BYTES_MAX {
+                self.checkpoint = None;
+                self.records.clear();
+            }
+        }
         let finished = output::results(&self.output).is_some();
         if self.proves {
             let difference = match (faulted, crc) {
@@ -337,6 +371,21 @@ impl<'a> Replayer<'a> {
         self.over = finished || (self.proves && faulted.is_some());
         let usage = self.rules.usage();
         Ok(Replayed { frame, record: &self.record, ran: ReplayedAs::Stepped { output: &self.output, usage } })
+    }
+
+    /// Goes on in a fresh instance, as the room did: from the last checkpoint, with the records since.
+    fn rebuild(&mut self) -> Result<(), ReplayError> {
+        let Some(Checkpoint { next_frame, state_version, state }) = &self.checkpoint else { return Ok(()) };
+        let next_frame = *next_frame;
+        self.over = true;
+        let mut rules = self.program.begin()?;
+        rules.restore(*state_version, state).map_err(|error| ReplayError::Restore { next_frame, error })?;
+        for (frame, record) in self.records.iter() {
+            rules.tick(record).map_err(|fault| ReplayError::Fault { frame, fault })?;
+        }
+        self.rules = rules;
+        self.over = false;
+        Ok(())
     }
 
     fn swap(&mut self, next_frame: u32, to: &[u8; 32]) -> Result<(), ReplayError> {

@@ -41,6 +41,10 @@ pub(crate) enum Ill {
     Forgets,
     /// Its state does not hold how many frames its instance has run, and from so many on it plays differently.
     RemembersFrames(u32),
+    /// The same in every frame: what it plays depends on how many frames its instance has run.
+    Wobbles,
+    /// Its memory is full when its instance has run so many frames.
+    Leaks(u32),
     /// It tells as many public events of as many bytes in every frame.
     Talks(u32, usize),
 }
@@ -212,6 +216,9 @@ impl Rules for Game {
         let fresh = tick.inputs().filter(|input| input.status == holeshot_abi::InputStatus::Fresh).count();
         self.state.fresh += fresh as u32;
         self.frames_run += 1;
+        if self.spec.ills.contains(&Ill::Wobbles) {
+            self.state.hash ^= u64::from(self.frames_run);
+        }
         if self.spec.ills.iter().any(|ill| matches!(ill, Ill::RemembersFrames(most) if self.frames_run > *most)) {
             self.state.hash ^= 1;
         }
@@ -232,6 +239,9 @@ impl Rules for Game {
                 Ill::TrapsFrom(from) if frame >= from => return Err(self.fail(FaultKind::Trap, "a trap")),
                 Ill::MachineTraps(at) if frame == at && self.spent.lock().expect("no panic").insert(at) => {
                     return Err(self.fail(FaultKind::Trap, "a cosmic ray"));
+                }
+                Ill::Leaks(frames) if self.frames_run > frames => {
+                    return Err(self.fail(FaultKind::MemoryExceeded, "a leak"));
                 }
                 Ill::Overruns(at) if frame == at => return Err(self.fail(FaultKind::FuelExhausted, "a loop")),
                 Ill::OverrunsFrom(from) if frame >= from => return Err(self.fail(FaultKind::FuelExhausted, "a loop")),

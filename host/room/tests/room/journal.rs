@@ -236,6 +236,28 @@ fn the_first_frame_that_differs_is_named() {
 }
 
 #[test]
+fn a_replay_takes_fresh_instances_where_the_room_did() {
+    let spec = Spec::build(1).finishing(100).ill(Ill::Wobbles);
+    // A frame that is skipped, and a fault that does not come again.
+    let mut world = World::ready(&spec.clone().ill(Ill::Overruns(17)).ill(Ill::MachineTraps(34)), settings());
+    world.run_to(100);
+    assert_eq!((world.seen.retried.as_slice(), world.seen.frames[17]), (&[34][..], "skipped"));
+    world.prove();
+    // Memory that runs out again and again.
+    let mut world = World::ready(&spec.clone().ill(Ill::Leaks(33)), settings());
+    world.run_to(100);
+    assert_eq!(world.seen.retried, [33, 63, 87]);
+    world.prove();
+    // The rules before a swap that is undone.
+    let mut world = World::ready(&spec, settings());
+    world.run_to(25);
+    world.swap(&Spec::build(2).finishing(100).ill(Ill::TrapsFrom(54))).unwrap();
+    world.run_to(100);
+    assert_eq!((world.seen.rollbacks[0].0, world.seen.rollbacks[0].1), (26, 54));
+    world.prove();
+}
+
+#[test]
 fn a_fault_that_was_recorded_must_come_again() {
     let mut world = World::ready(&Spec::build(1).ill(Ill::TrapsFrom(33)), settings());
     world.close();
