@@ -25,6 +25,19 @@ pub enum LoadError {
         /// Bytes found; where the file is longer than is read, one more than is taken.
         found_bytes: u64,
     },
+    /// Compiling it would take too long.
+    #[error(
+        "compiling the module would take too long: of {what}, locals times branches are {found}, at most {most} are taken; split the largest \
+         functions, or build with less inlining (`opt-level = \"s\"`)"
+    )]
+    TooTangled {
+        /// What of it: one function, or all of them together.
+        what: &'static str,
+        /// Locals times branches.
+        found: u64,
+        /// The most that is taken.
+        most: u64,
+    },
     /// The bytes are something else.
     #[error("this is not a WebAssembly module: it begins with {start}, not with \"\\0asm\"{hint}")]
     NotWasm {

@@ -1,17 +1,24 @@
 //! What a file is, before anything of it is compiled or run: imports, exports, memory and tables against the specification of the boundary.
-//! Function bodies are not looked at here; the compiler validates them.
+//! Function bodies are only measured here; the compiler validates them.
 
 use holeshot_abi::{MEMORY_BYTES_MAX, TABLE_ELEMENTS_MAX, names};
 use wasmparser::types::{EntityType, TypesRef};
 use wasmparser::{
-    CompositeInnerType, Encoding, Import, MemoryType, Parser, Payload, TypeRef, ValType, ValidPayload, Validator,
-    WasmFeatures,
+    CompositeInnerType, Encoding, Import, MemoryType, Operator, Parser, Payload, TypeRef, ValType, ValidPayload,
+    Validator, WasmFeatures,
 };
 
 use super::MODULE_BYTES_MAX;
 use super::error::LoadError;
 
 const PAGE_BYTES: u64 = 64 << 10;
+
+/// Locals times branches of one function. Beyond the length of the code, this is what the compiler's time and memory grow with: at this bound two
+/// seconds and 200 MiB, at 36 times as much (a file of 270 KB) minutes and gigabytes.
+const FUNCTION_TANGLE_MAX: u64 = 2 << 20;
+/// The same, summed over all functions: some ten seconds. The drag race has 150,000, and a module of the greatest length would have six million if
+/// it were like it.
+const MODULE_TANGLE_MAX: u64 = 8 << 20;
 
 struct Signature {
     params: &'static [ValType],
@@ -110,8 +117,10 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<(), LoadError> {
     let mut parser = Parser::new(0);
     parser.set_features(features);
     let mut types = None;
+    let mut tangle = Tangle::default();
     for payload in parser.parse_all(bytes) {
         let payload = payload.map_err(invalid)?;
+        tangle.see(&payload).map_err(invalid)?;
         // These come before the validator, which knows only that a proposal is off, not what to do about it.
         match &payload {
             Payload::Version { encoding: Encoding::Component, .. } => return Err(LoadError::Component),
@@ -145,7 +154,66 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<(), LoadError> {
         offset: bytes.len() as u64,
         problem: "the file ends before the module does".into(),
     })?;
+    for (what, found, most) in [
+        ("one function", tangle.largest, FUNCTION_TANGLE_MAX),
+        ("all functions together", tangle.sum, MODULE_TANGLE_MAX),
+    ] {
+        if found > most {
+            return Err(LoadError::TooTangled { what, found, most });
+        }
+    }
     check_types(types.as_ref())
+}
+
+/// How much of a tangle the functions of a module are.
+#[derive(Debug, Default)]
+struct Tangle {
+    /// Parameters of each type; of one that is no function, none.
+    params: Vec<u64>,
+    /// Parameters of the functions whose bodies are to come, in order.
+    functions: std::collections::VecDeque<u64>,
+    largest: u64,
+    sum: u64,
+}
+
+impl Tangle {
+    fn see(&mut self, payload: &Payload<'_>) -> Result<(), wasmparser::BinaryReaderError> {
+        match payload {
+            Payload::TypeSection(section) => {
+                for ty in section.clone().into_iter_err_on_gc_types() {
+                    self.params.push(ty?.params().len() as u64);
+                }
+            }
+            Payload::FunctionSection(section) => {
+                for ty in section.clone() {
+                    self.functions.push_back(self.params.get(ty? as usize).copied().unwrap_or_default());
+                }
+            }
+            Payload::CodeSectionEntry(body) => {
+                let mut locals = self.functions.pop_front().unwrap_or_default();
+                for group in body.get_locals_reader()? {
+                    locals = locals.saturating_add(group?.0.into());
+                }
+                let mut branches = 0;
+                for operator in body.get_operators_reader()? {
+                    branches += match operator? {
+                        Operator::Block { .. }
+                        | Operator::Loop { .. }
+                        | Operator::If { .. }
+                        | Operator::Br { .. }
+                        | Operator::BrIf { .. } => 1,
+                        Operator::BrTable { targets } => u64::from(targets.len()) + 1,
+                        _ => 0,
+                    };
+                }
+                let found = locals.saturating_mul(branches);
+                self.largest = self.largest.max(found);
+                self.sum = self.sum.saturating_add(found);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 fn check_types(types: TypesRef<'_>) -> Result<(), LoadError> {

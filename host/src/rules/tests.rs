@@ -441,6 +441,22 @@ fn what_is_no_module_is_refused_by_what_it_is() {
 }
 
 #[test]
+fn a_tangle_that_would_be_compiled_for_minutes_is_refused() {
+    let tangled = |functions: usize, locals: usize, loops: usize| {
+        let (locals, loops) = ("i64 ".repeat(locals), "(loop (br_if 0 (i32.const 0)))".repeat(loops));
+        let function = format!("(func (param i32) (local {locals}) {loops})");
+        refused(&wat::parse_str(format!("(module {})", function.repeat(functions))).unwrap())
+    };
+    let error = tangled(1, 3_000, 12_000);
+    assert_eq!(error, LoadError::TooTangled { what: "one function", found: 3_001 * 24_000, most: 2 << 20 });
+    assert!(error.to_string().contains("72024000"), "{error}");
+    let error = tangled(5, 999, 1_000);
+    assert_eq!(error, LoadError::TooTangled { what: "all functions together", found: 10_000_000, most: 8 << 20 });
+    // What it lacks otherwise is told when it could be compiled.
+    assert!(matches!(tangled(4, 999, 1_000), LoadError::MissingExport { .. }));
+}
+
+#[test]
 fn a_file_that_was_cut_or_changed_is_refused_or_faults_but_never_more() {
     let whole = tally_wat();
     let store = store();
