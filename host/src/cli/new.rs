@@ -33,7 +33,7 @@ pub(super) fn new(args: &NewArgs, as_json: bool) -> anyhow::Result<()> {
   cargo test                                # the rules, tick by tick
   cargo wasm                                # the module: {module}
   holeshot check {module}
-  holeshot test {module} scenarios/*.toml
+  holeshot test {module} scenarios
   holeshot serve --watch {module}
 
 The target for WebAssembly comes with rustup; where it is missing: rustup target add wasm32-unknown-unknown",

@@ -16,7 +16,7 @@ use crate::api::Api;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct WatchArgs {
-    /// The room's id; `GET /api/rooms` of the host lists the open ones
+    /// The room's id, whole; `GET /api/rooms` of the host lists the open ones
     #[arg(value_name = "ROOM")]
     room: String,
     /// The host
