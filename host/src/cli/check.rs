@@ -13,6 +13,7 @@ use crate::modder::check::{self, About, FRAMES, FRAMES_MAX, Options, Report, Spr
 use crate::modules::read_module_file;
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "What the rules log is shown with `--log holeshot::rules::guest=trace`.")]
 pub(super) struct CheckArgs {
     /// The module
     #[arg(value_name = "RULES.WASM")]

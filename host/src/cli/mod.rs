@@ -85,8 +85,14 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Serve(cli.serve));
-    let quiet = !matches!(command, Command::Serve(_));
-    let log = match log_to_stderr(&cli.output, quiet) {
+    let default_filter = match command {
+        // Other people's crates say at INFO what concerns nobody here.
+        Command::Serve(_) => "warn,holeshot=info",
+        // They run rules that fail many times over, and their report says once what the rules logged last.
+        Command::Check(_) | Command::Test(_) => "error,holeshot::rules::guest=off",
+        _ => "error",
+    };
+    let log = match log_to_stderr(&cli.output, default_filter) {
         Ok(log) => log,
         Err(error) => {
             note(format_args!("error: {error}"));
@@ -136,10 +142,8 @@ pub fn run() -> ExitCode {
 #[error("failed")]
 struct Failed;
 
-fn log_to_stderr(output: &OutputArgs, quiet: bool) -> anyhow::Result<Written> {
-    // Other people's crates say at INFO what concerns nobody here.
-    let default = if quiet { "error" } else { "warn,holeshot=info" };
-    let filter = output.log.as_deref().unwrap_or(default);
+fn log_to_stderr(output: &OutputArgs, default_filter: &str) -> anyhow::Result<Written> {
+    let filter = output.log.as_deref().unwrap_or(default_filter);
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| anyhow::anyhow!("--log {filter:?} is no filter: {error}. Try `--log debug`"))?;
     let (log, written) = Log::start(stderr())?;

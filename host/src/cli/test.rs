@@ -60,7 +60,7 @@ const FORMAT: &str = r#"A scenario is a TOML file:
   [[expect]]
   ending = "finished"            # running, rules_fault, too_long, everyone_left, not_enough_players
 
-The rules must not fail on the way. Exit codes: 0 all scenarios passed, 1 one did not, 2 wrong command line."#;
+The rules must not fail on the way. What they log is shown with `--log holeshot::rules::guest=trace`. Exit codes: 0 all scenarios passed, 1 one did not, 2 wrong command line."#;
 
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = FORMAT)]
