@@ -57,7 +57,8 @@ pub(super) async fn swap(args: SwapArgs, as_json: bool) -> anyhow::Result<()> {
         tell(&report);
     }
     if let Some(refusal) = refusal {
-        bail!("{refusal}");
+        // The backtrace is in the report, which is printed already.
+        bail!("{}", refusal.lines().next().unwrap_or_default());
     }
     let count = |field: &str| report.get(field).and_then(Value::as_u64).unwrap_or(0);
     match (count("refused"), report.get("rooms").and_then(Value::as_array).map_or(0, Vec::len)) {
