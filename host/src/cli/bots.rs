@@ -65,7 +65,7 @@ pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
             })
             .collect();
         let api = api.clone();
-        races.spawn(async move { race_of(&api, drivers, seed).await });
+        races.spawn(async move { race_of(&api, drivers, seed, as_json).await });
     }
     let all = async {
         let mut failed = 0;
@@ -109,9 +109,18 @@ pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
     }
 }
 
-async fn race_of(api: &Api, drivers: Vec<Bot>, seed: u64) -> anyhow::Result<(String, Vec<bots::BotReport>)> {
+async fn race_of(
+    api: &Api,
+    drivers: Vec<Bot>,
+    seed: u64,
+    as_json: bool,
+) -> anyhow::Result<(String, Vec<bots::BotReport>)> {
     let players: Vec<_> = drivers.iter().map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } })).collect();
     let room = api.create_room(&players, &json!({ "tree": "sportsman" }), Some(seed)).await?;
+    if !as_json {
+        // Now, for whoever wants to watch it or to give it other rules.
+        say(format_args!("room {room} is open"));
+    }
     let mut playing = JoinSet::new();
     for bot in drivers {
         let (api, room) = (api.clone(), room.clone());
