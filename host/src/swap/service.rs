@@ -110,7 +110,8 @@ impl Swaps {
         };
         let SwapReport { swapped, refused, skipped, .. } = report;
         let ModuleName { name, version, hash } = &report.module;
-        tracing::info!(module = name, version, hash, rooms = %target, swapped, refused, skipped, ?new_rooms, "rules changed");
+        let said = if swapped == 0 && new_rooms != NewRooms::Set { "no rules changed" } else { "rules changed" };
+        tracing::info!(module = name, version, hash, rooms = %target, swapped, refused, skipped, ?new_rooms, "{said}");
         Ok(report)
     }
 
