@@ -139,7 +139,7 @@ impl Work {
         }
     }
 
-    /// Closes a journal that nobody writes any more: cut to its last whole block, told, moved.
+    /// Closes a journal that nobody writes any more: told, moved, and cut to its last whole block if the next one was not all written.
     fn take_over(&self, entry: &Entry) {
         let Entry { room, path, .. } = entry;
         if self.retention.days == 0 {
@@ -158,12 +158,16 @@ impl Work {
             let _gone_or_next_time = std::fs::remove_file(path);
             return;
         };
-        let cut = std::fs::OpenOptions::new().write(true).open(path).and_then(|file| {
-            file.set_len(prefix.bytes)?;
-            file.sync_data()
-        });
-        if let Err(error) = cut {
-            tracing::warn!(path = %path.display(), %error, "a journal of an earlier start cannot be cut to its last whole block");
+        if prefix.is_torn {
+            let cut = std::fs::OpenOptions::new().write(true).open(path).and_then(|file| {
+                file.set_len(prefix.bytes)?;
+                file.sync_data()
+            });
+            if let Err(error) = cut {
+                tracing::warn!(path = %path.display(), %error, "a journal of an earlier start cannot be cut to its last whole block");
+            }
+        } else {
+            tracing::warn!(path = %path.display(), byte = prefix.bytes, "a journal of an earlier start is damaged; what follows is kept and not read");
         }
         let state = if prefix.is_whole { JournalState::Whole } else { JournalState::CutShort };
         tell(&self.sink, room, &prefix.module_name, state, prefix.bytes, prefix.frames, None);

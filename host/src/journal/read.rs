@@ -15,6 +15,9 @@ pub(super) struct Prefix {
     pub(super) frames: u32,
     /// Nothing is missing at its end.
     pub(super) is_whole: bool,
+    /// What follows is a block that was not all written, or zeros: nobody can read it. Otherwise it is a block that was changed, and what is behind it may be
+    /// of use to somebody.
+    pub(super) is_torn: bool,
     pub(super) module_name: String,
 }
 
@@ -64,15 +67,26 @@ pub(super) fn prefix_of(path: &Path) -> Result<Option<Prefix>, ReadError> {
     }
     let journal = match Journal::read(&bytes) {
         Ok(journal) => journal,
-        Err(JournalError::NoHeader { .. }) => return Ok(None),
+        Err(JournalError::NoHeader { offset }) if is_torn(&bytes, offset) => return Ok(None),
         Err(error) => return Err(ReadError::Journal { path: path.display().to_string(), error }),
     };
+    let end = journal.truncated_at().unwrap_or(bytes.len());
     Ok(Some(Prefix {
-        bytes: journal.truncated_at().unwrap_or(bytes.len()) as u64,
+        bytes: end as u64,
+        is_torn: is_torn(&bytes, end),
         frames: journal.frames(),
         is_whole: journal.is_whole(),
         module_name: journal.manifest().name.clone(),
     }))
+}
+
+/// Whether no whole block begins here: see the format in `holeshot_room::journal`.
+fn is_torn(bytes: &[u8], offset: usize) -> bool {
+    let rest = bytes.get(offset..).unwrap_or_default();
+    let Some((len, rest)) = rest.split_first_chunk::<4>() else { return true };
+    let len = u32::from_le_bytes(*len) as usize;
+    // The check sum comes before the body.
+    len == 0 || rest.len() < len.saturating_add(4)
 }
 
 /// The modules that a journal names: those that the room ran under, and those that were undone.

@@ -252,6 +252,30 @@ async fn what_a_killed_host_left_is_cut_to_its_last_whole_block_and_closed() {
 }
 
 #[tokio::test]
+async fn what_somebody_changed_in_a_journal_that_was_left_is_kept_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let events = events(dir.path()).await;
+    let folder = Folder::of(dir.path());
+    folder.make().unwrap();
+    let whole = whole_journal("middle", ModuleHash::of(b"m"));
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    // The last block ends with the file, the first one begins with the header.
+    let (middle, head) = (flipped(whole.len() - 1), flipped(20));
+    std::fs::write(folder.running("middle"), &middle).unwrap();
+    std::fs::write(folder.running("head"), &head).unwrap();
+    let (_journals, threads) = Journals::start(dir.path(), KEPT, none_in_use(), events.sink()).unwrap();
+    until("the one that can be read is taken over", || folder.closed("middle").is_file());
+    until("it is told", || events.stats().queued == 1);
+    threads.stop();
+    assert_eq!(std::fs::read(folder.closed("middle")).unwrap(), middle);
+    assert_eq!(std::fs::read(folder.running("head")).unwrap(), head);
+}
+
+#[tokio::test]
 async fn the_oldest_journals_go_first() {
     let dir = tempfile::tempdir().unwrap();
     let events = events(dir.path()).await;
