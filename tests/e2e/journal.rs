@@ -285,26 +285,31 @@ fn the_same_inputs_under_other_rules_show_what_would_have_changed() {
 
 #[test]
 fn rules_that_were_swapped_and_undone_are_replayed_as_it_counted() {
-    run(60, async {
+    run(150, async {
         let name = "tally-journal";
-        let game = || Tally::new(name, 500);
+        let game = || Tally::new(name, 1_000);
         let host = Host::start_with_modules(&[game().wasm()], |settings| {
             settings.linger_s = Some(0);
             settings.probation_frames = Some(120);
         })
         .await;
+        // The same game, told apart by code that does nothing; it is kept.
+        let good = game().at_frame(0, "(drop (i32.const 7))").wasm();
+        // One whose instance traps in its 101st tick: longer than a trial, shorter than the probation, however late it takes over. It is undone.
+        let bad = game().after_ticks(100, "(unreachable)").wasm();
+        // Compiled beforehand: a busy machine would take as long for it as the game lasts.
+        for wasm in [&good, &bad, &game().wasm()] {
+            let (status, report) = host.put_module(name, "new", wasm.clone()).await;
+            assert_eq!(status, 200, "{report}");
+        }
         let room = host.open(name, &["Ada"]).await;
         let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
         ada.ready().await;
         ada.frame(20).await;
-        // The same game, told apart by code that does nothing; it is kept.
-        let good = game().at_frame(0, "(drop (i32.const 7))").wasm();
         let (status, report) = host.put_module(name, &room, good.clone()).await;
         assert_eq!(status, 200, "{report}");
         let swapped = ada.event("rules_swapped").await;
         ada.frame(swapped.data["frame"].as_u64().unwrap() as u32 + 130).await;
-        // One whose instance traps in its 101st tick: longer than a trial, shorter than the probation, however late it takes over. It is undone.
-        let bad = game().after_ticks(100, "(unreachable)").wasm();
         let (status, report) = host.put_module(name, &room, bad.clone()).await;
         assert_eq!(status, 200, "{report}");
         let failing = ada.event("rules_rolled_back").await.data["frame"].clone();
@@ -315,7 +320,7 @@ fn rules_that_were_swapped_and_undone_are_replayed_as_it_counted() {
         let (code, report, error) = replay(&[&room, "--data-dir", path(dir.path())]).await;
         assert_eq!(
             (code, &report["verdict"], &report["frames"]),
-            (0, &json!("proven"), &json!(500)),
+            (0, &json!("proven"), &json!(1_000)),
             "{report:#} {error}"
         );
         let hash = |wasm: &[u8]| json!(ModuleHash::of(wasm).to_string());
@@ -326,7 +331,7 @@ fn rules_that_were_swapped_and_undone_are_replayed_as_it_counted() {
         let undone = &report["rollbacks"][0];
         assert_eq!((&undone["failed"], &undone["frame"], &undone["fault"]), (&hash(&bad), &failing, &json!("trap")));
         // Tally does not describe its state: its bytes are shown.
-        let (code, state, error) = replay(&[&room, "--data-dir", path(dir.path()), "--at", "450"]).await;
+        let (code, state, error) = replay(&[&room, "--data-dir", path(dir.path()), "--at", "900"]).await;
         assert_eq!((code, &state["module"]), (0, &hash(&good)), "{error}");
         assert!(state["state"].is_null() && state["state_hex"].as_str().is_some_and(|hex| hex.len() >= 8), "{state:#}");
         // People read of both.
