@@ -419,9 +419,9 @@ fn the_page_the_api_and_what_was_done_agree() {
 
 #[test]
 fn a_swap_that_is_undone_shows_at_the_module_that_failed() {
-    run(60, async {
+    run(90, async {
         const GAME: &str = "tally-figures";
-        let game = Tally::new(GAME, 250);
+        let game = Tally::new(GAME, 600);
         let host = Host::start_with_modules(&[game.wasm()], |_| {}).await;
         let room = host.open(GAME, &["Ada"]).await;
         let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
@@ -441,7 +441,7 @@ fn a_swap_that_is_undone_shows_at_the_module_that_failed() {
         assert_eq!(on_probation.one("holeshot_module_swaps_total", &[("hash", &of_bad)]), 1.0);
         let undone = ada.event("rules_rolled_back").await;
         let since = undone.data["since_frame"].as_f64().unwrap();
-        assert_eq!(ada.event("finished").await.data["frames"], 250);
+        assert_eq!(ada.event("finished").await.data["frames"], 600);
         let page =
             page_with(&host, "the room is over", |page| page.one("holeshot_rooms", &[("phase", "finished")]) == 1.0)
                 .await;
@@ -450,9 +450,9 @@ fn a_swap_that_is_undone_shows_at_the_module_that_failed() {
                 .map(|name| page.one(&format!("holeshot_{family}_{name}_total"), labels))
         };
         let failing = undone.data["frame"].as_f64().unwrap();
-        assert_eq!(counts("room", &[("room", &room)]), [250.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
+        assert_eq!(counts("room", &[("room", &room)]), [600.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
         assert_eq!(counts("module", &[("hash", &of_bad)]), [failing - since, 0.0, 1.0, 0.0, 1.0, 1.0]);
-        assert_eq!(counts("module", &[("hash", &of_good)]), [250.0 - (failing - since), 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(counts("module", &[("hash", &of_good)]), [600.0 - (failing - since), 0.0, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!(page.one("holeshot_module_rooms", &[("hash", &of_good)]), 1.0);
         assert_eq!(page.one("holeshot_module_rooms", &[("hash", &of_bad)]), 0.0);
         assert_eq!(page.one("holeshot_module_memory_bytes", &[("hash", &of_bad)]), 0.0);
