@@ -636,17 +636,7 @@ impl Shard {
     }
 
     fn step(&mut self, index: usize) {
-        // Taken out and put back: what a room does may not reach into its slot.
-        let mut feed = self.rooms.get_mut(index).and_then(Option::as_mut).and_then(|slot| slot.feed.take());
-        let _no_room = self.with_room(index, |now_us, room, rules, out| {
-            if let Some(feed) = &mut feed {
-                feed.before_step(now_us, room, rules, out);
-            }
-            room.step(now_us, rules, out);
-        });
-        if let (Some(feed), Some(slot)) = (feed, self.rooms.get_mut(index).and_then(Option::as_mut)) {
-            slot.feed = Some(feed);
-        }
+        let _no_room = self.with_room(index, |now_us, room, rules, out| room.step(now_us, rules, out));
     }
 
     /// Lets a room do something from which departures follow, and does what follows from that. None if there is no such room.
@@ -658,7 +648,7 @@ impl Shard {
         let now_us = self.clock.now_us();
         let slot = self.rooms.get_mut(index).and_then(Option::as_mut)?;
         let late_us = now_us.saturating_sub(slot.scheduled_us);
-        let RoomSlot { room, rules, live, journal, sessions, spectators, farewell, budget, .. } = slot;
+        let RoomSlot { room, rules, live, journal, feed, sessions, spectators, farewell, budget, .. } = slot;
         let mut departures = translate::Departures {
             live,
             journal,
@@ -676,7 +666,11 @@ impl Shard {
             ticked: false,
             lost: Vec::new(),
         };
-        let result = act(now_us, room, rules, &mut |departure| departures.send(departure));
+        let mut out = |departure: Departure<'_>| departures.send(departure);
+        if let Some(feed) = feed {
+            feed.before_step(now_us, room, rules, &mut out);
+        }
+        let result = act(now_us, room, rules, &mut out);
         departures.journal.hand_over();
         if departures.ticked {
             self.lateness_us.record(late_us);
