@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::events::cloudevent::rfc3339;
 use crate::journal::feed::JournalFeed;
 use crate::journal::replay::{self, Comparison, ModuleShelf, Proof, Replay, Told};
-use crate::journal::{compare::FIELDS_MAX, find, read};
+use crate::journal::{JournalFile, compare::FIELDS_MAX, find, read};
 use crate::rules::{EngineSettings, ModuleHash};
 use crate::server::Server;
 
@@ -59,6 +59,7 @@ struct Source {
     journal: Journal,
     path: PathBuf,
     bytes: u64,
+    is_damaged: bool,
 }
 
 pub(super) async fn replay(args: ReplayArgs, as_json: bool) -> anyhow::Result<()> {
@@ -78,7 +79,7 @@ async fn perform(args: ReplayArgs, speed: f64, as_json: bool) -> anyhow::Result<
     let http_listen = args.http_listen;
     let loaded = tokio::task::spawn_blocking(move || {
         let path = find(&args.journal, &args.data_dir)?;
-        let (journal, _) = read(&path)?;
+        let JournalFile { journal, .. } = read(&path)?;
         let mut shelf = ModuleShelf::new(&args.data_dir, &args.modules, Some(&path), args.tick_share_percent)?;
         let module = shelf.find(ModuleHash::from(journal.header().module))?;
         let feed = JournalFeed::new(&journal, &mut shelf)?;
@@ -126,8 +127,8 @@ async fn perform(args: ReplayArgs, speed: f64, as_json: bool) -> anyhow::Result<
 
 fn run(args: &ReplayArgs, as_json: bool) -> anyhow::Result<()> {
     let path = find(&args.journal, &args.data_dir)?;
-    let (journal, bytes) = read(&path)?;
-    let source = Source { journal, path, bytes };
+    let JournalFile { journal, bytes, is_damaged } = read(&path)?;
+    let source = Source { journal, path, bytes, is_damaged };
     let mut shelf = ModuleShelf::new(&args.data_dir, &args.modules, Some(&source.path), args.tick_share_percent)?;
     match (&args.module, args.at) {
         (Some(module), _) => compare(&source, &mut shelf, module, as_json),
@@ -141,26 +142,11 @@ impl Source {
     fn state(&self) -> &'static str {
         if self.journal.is_whole() && self.journal.truncated_at().is_none() {
             "whole"
-        } else if self.is_damaged() {
+        } else if self.is_damaged {
             "damaged"
         } else {
             "cut_short"
         }
-    }
-
-    /// Whether what was not read any more begins with the length of a block that the file has. A file that ends within a block was cut, and so was
-    /// one that ends in zeros.
-    fn is_damaged(&self) -> bool {
-        let Some(offset) = self.journal.truncated_at() else { return false };
-        let length = || -> std::io::Result<u64> {
-            use std::io::{Read as _, Seek as _};
-            let mut file = std::fs::File::open(&self.path)?;
-            file.seek(std::io::SeekFrom::Start(offset as u64))?;
-            let mut length = [0; 4];
-            file.read_exact(&mut length)?;
-            Ok(u64::from(u32::from_le_bytes(length)))
-        };
-        length().is_ok_and(|length| length > 0 && offset as u64 + 8 + length <= self.bytes)
     }
 
     fn opened_at(&self) -> String {

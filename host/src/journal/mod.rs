@@ -61,7 +61,7 @@ use crate::events::EventSink;
 pub use find::{FindError, find};
 pub use folder::{Folder, JOURNAL_EXTENSION, JOURNALS_FOLDER, is_file_name};
 pub use keeper::{ModulesInUse, Retention};
-pub use read::{ReadError, read};
+pub use read::{JournalFile, ReadError, read};
 pub use room::RoomJournal;
 
 /// Length of one journal in bytes: hours of a race of two, half an hour of the largest room whose players never stop steering. More is

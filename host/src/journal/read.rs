@@ -48,15 +48,28 @@ pub enum ReadError {
     },
 }
 
-/// Reads a journal's file: the journal and the length of the file in bytes. Blocks.
+/// A journal and what is to be said of its file.
+#[derive(Debug)]
+pub struct JournalFile {
+    /// What could be read.
+    pub journal: Journal,
+    /// Length of the file, in bytes.
+    pub bytes: u64,
+    /// What was not read is a block that is all there and is not what was written. A file that ends within a block was cut, and so was one that
+    /// ends in zeros.
+    pub is_damaged: bool,
+}
+
+/// Reads a journal's file. Blocks.
 ///
 /// # Errors
 /// [`ReadError`].
-pub fn read(path: &Path) -> Result<(Journal, u64), ReadError> {
+pub fn read(path: &Path) -> Result<JournalFile, ReadError> {
     let bytes = bytes_of(path)?;
     let journal =
         Journal::read(&bytes).map_err(|error| ReadError::Journal { path: path.display().to_string(), error })?;
-    Ok((journal, bytes.len() as u64))
+    let is_damaged = journal.truncated_at().is_some_and(|offset| !is_torn(&bytes, offset));
+    Ok(JournalFile { journal, bytes: bytes.len() as u64, is_damaged })
 }
 
 /// How far a journal's file is good; none if it ends before its header does.
@@ -91,7 +104,7 @@ fn is_torn(bytes: &[u8], offset: usize) -> bool {
 
 /// The modules that a journal names: those that the room ran under, and those that were undone.
 pub(super) fn modules_of(path: &Path) -> Result<Vec<ModuleHash>, ReadError> {
-    let (journal, _) = read(path)?;
+    let JournalFile { journal, .. } = read(path)?;
     let swapped = journal.swaps().iter().map(|swap| swap.to);
     let mut modules: Vec<ModuleHash> =
         std::iter::once(journal.header().module).chain(swapped).map(ModuleHash::from).collect();
