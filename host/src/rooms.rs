@@ -21,7 +21,7 @@ use crate::journal::Journals;
 use crate::journal::feed::JournalFeed;
 use crate::limits::memory::{MemoryGate, NoMemory};
 use crate::modules::Modules;
-use crate::rules::{Module, RoomProgram};
+use crate::rules::{Module, ModuleHash, RoomProgram};
 use crate::shard::{Command, OpenRoom, ShardHandle, count};
 use crate::swap::{FailedModule, InForce};
 
@@ -90,7 +90,7 @@ impl ModuleName {
     #[must_use]
     pub fn of_program(program: &dyn Program) -> Self {
         let manifest = program.manifest();
-        let hash = program.hash().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = ModuleHash::from(program.hash()).to_string();
         Self { name: manifest.name.clone(), version: manifest.version.clone(), hash }
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct SwapArgs {
     /// The rules module (wasm)
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Which rooms: `all` (every open room of that name, and new ones), `new` (new ones alone), or the id of one
+    /// Which rooms: `all` (every open room of that name, and new ones), `new` (new ones alone, without a trial), or the id of one
     #[arg(long, value_name = "all|new|ID", default_value = "all")]
     rooms: String,
     /// The name that the module must have [default: the one in its manifest]

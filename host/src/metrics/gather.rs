@@ -18,7 +18,7 @@ use crate::clock::{Clock, unix_ms};
 use crate::events::Events;
 use crate::manager::ManagerFigures;
 use crate::rooms::{LiveRoom, Rooms};
-use crate::rules::Engine;
+use crate::rules::{Engine, ModuleHash};
 use crate::shard::Command;
 
 /// Rooms with figures of their own on a page, those that have been open longest: 16 samples each. Every room that ever was there is a
@@ -139,7 +139,7 @@ impl Metrics {
         }
         let merged = merged(&shards);
         let budget = |module: ModuleFigures| ModuleBudget {
-            hash: hex(&module.hash),
+            hash: ModuleHash::from(module.hash).to_string(),
             rooms: module.rooms,
             budget: Budget::new(&module.costs, module.memory_bytes, self.engine.settings().tick_fuel(module.tick_hz)),
         };
@@ -316,7 +316,7 @@ impl Metrics {
 
 fn module_figures(page: &mut Page, modules: &[ModuleFigures], fuel_max: impl Fn(u32) -> u64) {
     let named = |module: &ModuleFigures| {
-        let hash = hex(&module.hash);
+        let hash = ModuleHash::from(module.hash).to_string();
         let short = hash.get(..HASH_DIGITS).unwrap_or_default().to_owned();
         vec![("module", module.name.to_string()), ("hash", short)]
     };
@@ -450,8 +450,4 @@ fn one(value: u64) -> [(Labels, u64); 1] {
 
 fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
-}
-
-fn hex(hash: &[u8; 32]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
