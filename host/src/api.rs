@@ -63,6 +63,7 @@ impl Api {
     /// # Errors
     /// If the HTTP client cannot be set up.
     pub fn new(url: &str) -> anyhow::Result<Self> {
+        crate::tls::install_provider();
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(REQUEST_WAIT_MAX_S))
             .no_proxy()

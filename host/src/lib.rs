@@ -24,5 +24,6 @@ pub mod rules;
 pub mod server;
 pub mod shard;
 pub mod swap;
+pub mod tls;
 
 pub use cli::run;

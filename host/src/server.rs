@@ -86,6 +86,7 @@ impl Server {
     /// # Errors
     /// What could not be started, why, and what to do about it.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        crate::tls::install_provider();
         let data_dir = config.data_dir.clone();
         std::fs::create_dir_all(&data_dir).with_context(|| {
             format!("cannot make the data folder {}; choose another with --data-dir", data_dir.display())

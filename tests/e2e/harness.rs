@@ -402,6 +402,7 @@ impl Host {
 
 /// An HTTP client.
 pub(crate) fn client() -> reqwest::Client {
+    holeshot::tls::install_provider();
     reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap()
 }
 

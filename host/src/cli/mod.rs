@@ -99,6 +99,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    crate::tls::install_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -1,0 +1,17 @@
+//! TLS: the one place that chooses the cryptography of this process.
+
+/// Makes ring the cryptography of every TLS connection of this process that names no other: the HTTP and MQTT clients panic without a
+/// choice. May be called again and from anywhere; whoever chose first stays chosen.
+pub fn install_provider() {
+    let _chosen_before = rustls::crypto::ring::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_choice_stands_however_often_it_is_made() {
+        super::install_provider();
+        super::install_provider();
+        assert!(rustls::crypto::CryptoProvider::get_default().is_some());
+    }
+}
