@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::http::{Doors, router};
 use crate::doors::listen;
+use crate::doors::records::RecordsDoor;
 use crate::doors::tickets::Tickets;
 use crate::doors::websocket::{SOCKETS_MAX, SocketCount};
 use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, EventsError, Flush, InternalEvent};
@@ -181,7 +182,7 @@ impl Server {
             rooms: Arc::clone(&rooms),
             swaps: Arc::clone(&swaps),
             admin,
-            records: manager.records(),
+            records: RecordsDoor::new(manager.records()),
             journals,
             tickets: Tickets::new(&identity.host_id, &identity.ticket_key),
             ticket_lifetime_s: config.ticket_lifetime_s,

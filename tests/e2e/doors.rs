@@ -108,9 +108,12 @@ fn every_route_answers_as_its_description_says() {
             }
         }
         // The router's own list: what is routed is described, and the other way round.
-        let source = include_str!("../../host/src/doors/http.rs");
-        let routed: std::collections::BTreeSet<&str> =
-            source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        let sources = [include_str!("../../host/src/doors/http.rs"), include_str!("../../host/src/doors/records.rs")];
+        let routed: std::collections::BTreeSet<&str> = sources
+            .iter()
+            .flat_map(|source| source.split(".route(\"").skip(1))
+            .map(|rest| rest.split('"').next().unwrap())
+            .collect();
         assert_eq!(routed, paths.keys().map(String::as_str).collect());
         // Every parameter that a page takes is described, and works.
         for (path, parameters) in

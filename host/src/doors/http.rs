@@ -17,11 +17,12 @@ use serde_json::{Value, json};
 
 use holeshot_abi::PLAYER_NAME_BYTES_MAX;
 
+use super::records::{RecordsDoor, RoomsQuery, limit_in_range};
 use super::tickets::Tickets;
 use crate::admin::AdminToken;
 use crate::clock::unix_ms;
 use crate::journal::Journals;
-use crate::manager::records::{PAGE_MAX, Records, RecordsError, RoomState, RoomsPage};
+use crate::manager::records::{Records, RecordsError, RoomsPage};
 use crate::metrics::gather::{Budget, Metrics, Sockets};
 use crate::rooms::{CreateError, CreateRoom, RoomSummary, Rooms};
 use crate::swap::Swaps;
@@ -41,7 +42,7 @@ pub struct Doors {
     /// The figures.
     pub metrics: Metrics,
     /// The records.
-    pub records: Records,
+    pub records: Arc<RecordsDoor>,
     /// The journals.
     pub journals: Journals,
     /// Signs and checks tickets.
@@ -77,9 +78,8 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .route("/api/rooms/{room}/journal", get(super::journal::download))
         .route("/api/modules", get(super::modules::list_modules))
         .route("/api/modules/{name}", super::modules::one_module())
-        .route("/api/hosts", get(list_hosts))
-        .route("/api/events", get(list_events))
         .route("/ws", get(super::websocket::upgrade))
+        .merge(super::records::routes(Arc::clone(&doors.records)))
         .fallback(async || {
             ApiError::new(
                 StatusCode::NOT_FOUND,
@@ -295,41 +295,12 @@ fn no_such_room(room: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "unknown_room", message)
 }
 
-/// Rows of a page, unless the request asks for fewer.
-const PAGE_ROWS_DEFAULT: usize = 50;
-/// Most rows of a page: an answer stays below a megabyte or so.
-pub const PAGE_ROWS_MAX: usize = PAGE_MAX;
-
-fn limit_in_range(limit: Option<usize>) -> Result<usize, ApiError> {
-    match limit {
-        None => Ok(PAGE_ROWS_DEFAULT),
-        Some(limit) if (1..=PAGE_ROWS_MAX).contains(&limit) => Ok(limit),
-        Some(limit) => Err(ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "bad_request",
-            format!("`limit` is {limit}; accepted: 1 to {PAGE_ROWS_MAX}"),
-        )),
-    }
-}
-
 /// Runs a question to the records on a thread that may wait for the disk.
 pub(super) async fn ask<T: Send + 'static>(
     doors: &Doors,
     question: impl FnOnce(&Records) -> Result<T, RecordsError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let records = doors.records.clone();
-    let answer = tokio::task::spawn_blocking(move || question(&records))
-        .await
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
-    Ok(answer?)
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RoomsQuery {
-    after: Option<String>,
-    limit: Option<usize>,
-    state: Option<RoomState>,
+    doors.records.ask(question).await
 }
 
 async fn list_rooms(
@@ -366,25 +337,4 @@ async fn one_room(State(doors): Shared, room: Result<Path<String>, PathRejection
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_room", message));
     }
     Ok(Json(json!({ "open": live, "recorded": recorded, "journal": journal })))
-}
-
-async fn list_hosts(State(doors): Shared) -> Result<Json<Value>, ApiError> {
-    Ok(Json(json!({ "hosts": ask(&doors, Records::hosts).await? })))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventsQuery {
-    after: Option<i64>,
-    limit: Option<usize>,
-}
-
-async fn list_events(
-    State(doors): Shared,
-    query: Result<Query<EventsQuery>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let Query(EventsQuery { after, limit }) = query?;
-    let limit = limit_in_range(limit)?;
-    let events = ask(&doors, move |records| records.events(after.unwrap_or(0), limit)).await?;
-    Ok(Json(json!({ "events": events })))
 }

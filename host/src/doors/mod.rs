@@ -4,5 +4,6 @@ pub mod http;
 mod journal;
 pub mod listen;
 mod modules;
+pub mod records;
 pub mod tickets;
 pub mod websocket;
