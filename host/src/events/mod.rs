@@ -285,7 +285,23 @@ impl EventSink {
         serde_json::to_writer(&mut measure, &event.data).map_err(|_| EmitError::TooLarge)?;
         self.outbox.push(event, measure.bytes as u64)
     }
+
+    /// A mark behind everything that was accepted so far.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(self.outbox.accepted())
+    }
+
+    /// Whether everything before the mark is in the outbox's file: the death of this process does not lose it any more.
+    #[must_use]
+    pub fn is_durable(&self, mark: Mark) -> bool {
+        self.outbox.written() >= mark.0
+    }
 }
+
+/// A place in the order in which a host's events were accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(u64);
 
 /// Counts what is written to it and refuses more than an event's data may have.
 struct Measure {

@@ -193,6 +193,8 @@ struct Inbox {
     pending: u64,
     /// Their data, in bytes.
     pending_bytes: u64,
+    /// Events accepted since the start.
+    accepted: u64,
     closed: bool,
     refusal_logged: Option<Instant>,
 }
@@ -215,6 +217,8 @@ struct Shared {
     work: Condvar,
     level: watch::Sender<Level>,
     last_position: AtomicI64,
+    /// Events written since the start, in the order in which they were accepted.
+    written: AtomicU64,
     stored: AtomicU64,
     refused_rules: AtomicU64,
     refused_host: AtomicU64,
@@ -292,6 +296,7 @@ impl Outbox {
             work: Condvar::new(),
             level: watch::Sender::new(Level { events, bytes }),
             last_position: AtomicI64::new(last.unwrap_or(0)),
+            written: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             refused_rules: AtomicU64::new(0),
             refused_host: AtomicU64::new(0),
@@ -422,10 +427,21 @@ impl OutboxSink {
         }
         inbox.pending += 1;
         inbox.pending_bytes += bytes;
+        inbox.accepted += 1;
         inbox.events.push_back((event, bytes));
         drop(inbox);
         shared.work.notify_one();
         Ok(())
+    }
+
+    /// How many events were accepted since the start.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.0.inbox().accepted
+    }
+
+    /// How many of them, the first ones, are written.
+    pub(crate) fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Acquire)
     }
 
     /// Takes the manager's word that the events of `origin` up to `sequence` are committed there.
@@ -661,6 +677,7 @@ impl Writer {
             match self.transact(&batch, receipts) {
                 Ok(change) => {
                     self.shared.last_position.store(self.last_position, Ordering::Release);
+                    self.shared.written.fetch_add(batch_events, Ordering::Release);
                     self.shared.stored.fetch_add(change.gone_events, Ordering::Relaxed);
                     self.settle(batch_events, batch_bytes, |level| {
                         level.events = (level.events + batch_events).saturating_sub(change.gone_events);

@@ -32,6 +32,8 @@ pub(super) const MODULES_KEPT_MAX: usize = 1_024;
 /// Bytes of all kept modules together, with the same outcome.
 pub(super) const MODULES_KEPT_BYTES_MAX: u64 = 1 << 30;
 const SECONDS_PER_DAY: u64 = 86_400;
+/// How long one journal of an earlier start waits for its event to be on the disk, in milliseconds.
+const TOLD_WAIT_MAX_MS: u64 = 2_000;
 
 /// How long journals are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +173,15 @@ impl Work {
         }
         let state = if prefix.is_whole { JournalState::Whole } else { JournalState::CutShort };
         tell(&self.sink, room, &prefix.module_name, state, prefix.bytes, prefix.frames, None);
+        // What is moved is not told again, so it is not moved before that is on the disk.
+        let (mark, until) = (self.sink.mark(), Instant::now() + Duration::from_millis(TOLD_WAIT_MAX_MS));
+        while !self.sink.is_durable(mark) {
+            if Instant::now() >= until {
+                tracing::warn!(path = %path.display(), "a journal of an earlier start stays where it was written: the disk does not take its event");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if let Err(error) = std::fs::rename(path, self.desk.folder.closed(room)) {
             tracing::warn!(path = %path.display(), %error, "a journal of an earlier start stays where it was written");
         }

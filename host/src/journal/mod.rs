@@ -153,6 +153,8 @@ struct Open {
     void: AtomicBool,
     /// The room is gone: nothing more comes.
     left: AtomicBool,
+    /// Nothing more is written.
+    closed: AtomicBool,
 }
 
 impl Open {

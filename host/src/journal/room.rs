@@ -73,6 +73,7 @@ impl Journals {
             problem: OnceLock::new(),
             void: AtomicBool::new(false),
             left: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         });
         desk.open().insert(room.to_owned(), Arc::clone(&open));
         let writer = JournalWriter::begin(header);

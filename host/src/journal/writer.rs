@@ -3,9 +3,10 @@
 //! A file is opened for each piece and closed again: it costs some 10 µs, a room has a piece per second, and 4,000 rooms need no 4,000
 //! file descriptors on top of those of their players.
 
+use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, mpsc};
@@ -13,12 +14,30 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{Desk, JournalState, Message, Open, SYNC_QUEUED_BYTES_MAX};
 use crate::events::payload::{JournalClosed, Payload};
-use crate::events::{EmitError, EventSink};
+use crate::events::{EmitError, EventSink, Mark};
 
 /// How often the thread looks for journals whose rooms are gone and could not say so, in milliseconds.
 const ROUND_MS: u64 = 500;
 /// A full disk ends the journals of every room at once: one line of log in this time, in seconds, with the number of the others. Each has its event.
 const LOG_EVERY_S: u64 = 10;
+/// How often closed journals are looked at whose event is not on the disk, in milliseconds: about one commit.
+const SETTLE_MS: u64 = 5;
+/// Closed journals that wait for their event to be on the disk: as many as the queue of events holds. With more, the oldest is moved all the
+/// same, and a kill at that moment would lose its event.
+const CLOSING_MAX: usize = 16_384;
+/// How long a stop waits for those events, in milliseconds. A journal that stays where it was written is told again at the next start.
+const STOP_WAIT_MS: u64 = 2_000;
+
+/// A journal that is told to be closed and not moved yet.
+struct Closing {
+    /// Behind the event that tells it.
+    mark: Mark,
+    journal: Arc<Open>,
+    from: PathBuf,
+    to: PathBuf,
+    /// Bytes in the file.
+    bytes: u64,
+}
 
 pub(super) struct Writer {
     desk: Arc<Desk>,
@@ -27,6 +46,8 @@ pub(super) struct Writer {
     /// Tells the keeper that there is too much.
     poke: mpsc::SyncSender<()>,
     bytes_max: u64,
+    /// In the order of their marks.
+    closing: VecDeque<Closing>,
     logged: Option<Instant>,
     unlogged: u64,
 }
@@ -39,32 +60,39 @@ impl Writer {
         poke: mpsc::SyncSender<()>,
         bytes_max: u64,
     ) -> Self {
-        Self { desk, messages, sink, poke, bytes_max, logged: None, unlogged: 0 }
+        Self { desk, messages, sink, poke, bytes_max, closing: VecDeque::new(), logged: None, unlogged: 0 }
     }
 
     pub(super) fn run(mut self) {
         let round = Duration::from_millis(ROUND_MS);
         let mut last_round = Instant::now();
         loop {
-            match self.messages.recv_timeout(round) {
+            let wait = if self.closing.is_empty() { round } else { Duration::from_millis(SETTLE_MS) };
+            match self.messages.recv_timeout(wait) {
                 Ok(Message::Blocks { journal, bytes, frames }) => self.write(&journal, &bytes, frames),
                 Ok(Message::Left(journal)) => self.close_if_done(&journal),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            self.settle();
             if last_round.elapsed() >= round {
                 last_round = Instant::now();
                 self.go_round();
             }
         }
         self.go_round();
+        let until = Instant::now() + Duration::from_millis(STOP_WAIT_MS);
+        while !self.closing.is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(SETTLE_MS));
+            self.settle();
+        }
     }
 
     fn write(&mut self, journal: &Arc<Open>, bytes: &[u8], frames: u32) {
         let len = bytes.len() as u64;
         let before = journal.bytes.load(Ordering::Acquire);
         // What comes after a gap is of no use.
-        if !self.is_closed(journal) {
+        if !Self::is_closed(journal) {
             match append(&self.desk.folder.running(&journal.room), before, bytes) {
                 Ok(()) => {
                     journal.bytes.store(before.saturating_add(len), Ordering::Release);
@@ -86,8 +114,8 @@ impl Writer {
         self.close_if_done(journal);
     }
 
-    fn is_closed(&self, journal: &Arc<Open>) -> bool {
-        !self.desk.open().contains_key(&journal.room)
+    fn is_closed(journal: &Arc<Open>) -> bool {
+        journal.closed.load(Ordering::Acquire)
     }
 
     fn go_round(&mut self) {
@@ -101,13 +129,14 @@ impl Writer {
     fn close_if_done(&mut self, journal: &Arc<Open>) {
         // In this order: what was handed over before the room left is counted by then.
         let over = journal.left.load(Ordering::Acquire);
-        if over && journal.waiting.load(Ordering::Acquire) == 0 && !self.is_closed(journal) {
+        if over && journal.waiting.load(Ordering::Acquire) == 0 && !Self::is_closed(journal) {
             self.close(journal);
         }
     }
 
-    /// Syncs a journal, tells what became of it and moves it to where nobody writes any more.
+    /// Syncs a journal and tells what became of it. It is moved to where nobody writes any more when that is on the disk.
     fn close(&mut self, journal: &Arc<Open>) {
+        journal.closed.store(true, Ordering::Release);
         if journal.void.load(Ordering::Acquire) {
             let _nothing_was_written = std::fs::remove_file(self.desk.folder.running(&journal.room));
             self.desk.open().remove(&journal.room);
@@ -126,19 +155,31 @@ impl Writer {
         }
         let facts = journal.facts();
         let state = if facts.problem.is_some() { JournalState::Incomplete } else { JournalState::Whole };
-        // Told before it is moved: if the host is killed in between, the next start finds it and tells it again.
+        // Told, and that on the disk, before it is moved: if the host is killed in between, the next start finds it and tells it again.
         tell(&self.sink, &journal.room, &journal.module, state, facts.bytes, facts.frames, facts.problem);
-        // What has no whole header says nothing.
-        let moved = if facts.bytes > 0 { std::fs::rename(&from, &to) } else { std::fs::remove_file(&from) };
-        match moved {
-            Ok(()) => {}
-            // Not one byte of it was written.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                tracing::warn!(room = journal.room, %error, "a journal stays where it was written; the next start moves it");
+        let (mark, journal, bytes) = (self.sink.mark(), Arc::clone(journal), facts.bytes);
+        self.closing.push_back(Closing { mark, journal, from, to, bytes });
+        self.settle();
+    }
+
+    /// Moves the closed journals whose event is on the disk.
+    fn settle(&mut self) {
+        while let Some(first) = self.closing.front()
+            && (self.sink.is_durable(first.mark) || self.closing.len() > CLOSING_MAX)
+            && let Some(Closing { journal, from, to, bytes, .. }) = self.closing.pop_front()
+        {
+            // What has no whole header says nothing.
+            let moved = if bytes > 0 { std::fs::rename(&from, &to) } else { std::fs::remove_file(&from) };
+            match moved {
+                Ok(()) => {}
+                // Not one byte of it was written.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(room = journal.room, %error, "a journal stays where it was written; the next start moves it");
+                }
             }
+            self.desk.open().remove(&journal.room);
         }
-        self.desk.open().remove(&journal.room);
     }
 
     fn log(&mut self, room: &str, problem: &str) {

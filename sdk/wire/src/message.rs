@@ -417,9 +417,9 @@ impl RefusalCode {
 words! {
     /// Why the host ended a session.
     ByeCode {
-        /// The room finished.
+        /// The room finished. All that happened in it is on the host's disk.
         RoomFinished = "room_finished",
-        /// The room was aborted.
+        /// The room was aborted. All that happened in it is on the host's disk.
         RoomAborted = "room_aborted",
         /// The player left.
         Left = "left",
