@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use holeshot_room::Supervision;
 use serde::Deserialize;
 
+use crate::events::access::{AccessError, BrokerAccess, BrokerSettings, Secret};
 use crate::rules::EngineSettings;
 
 /// What a person may set. Flag `--http-listen`, variable `HOLESHOT_HTTP_LISTEN` and key `http_listen` of the file are the same setting.
@@ -22,6 +23,21 @@ pub struct Settings {
     /// Address of the embedded MQTT broker [default: 127.0.0.1:1883]
     #[arg(long, env = "HOLESHOT_MQTT_LISTEN", value_name = "ADDRESS")]
     pub mqtt_listen: Option<SocketAddr>,
+    /// The MQTT broker that the events go to, mqtt://host or mqtt://host:port [default: the embedded one]
+    #[arg(long, env = "HOLESHOT_BROKER", value_name = "URL")]
+    pub broker: Option<String>,
+    /// User name, if the broker wants one
+    #[arg(long, env = "HOLESHOT_BROKER_USERNAME", value_name = "NAME")]
+    pub broker_username: Option<String>,
+    /// Password of that user. Other users of this machine see a command line: prefer the file
+    #[arg(long, env = "HOLESHOT_BROKER_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    pub broker_password: Option<Secret>,
+    /// File whose first line is that password
+    #[arg(long, env = "HOLESHOT_BROKER_PASSWORD_FILE", value_name = "FILE")]
+    pub broker_password_file: Option<PathBuf>,
+    /// Whether this process keeps the records, too; with no, `holeshot manager` does elsewhere, over `broker` [default: yes]
+    #[arg(long, env = "HOLESHOT_MANAGER", value_name = "yes|no", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub manager: Option<bool>,
     /// Folder for the records, the journals, the outbox, the identity and the modules [default: holeshot-data]
     #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
@@ -86,6 +102,10 @@ pub struct Config {
     pub udp_listen: SocketAddr,
     /// Address of the embedded broker.
     pub mqtt_listen: SocketAddr,
+    /// The broker elsewhere; without one, the embedded one runs.
+    pub broker: Option<BrokerAccess>,
+    /// Whether this process keeps the records.
+    pub manager: bool,
     /// Folder for all that stays.
     pub data_dir: PathBuf,
     /// Modules besides the default one.
@@ -141,6 +161,14 @@ pub enum ConfigError {
         /// Line, column, and what is wrong there.
         reason: String,
     },
+    /// The settings of the broker cannot be used.
+    #[error(transparent)]
+    Broker(#[from] AccessError),
+    /// Records that nobody would keep.
+    #[error(
+        "`manager` is no, but nobody else can record from the embedded broker: name one for both with `broker`, and run `holeshot manager` with it"
+    )]
+    NobodyRecords,
     /// A value is out of its range.
     #[error("setting `{setting}` is {value}; accepted: {accepted}")]
     OutOfRange {
@@ -155,6 +183,8 @@ pub enum ConfigError {
 
 /// Default port for HTTP and WebSocket, and for datagrams: TCP and UDP ports do not collide.
 pub const PORT: u16 = 7700;
+/// Default port of a manager in a process of its own.
+pub const MANAGER_PORT: u16 = 7701;
 /// Default port of the embedded broker: MQTT's own.
 pub const MQTT_PORT: u16 = 1883;
 /// The rooms that any setting may ask for. Each takes four memory mappings, and Linux grants a process 65,530 by default: above about
@@ -196,10 +226,22 @@ impl Settings {
     /// These settings, with `weaker` where they say nothing.
     #[must_use]
     pub fn over(self, weaker: Self) -> Self {
+        // One setting in two forms: the stronger source has it in one of them, or not at all.
+        let has_password = self.broker_password.is_some() || self.broker_password_file.is_some();
+        let (broker_password, broker_password_file) = if has_password {
+            (self.broker_password, self.broker_password_file)
+        } else {
+            (weaker.broker_password, weaker.broker_password_file)
+        };
         Self {
             http_listen: self.http_listen.or(weaker.http_listen),
             udp_listen: self.udp_listen.or(weaker.udp_listen),
             mqtt_listen: self.mqtt_listen.or(weaker.mqtt_listen),
+            broker: self.broker.or(weaker.broker),
+            broker_username: self.broker_username.or(weaker.broker_username),
+            broker_password,
+            broker_password_file,
+            manager: self.manager.or(weaker.manager),
             data_dir: self.data_dir.or(weaker.data_dir),
             modules: if self.modules.is_empty() { weaker.modules } else { self.modules },
             watch: if self.watch.is_empty() { weaker.watch } else { self.watch },
@@ -220,11 +262,25 @@ impl Settings {
         }
     }
 
+    fn broker_settings(&self) -> BrokerSettings {
+        BrokerSettings {
+            broker: self.broker.clone(),
+            broker_username: self.broker_username.clone(),
+            broker_password: self.broker_password.clone(),
+            broker_password_file: self.broker_password_file.clone(),
+        }
+    }
+
     /// Fills in the defaults and checks every range.
     ///
     /// # Errors
     /// The first setting out of its range.
     pub fn resolve(self) -> Result<Config, ConfigError> {
+        let broker = self.broker_settings().resolve()?;
+        let manager = self.manager.unwrap_or(true);
+        if !manager && broker.is_none() {
+            return Err(ConfigError::NobodyRecords);
+        }
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let http_listen = self.http_listen.unwrap_or_else(|| loopback(PORT));
         let udp_port = if http_listen.port() == 0 { 0 } else { PORT };
@@ -233,6 +289,8 @@ impl Settings {
             http_listen,
             udp_listen: self.udp_listen.unwrap_or_else(|| SocketAddr::new(http_listen.ip(), udp_port)),
             mqtt_listen: self.mqtt_listen.unwrap_or_else(|| loopback(MQTT_PORT)),
+            broker,
+            manager,
             data_dir: self.data_dir.unwrap_or_else(|| "holeshot-data".into()),
             modules: self.modules,
             watch: self.watch,
@@ -300,6 +358,25 @@ mod tests {
         assert_eq!(config.udp_listen, "0.0.0.0:7700".parse().unwrap());
         let free = Settings { http_listen: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };
         assert_eq!(free.resolve().unwrap().udp_listen.port(), 0);
+    }
+
+    #[test]
+    fn a_host_without_records_needs_a_broker_elsewhere() {
+        let alone = Settings { manager: Some(false), ..Settings::default() };
+        assert_eq!(alone.clone().resolve(), Err(ConfigError::NobodyRecords));
+        let config = Settings { broker: Some("mqtt://10.0.0.1".into()), ..alone }.resolve().unwrap();
+        assert!(!config.manager && config.broker.is_some_and(|broker| broker.port == 1883));
+        let config = Settings::default().resolve().unwrap();
+        assert!(config.manager && config.broker.is_none());
+        // A password of the stronger source is not joined by one of the weaker.
+        let weaker = Settings { broker_password_file: Some("/nowhere".into()), ..Settings::default() };
+        let flags = Settings {
+            broker: Some("mqtt://x".into()),
+            broker_username: Some("pit".into()),
+            broker_password: Some("hidden".parse().unwrap()),
+            ..Settings::default()
+        };
+        assert_eq!(flags.over(weaker).resolve().unwrap().broker.unwrap().password.as_deref(), Some("hidden"));
     }
 
     #[test]

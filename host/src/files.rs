@@ -1,8 +1,9 @@
-//! Files that are there whole or not at all: written beside their place, brought to the disk, then renamed.
+//! Files that are there whole or not at all: written beside their place, brought to the disk, then renamed. And files that
+//! one process holds at a time.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Who may read a file that is written.
@@ -39,6 +40,45 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], readers: Readers) -> std::i
     }
     sync_folder(path);
     Ok(())
+}
+
+/// Why a file is not held.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LockError {
+    /// It cannot be opened.
+    #[error("cannot open {path}: {reason}; the data folder must be writable")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
+    /// Another process, or another part of this one, holds it.
+    #[error("{path} is held by another process")]
+    Held {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Holds a file, which is made if need be, until the result is dropped or the process ends in whatever way.
+///
+/// # Errors
+/// [`LockError`].
+pub(crate) fn hold(path: PathBuf) -> Result<File, LockError> {
+    let file = match File::options().create(true).truncate(false).write(true).open(&path) {
+        Ok(file) => file,
+        Err(error) => return Err(LockError::Unusable { path, reason: error.to_string() }),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LockError::Held { path }),
+        // A file system without locks: two processes on one folder are then the operator's affair.
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(%error, path = %path.display(), "the data folder cannot be locked; make sure that nobody else uses it");
+            Ok(file)
+        }
+    }
 }
 
 /// Brings the new name to the disk. Where a folder cannot be opened as a file (Windows), the file system sees to it.

@@ -1,6 +1,6 @@
 //! A whole host: starts every part in the order of their needs, and stops them in the reverse one.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,11 +23,12 @@ use crate::doors::records::RecordsDoor;
 use crate::doors::tickets::Tickets;
 use crate::doors::websocket::{SOCKETS_MAX, SocketCount};
 use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, EventsError, Flush, InternalEvent};
+use crate::files::{self, LockError};
 use crate::identity::Identity;
 use crate::journal::{JournalThreads, Journals, Retention};
 use crate::limits::mappings::Mappings;
 use crate::limits::memory::MemoryGate;
-use crate::limits::{RoomsCeiling, files};
+use crate::limits::{self, RoomsCeiling};
 use crate::manager::{Manager, ManagerConfig, Records};
 use crate::metrics::gather::Metrics;
 use crate::modules::{MODULES_FOLDER, Modules};
@@ -57,8 +58,8 @@ pub struct Addresses {
     pub udp: SocketAddr,
     /// The MQTT broker, host and port.
     pub mqtt: String,
-    /// The database of records.
-    pub records: PathBuf,
+    /// The database of records, if this process keeps them.
+    pub records: Option<PathBuf>,
 }
 
 /// A running host.
@@ -72,7 +73,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     ceiling: RoomsCeiling,
     events: Arc<Events>,
-    manager: Manager,
+    manager: Option<Manager>,
     journals: JournalThreads,
     http: tokio::task::JoinHandle<()>,
     watching: Vec<tokio::task::JoinHandle<()>>,
@@ -96,8 +97,8 @@ impl Server {
         let identity = Identity::load_or_create(&data_dir)?;
         let admin = AdminToken::load_or_create(&data_dir)?;
         let clock = Clock::start();
-        let files_max = files::raise_limit();
-        let files = files::divide(files_max, listen::CONNECTIONS_MAX, SOCKETS_MAX);
+        let files_max = limits::files::raise_limit();
+        let files = limits::files::divide(files_max, listen::CONNECTIONS_MAX, SOCKETS_MAX);
 
         let modules = {
             let config = config.clone();
@@ -112,7 +113,10 @@ impl Server {
         let events = Events::start(EventsConfig {
             host_id: identity.host_id.clone(),
             data_dir: data_dir.clone(),
-            broker: BrokerConfig::Embedded { listen: config.mqtt_listen },
+            broker: match config.broker.clone() {
+                Some(access) => BrokerConfig::External(access),
+                None => BrokerConfig::Embedded { listen: config.mqtt_listen },
+            },
         })
         .await
         .map_err(|error| match error {
@@ -124,15 +128,17 @@ impl Server {
         })?;
         let events = Arc::new(events);
         let sink = events.sink();
-        let manager =
-            Manager::start(ManagerConfig { broker: events.broker_access().clone(), data_dir: data_dir.clone() })
-                .await
-                .context("cannot start the manager, which keeps the records")?;
+        let manager = if config.manager {
+            let config = ManagerConfig { broker: events.broker_access().clone(), data_dir: data_dir.clone() };
+            Some(Manager::start(config).await.context("cannot start the manager, which keeps the records")?)
+        } else {
+            None
+        };
         let addresses = Addresses {
             http: http_listener.local_addr()?,
             udp: udp_socket.local_addr()?,
             mqtt: events.broker_address().to_string(),
-            records: manager.records().path().to_path_buf(),
+            records: manager.as_ref().map(|manager| manager.records().path().to_path_buf()),
         };
 
         emit(&sink, "host.started", None, json!({ "version": env!("CARGO_PKG_VERSION"), "listen": addresses }));
@@ -178,11 +184,17 @@ impl Server {
             watching.extend(Watched::new(path).start(Arc::clone(&swaps)).await);
         }
         let doors = Arc::new(Doors {
-            metrics: Metrics::new(Arc::clone(&rooms), engine, Arc::downgrade(&events), manager.figures(), clock),
+            metrics: Metrics::new(
+                Arc::clone(&rooms),
+                engine,
+                Arc::downgrade(&events),
+                manager.as_ref().map(Manager::figures),
+                clock,
+            ),
             rooms: Arc::clone(&rooms),
             swaps: Arc::clone(&swaps),
             admin,
-            records: RecordsDoor::new(manager.records()),
+            records: RecordsDoor::new(manager.as_ref().map(Manager::records)),
             journals,
             tickets: Tickets::new(&identity.host_id, &identity.ticket_key),
             ticket_lifetime_s: config.ticket_lifetime_s,
@@ -257,10 +269,10 @@ impl Server {
         format!("http://{address}")
     }
 
-    /// The records.
+    /// The records, if this process keeps them.
     #[must_use]
-    pub fn records(&self) -> Records {
-        self.manager.records()
+    pub fn records(&self) -> Option<Records> {
+        self.manager.as_ref().map(Manager::records)
     }
 
     /// The rooms.
@@ -319,7 +331,9 @@ impl Server {
         }
         emit(&self.events.sink(), "host.stopping", None, json!({}));
         let flush = self.events.shutdown(Duration::from_secs(FLUSH_WAIT_S)).await;
-        self.manager.shutdown().await;
+        if let Some(manager) = self.manager {
+            manager.shutdown().await;
+        }
         self.events.stop_broker().await;
         if panicked > 0 {
             bail!("{panicked} of the threads that step rooms had panicked; the log says where");
@@ -337,25 +351,13 @@ fn emit(sink: &EventSink, kind: &str, module: Option<&str>, data: serde_json::Va
 }
 
 fn lock(data_dir: &Path) -> anyhow::Result<File> {
-    let path = data_dir.join(LOCK_FILE);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot open {}; the data folder must be writable", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
+    files::hold(data_dir.join(LOCK_FILE)).map_err(|error| match error {
+        LockError::Held { .. } => anyhow::anyhow!(
             "another host runs on the data folder {}; stop it, or choose another folder with --data-dir",
             data_dir.display()
         ),
-        // A file system without locks: two hosts on one folder are then the operator's affair.
-        Err(TryLockError::Error(error)) => {
-            tracing::warn!(%error, path = %path.display(), "the data folder cannot be locked; make sure that no other host uses it");
-            Ok(file)
-        }
-    }
+        error @ LockError::Unusable { .. } => error.into(),
+    })
 }
 
 fn load_modules(config: &Config) -> anyhow::Result<Modules> {

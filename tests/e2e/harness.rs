@@ -386,7 +386,7 @@ impl Host {
 
     /// The file of records.
     pub(crate) fn records(&self) -> PathBuf {
-        self.server.addresses().records.clone()
+        self.server.addresses().records.clone().expect("this host keeps records")
     }
 
     /// Stops the host; every event is recorded then. Gives its data folder back.

@@ -451,7 +451,7 @@ fn a_stop_in_the_middle_ends_every_room_and_leaves_nothing() {
             }
         });
         for (room, started) in [(&running, true), (&gathering, false)] {
-            let kinds = kinds(&addresses.records, room);
+            let kinds = kinds(addresses.records.as_ref().unwrap(), room);
             let end = ["room.aborted", "room.closed"];
             assert_eq!(kinds[kinds.len() - 2..], end, "{kinds:?}");
             assert_eq!(kinds.contains(&"room.started".to_owned()), started);

@@ -15,6 +15,7 @@
 //! | `modder.rs` | a modder's first minutes: a new crate, built, checked, tested by scenarios, and its rules under a running race |
 //! | `node.rs` | the journal of a race through the same wasm in V8 |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
+//! | `external.rs` | a broker elsewhere, the manager in a process of its own, and their settings |
 //! | `shards.rs` | rooms on two shards behind one socket |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
 //! | `watch.rs` | spectators: what they see, and that they have no say |
@@ -36,12 +37,14 @@ mod proof;
 mod command;
 mod determinism;
 mod doors;
+mod external;
 mod journal;
 mod lifecycle;
 mod metrics;
 mod misrule_kept;
 mod modder;
 mod modules;
+mod mosquitto;
 mod mqtt;
 mod node;
 mod race;

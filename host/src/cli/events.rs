@@ -6,21 +6,15 @@ use serde_json::{Value, json};
 
 use super::output::{note, say};
 use super::serve::stop_signal;
-use crate::events::BrokerAccess;
+use crate::config::{ConfigError, MQTT_PORT};
+use crate::events::access::{AccessError, BrokerSettings};
 use crate::events::cloudevent::{CloudEvent, rfc3339};
 use crate::events::follow::{Followed, Follower};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct EventsArgs {
-    /// The broker: that of a host (`holeshot serve` prints its address), or the one that hosts publish to
-    #[arg(long, env = "HOLESHOT_BROKER", value_name = "URL", default_value = "mqtt://127.0.0.1:1883")]
-    broker: String,
-    /// User name, if the broker wants one
-    #[arg(long, env = "HOLESHOT_BROKER_USERNAME", value_name = "NAME")]
-    username: Option<String>,
-    /// Password of that user
-    #[arg(long, env = "HOLESHOT_BROKER_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
-    password: Option<String>,
+    #[command(flatten)]
+    broker: BrokerSettings,
     /// Only events of this room
     #[arg(long, value_name = "ROOM")]
     room: Option<String>,
@@ -33,7 +27,12 @@ pub(super) struct EventsArgs {
 }
 
 pub(super) async fn events(args: EventsArgs, as_json: bool) -> anyhow::Result<()> {
-    let access = BrokerAccess::from_url(&args.broker, args.username, args.password)?;
+    let mut settings = args.broker;
+    // A host on this machine, if nothing else is said.
+    let url = settings.broker.get_or_insert_with(|| format!("mqtt://127.0.0.1:{MQTT_PORT}")).clone();
+    let Some(access) = settings.resolve().map_err(ConfigError::Broker)? else {
+        return Err(ConfigError::Broker(AccessError::Missing).into());
+    };
     let stop = stop_signal()?;
     let mut follower = Follower::start(access);
     let follow = async {
@@ -41,20 +40,20 @@ pub(super) async fn events(args: EventsArgs, as_json: bool) -> anyhow::Result<()
         while let Some(followed) = follower.next().await {
             match followed {
                 Followed::Subscribed => {
-                    note(format_args!("following {}; stop with ctrl-C", args.broker));
+                    note(format_args!("following {}; stop with ctrl-C", url));
                 }
                 Followed::Disconnected => {
                     note(format_args!(
                         "the connection to {} is lost; events until it is back are in the records only",
-                        args.broker
+                        url
                     ));
                 }
                 Followed::Unreachable { reason } => {
-                    note(format_args!("no broker takes this connection at {}: {reason}; trying again", args.broker));
+                    note(format_args!("no broker takes this connection at {}: {reason}; trying again", url));
                 }
                 Followed::Refused => bail!(
-                    "the broker at {} refuses the subscription; does it want --username and --password?",
-                    args.broker
+                    "the broker at {} refuses the subscription; does it want --broker-username and --broker-password-file?",
+                    url
                 ),
                 Followed::NotAnEvent { topic, error } => {
                     note(format_args!("on {topic} came something that is no event: {error}"))

@@ -6,6 +6,7 @@ mod bench;
 mod bots;
 mod check;
 mod events;
+mod manager;
 mod new;
 mod output;
 mod race;
@@ -57,7 +58,9 @@ struct OutputArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a host until ctrl-C
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
+    /// Keep the records of hosts that run with `--manager no`, over their broker
+    Manager(manager::ManagerArgs),
     /// Run a host and a race between drivers in this terminal
     Race(race::RaceArgs),
     /// Give the rooms of a running host other rules
@@ -84,10 +87,10 @@ enum Command {
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let command = cli.command.unwrap_or(Command::Serve(cli.serve));
+    let command = cli.command.unwrap_or_else(|| Command::Serve(Box::new(cli.serve)));
     let default_filter = match command {
         // Other people's crates say at INFO what concerns nobody here.
-        Command::Serve(_) => "warn,holeshot=info",
+        Command::Serve(_) | Command::Manager(_) => "warn,holeshot=info",
         // They run rules that fail many times over, and their report says once what the rules logged last.
         Command::Check(_) | Command::Test(_) => "error,holeshot::rules::guest=off",
         _ => "error",
@@ -110,7 +113,8 @@ pub fn run() -> ExitCode {
     let json = cli.output.json;
     let result = runtime.block_on(async {
         match command {
-            Command::Serve(args) => serve::serve(args, json).await,
+            Command::Serve(args) => serve::serve(*args, json).await,
+            Command::Manager(args) => manager::manager(args, json).await,
             Command::Race(args) => race::race(args, json).await,
             Command::Swap(args) => swap::swap(args, json).await,
             Command::Bots(args) => bots::bots(args, json).await,

@@ -95,7 +95,8 @@ pub(super) async fn race(args: RaceArgs, json: bool) -> anyhow::Result<()> {
         signal = &mut stop => Err(anyhow::anyhow!("{signal}: the race was broken off")),
     };
     let again = stop_signal()?;
-    let records = server.addresses().records.clone();
+    // `Settings::default` keeps the records in this process.
+    let records = server.addresses().records.clone().unwrap_or_default();
     let flush = tokio::select! {
         flush = server.stop() => flush?,
         signal = again => bail!("{signal} came a second time; events that are not recorded yet will be at the next start"),

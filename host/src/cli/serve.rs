@@ -72,7 +72,10 @@ fn announce(server: &Server, json: bool) {
     say(format_args!("  HTTP and WebSocket  {}  (API: {}/openapi.json)", addresses.http, server.url()));
     say(format_args!("  datagrams (UDP)     {}", addresses.udp));
     say(format_args!("  events (MQTT)       {}  (topics: holeshot/v1/#)", addresses.mqtt));
-    say(format_args!("  records (SQLite)    {}", addresses.records.display()));
+    match &addresses.records {
+        Some(path) => say(format_args!("  records (SQLite)    {}", path.display())),
+        None => say(format_args!("  records             kept by `holeshot manager` on the same broker")),
+    };
     say(format_args!("  rooms               up to {}", server.rooms_ceiling()));
     say(format_args!("  WebSockets          up to {}, as open files allow", server.websockets_max()));
     say(format_args!("Two drivers for a first race: holeshot bots --url {}", server.url()));

@@ -311,7 +311,9 @@ async fn list_rooms(
     let limit = limit_in_range(limit)?;
     let open: Vec<_> = doors.rooms.page(after.as_deref(), limit).iter().map(|live| live.summary()).collect();
     let page = RoomsPage { after, limit: Some(limit), state };
-    let recorded = ask(&doors, move |records| records.rooms(&page)).await?;
+    // Open rooms are known without the records, too.
+    let recorded =
+        if doors.records.are_here() { Some(ask(&doors, move |records| records.rooms(&page)).await?) } else { None };
     Ok(Json(json!({ "open": open, "recorded": recorded })))
 }
 
@@ -326,12 +328,15 @@ struct OpenRoom {
 async fn one_room(State(doors): Shared, room: Result<Path<String>, PathRejection>) -> Result<Json<Value>, ApiError> {
     let Path(room) = room?;
     let id = room.clone();
-    let recorded = ask(&doors, move |records| records.room(&id)).await?;
+    let recorded = if doors.records.are_here() { ask(&doors, move |records| records.room(&id)).await? } else { None };
     let live = match doors.rooms.live(&room) {
         Some(live) => Some(OpenRoom { summary: live.summary(), budget: doors.metrics.room(&live).await }),
         None => None,
     };
     let journal = super::journal::facts(&doors, &room).await?;
+    if live.is_none() && !doors.records.are_here() {
+        return Err(super::records::elsewhere());
+    }
     if recorded.is_none() && live.is_none() {
         let message = format!("there is no room {room:?}, open or recorded; GET /api/rooms lists the rooms");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_room", message));

@@ -3,6 +3,7 @@
 pub mod http;
 mod journal;
 pub mod listen;
+pub mod manager;
 mod modules;
 pub mod records;
 pub mod tickets;

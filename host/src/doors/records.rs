@@ -17,30 +17,44 @@ use crate::manager::records::{PAGE_MAX, Records, RecordsError, RoomState, RoomsP
 /// What these routes need.
 #[derive(Debug)]
 pub struct RecordsDoor {
-    records: Records,
+    /// None on a host whose records another process keeps.
+    records: Option<Records>,
 }
 
 impl RecordsDoor {
-    /// A door to these records.
+    /// A door to these records; without any, to the answer that they are elsewhere.
     #[must_use]
-    pub fn new(records: Records) -> Arc<Self> {
+    pub fn new(records: Option<Records>) -> Arc<Self> {
         Arc::new(Self { records })
+    }
+
+    /// Whether this process keeps the records.
+    #[must_use]
+    pub fn are_here(&self) -> bool {
+        self.records.is_some()
     }
 
     /// Puts a question to the records on a thread that may wait for the disk.
     ///
     /// # Errors
-    /// The records cannot be read: 503.
+    /// The records cannot be read, or another process keeps them: 503.
     pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Records) -> Result<T, RecordsError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let records = self.records.clone();
+        let records = self.records.clone().ok_or_else(elsewhere)?;
         let answer = tokio::task::spawn_blocking(move || question(&records))
             .await
             .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
         Ok(answer?)
     }
+}
+
+/// The answer of a host with `manager = no`.
+pub(super) fn elsewhere() -> ApiError {
+    let message =
+        "this host keeps no records (`manager` is no); ask the process that runs `holeshot manager` on the same broker";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "records_elsewhere", message)
 }
 
 /// The routes that a host and a manager on its own have in common. They have no fallback, so that they can be merged into any router.

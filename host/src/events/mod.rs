@@ -50,6 +50,7 @@
 //! | `room.journal_closed` | [`payload::JournalClosed`] |
 //! | `rules.{name}` | whatever the rules module says |
 
+pub mod access;
 pub mod broker;
 pub mod cloudevent;
 pub mod follow;
@@ -76,11 +77,9 @@ use broker::{Broker, BrokerError};
 use outbox::{EventClass, Limits, Outbox, OutboxError, OutboxSink, Wake};
 use publisher::{Publisher, PublisherCounters};
 
+pub use access::BrokerAccess;
 pub use cloudevent::CloudEvent;
 pub use publisher::Status;
-
-/// Port of an MQTT broker whose URL names none (IANA).
-const MQTT_PORT: u16 = 1883;
 
 /// Something that happened, as the code that saw it tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,72 +96,6 @@ pub struct InternalEvent {
     pub time: SystemTime,
 }
 
-/// How a client of ours reaches a broker.
-#[derive(Clone, PartialEq, Eq)]
-pub struct BrokerAccess {
-    /// Host name or address; an IPv6 address in brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// User name, if the broker wants one.
-    pub username: Option<String>,
-    /// Password of that user.
-    pub password: Option<String>,
-}
-
-impl fmt::Debug for BrokerAccess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The password stays out of logs.
-        f.debug_struct("BrokerAccess")
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
-}
-
-impl BrokerAccess {
-    /// Reads `mqtt://host`, `mqtt://host:port` or `mqtt://[address]:port`.
-    ///
-    /// # Errors
-    /// [`EventsError::BrokerUrl`], with what is wrong.
-    pub fn from_url(url: &str, username: Option<String>, password: Option<String>) -> Result<Self, EventsError> {
-        let wrong = |reason: &'static str| EventsError::BrokerUrl { url: url.to_owned(), reason };
-        if url.starts_with("mqtts://") || url.starts_with("ssl://") {
-            return Err(wrong(
-                "this build speaks MQTT without TLS only: use mqtt:// within a private network, or a TLS proxy next to the host",
-            ));
-        }
-        let rest = url
-            .strip_prefix("mqtt://")
-            .or_else(|| url.strip_prefix("tcp://"))
-            .ok_or_else(|| wrong("it must begin with mqtt://"))?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains('@') {
-            return Err(wrong("give the user name and the password as settings of their own, not in the URL"));
-        }
-        if rest.contains(['/', '?', '#', ' ']) {
-            return Err(wrong("nothing may follow the port"));
-        }
-        let (host, port) = match rest.rsplit_once(':') {
-            // The colons of a bracketed IPv6 address are not the port's.
-            Some((host, port)) if !port.ends_with(']') => (
-                host,
-                port.parse()
-                    .ok()
-                    .filter(|&port| port != 0)
-                    .ok_or_else(|| wrong("the port must be a number from 1 to 65535"))?,
-            ),
-            _ => (rest, MQTT_PORT),
-        };
-        let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-        if host.is_empty() || bare_v6 {
-            return Err(wrong("it names no host (an IPv6 address is written in brackets)"));
-        }
-        Ok(Self { host: host.to_owned(), port, username, password })
-    }
-}
-
 /// Which broker the events go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerConfig {
@@ -172,14 +105,7 @@ pub enum BrokerConfig {
         listen: SocketAddr,
     },
     /// One that runs elsewhere.
-    External {
-        /// `mqtt://host:port`.
-        url: String,
-        /// User name, if it wants one.
-        username: Option<String>,
-        /// Password of that user.
-        password: Option<String>,
-    },
+    External(BrokerAccess),
 }
 
 /// What [`Events::start`] needs to know.
@@ -202,14 +128,6 @@ pub enum EventsError {
         max = topics::NAME_MAX_BYTES
     )]
     HostId(String),
-    /// The address of an external broker cannot be read.
-    #[error("{url:?} is not the URL of a broker: {reason}")]
-    BrokerUrl {
-        /// As it was given.
-        url: String,
-        /// What is wrong.
-        reason: &'static str,
-    },
     /// The embedded broker did not start.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -413,8 +331,7 @@ impl Events {
                 let address = broker.address().to_string();
                 (Some(broker), access, address)
             }
-            BrokerConfig::External { url, username, password } => {
-                let access = BrokerAccess::from_url(&url, username, password)?;
+            BrokerConfig::External(access) => {
                 let address = format!("{}:{}", access.host, access.port);
                 (None, access, address)
             }

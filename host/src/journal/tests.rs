@@ -11,7 +11,7 @@ use holeshot_room::{AbortReason, Departure, Outcome, Ran, Usage};
 use super::keeper::Work;
 use super::read::prefix_of;
 use super::*;
-use crate::events::{BrokerConfig, Events, EventsConfig};
+use crate::events::{BrokerAccess, BrokerConfig, Events, EventsConfig};
 use crate::rules::ModuleHash;
 
 const KEPT: Retention = Retention { days: 30, bytes_max: 1 << 30 };
@@ -19,7 +19,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// A sink whose events stay in its outbox: no broker is there.
 async fn events(dir: &Path) -> Events {
-    let broker = BrokerConfig::External { url: "mqtt://127.0.0.1:9".into(), username: None, password: None };
+    let broker = BrokerConfig::External(BrokerAccess::from_url("mqtt://127.0.0.1:9", None, None).unwrap());
     Events::start(EventsConfig { host_id: "test".into(), data_dir: dir.join("events"), broker }).await.unwrap()
 }
 

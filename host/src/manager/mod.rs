@@ -2,6 +2,7 @@
 //! in SQLite; [`Records`] reads them. It tells each host what is committed, so that the host can forget it. How events
 //! travel is the business of [`crate::events`].
 
+pub mod alone;
 mod derive;
 mod recorder;
 pub mod records;
@@ -9,6 +10,7 @@ pub mod records;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,12 +23,17 @@ use serde::Serialize;
 use crate::events::link::{Link, LinkConfig, LinkEvent, LinkHandle};
 use crate::events::publisher::Receipt;
 use crate::events::{BrokerAccess, topics};
+use crate::files::{self, LockError};
 use recorder::{Desk, Recorder};
 
 pub use records::{Records, RecordsError};
 
 /// QoS 1 messages that the manager publishes unacknowledged: it has none, its receipts are QoS 0.
 const WINDOW: u16 = 10;
+
+/// Name of the file in the data folder that a manager holds: two on one folder would write the same records and take each other's place at
+/// the broker.
+const LOCK_FILE: &str = "manager.lock";
 
 /// How long acknowledgements, the last receipts and the farewell may take.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
@@ -46,6 +53,17 @@ pub enum ManagerError {
     /// The records cannot be used.
     #[error(transparent)]
     Records(#[from] RecordsError),
+    /// Another manager keeps these records.
+    #[error(
+        "another manager keeps records in the data folder {folder}; stop it, or choose another folder with --data-dir"
+    )]
+    Held {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder cannot be used.
+    #[error("{0}")]
+    Folder(String),
     /// No thread or no random bytes.
     #[error("the system refused: {0}")]
     System(String),
@@ -76,6 +94,8 @@ pub struct Manager {
     records: Records,
     link: Option<Link>,
     thread: Option<JoinHandle<()>>,
+    // Held until the last record is written.
+    _lock: File,
 }
 
 impl std::fmt::Debug for Manager {
@@ -91,10 +111,14 @@ impl Manager {
     /// [`ManagerError`].
     pub async fn start(config: ManagerConfig) -> Result<Self, ManagerError> {
         let directory = config.data_dir;
-        let (connection, path, id) = tokio::task::spawn_blocking(move || {
+        let (lock, connection, path, id) = tokio::task::spawn_blocking(move || {
+            let lock = files::hold(directory.join(LOCK_FILE)).map_err(|error| match error {
+                LockError::Held { .. } => ManagerError::Held { folder: directory.clone() },
+                error @ LockError::Unusable { .. } => ManagerError::Folder(error.to_string()),
+            })?;
             let (connection, path) = records::open(&directory)?;
             let id = manager_id(&connection, &path)?;
-            Ok::<_, ManagerError>((connection, path, id))
+            Ok::<_, ManagerError>((lock, connection, path, id))
         })
         .await
         .map_err(|error| ManagerError::System(error.to_string()))??;
@@ -118,7 +142,7 @@ impl Manager {
             .name("recorder".to_owned())
             .spawn(move || recorder.run())
             .map_err(|error| ManagerError::System(format!("no thread: {error}")))?;
-        Ok(Self { desk, records: Records::new(path), link: Some(link), thread: Some(thread) })
+        Ok(Self { desk, records: Records::new(path), link: Some(link), thread: Some(thread), _lock: lock })
     }
 
     /// A handle that reads the records. It works on after the manager has stopped.

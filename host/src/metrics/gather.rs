@@ -16,7 +16,7 @@ use super::page::{Labels, Page};
 use super::process::Process;
 use crate::clock::{Clock, unix_ms};
 use crate::events::Events;
-use crate::manager::ManagerFigures;
+use crate::manager::{ManagerFigures, ManagerStats};
 use crate::rooms::{LiveRoom, Rooms};
 use crate::rules::{Engine, ModuleHash};
 use crate::shard::Command;
@@ -41,7 +41,8 @@ pub struct Metrics {
     engine: Engine,
     /// Weak: who asks for figures must not keep the events from ending.
     events: Weak<Events>,
-    manager: ManagerFigures,
+    /// None where another process keeps the records: it has these figures.
+    manager: Option<ManagerFigures>,
     clock: Clock,
     started_unix_ms: u64,
     last: Mutex<Option<(u64, Arc<str>)>>,
@@ -120,7 +121,13 @@ pub struct PageError {
 impl Metrics {
     /// The figures of a host with these parts.
     #[must_use]
-    pub fn new(rooms: Arc<Rooms>, engine: Engine, events: Weak<Events>, manager: ManagerFigures, clock: Clock) -> Self {
+    pub fn new(
+        rooms: Arc<Rooms>,
+        engine: Engine,
+        events: Weak<Events>,
+        manager: Option<ManagerFigures>,
+        clock: Clock,
+    ) -> Self {
         Self { rooms, engine, events, manager, clock, started_unix_ms: unix_ms(), last: Mutex::default() }
     }
 
@@ -299,19 +306,21 @@ impl Metrics {
             "Whether there is a connection to the broker.",
             one(events.connected.into()),
         );
-        let manager = self.manager.stats();
-        page.counter("holeshot_manager_received", "Messages that arrived at the manager.", one(manager.received));
-        page.counter("holeshot_manager_stored", "New events committed.", one(manager.stored));
-        page.counter("holeshot_manager_duplicates", "Events that were known.", one(manager.duplicates));
-        page.counter("holeshot_manager_rejected", "Messages that could not be used.", one(manager.rejected));
-        page.counter("holeshot_manager_overflowed", "Messages that were one too many.", one(manager.overflowed));
-        page.counter("holeshot_manager_batches", "Transactions.", one(manager.batches));
-        page.gauge(
-            "holeshot_manager_subscribed",
-            "Whether the manager hears the broker.",
-            one(manager.subscribed.into()),
-        );
+        if let Some(manager) = &self.manager {
+            manager_figures(page, manager.stats());
+        }
     }
+}
+
+/// What a manager counts, in whichever process it is.
+fn manager_figures(page: &mut Page, manager: ManagerStats) {
+    page.counter("holeshot_manager_received", "Messages that arrived at the manager.", one(manager.received));
+    page.counter("holeshot_manager_stored", "New events committed.", one(manager.stored));
+    page.counter("holeshot_manager_duplicates", "Events that were known.", one(manager.duplicates));
+    page.counter("holeshot_manager_rejected", "Messages that could not be used.", one(manager.rejected));
+    page.counter("holeshot_manager_overflowed", "Messages that were one too many.", one(manager.overflowed));
+    page.counter("holeshot_manager_batches", "Transactions.", one(manager.batches));
+    page.gauge("holeshot_manager_subscribed", "Whether the manager hears the broker.", one(manager.subscribed.into()));
 }
 
 fn module_figures(page: &mut Page, modules: &[ModuleFigures], fuel_max: impl Fn(u32) -> u64) {

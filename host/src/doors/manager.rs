@@ -1,0 +1,43 @@
+//! The HTTP door of a manager in a process of its own: whether it lives, whether it records, and the records.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::http::{ApiError, BODY_BYTES_MAX};
+use super::records::{self, RecordsDoor};
+use crate::manager::{ManagerFigures, Records};
+
+/// The routes.
+pub fn router(figures: ManagerFigures, records: Records) -> Router {
+    let door = RecordsDoor::new(Some(records));
+    Router::new()
+        .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
+        .route("/readyz", get(readyz))
+        .merge(records::routes(Arc::clone(&door)))
+        .merge(records::recorded_rooms(door))
+        .fallback(async || {
+            let message = "there is nothing here; a manager has the routes about records, its hosts have the others";
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+        })
+        .method_not_allowed_fallback(async || {
+            let message = "this path takes another method: GET";
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Arc::new(figures))
+}
+
+async fn readyz(State(figures): State<Arc<ManagerFigures>>) -> Response {
+    if figures.stats().subscribed {
+        return Json(json!({ "status": "ready" })).into_response();
+    }
+    let message =
+        "the manager has no subscription at the broker; its log says why. Hosts keep their events until it has";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message).into_response()
+}
