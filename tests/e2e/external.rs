@@ -60,6 +60,10 @@ fn a_race_is_recorded_by_a_manager_in_a_process_of_its_own() {
         let last: Value = serde_json::from_str(rest.last().unwrap()).unwrap();
         assert_eq!(last["events_left"], 0, "{last}");
 
+        // The manager answers what the host cannot.
+        let record = recorder.request(&format!("/api/rooms/{room}"), None).await;
+        assert_eq!((&record["recorded"]["state"], &record["open"]), (&json!("finished"), &Value::Null), "{record}");
+
         recorder.signal(libc::SIGTERM);
         let (code, rest, error) = recorder.end().await;
         assert_eq!(code, Some(0), "{error}");
