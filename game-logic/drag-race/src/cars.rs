@@ -142,6 +142,8 @@ pub struct Car {
     pub shift_rpm: f64,
     /// What was measured of the real car.
     pub published: Published,
+    /// The class in which its times are compared: [`Published::quarter_mile_s`] rounded up to the half second, in s with one decimal: `12.5`.
+    pub index_class: &'static str,
     /// Where the figures come from.
     pub sources: &'static [Source],
 }
@@ -223,6 +225,17 @@ mod tests {
             assert!((torque_nm / car.peak_torque_nm - 1.0).abs() < 0.005, "{}: {torque_nm} Nm", car.id);
             assert!((power_kw / car.peak_power_kw - 1.0).abs() < 0.005, "{}: {power_kw} kW", car.id);
         }
+    }
+
+    #[test]
+    fn a_class_is_the_published_time_rounded_up_to_the_half_second() {
+        for car in cars() {
+            let class_s: f64 = car.index_class.parse().unwrap();
+            let over_s = class_s - car.published.quarter_mile_s;
+            assert!((0.0..0.5).contains(&over_s) && class_s * 2.0 % 1.0 == 0.0, "{}: {}", car.id, car.index_class);
+        }
+        let class = |id| find_car(id).unwrap().1.index_class;
+        assert_eq!((class("mx5"), class("corvette_c8"), class("golf_gti")), ("15.0", "11.5", "14.5"));
     }
 
     #[test]

@@ -125,12 +125,14 @@ pub struct Lane {
 }
 
 /// The outcome of one lane in a decided race.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LaneResult {
     /// The lane, which is the player's slot.
     pub lane: u16,
     /// Id of the car.
     pub car: String,
+    /// The car's [`index_class`](Car::index_class).
+    pub class: &'static str,
     /// Place from 1, shared by a dead heat; none for a lane that was never staged.
     pub place: Option<u16>,
     /// `won`, `dead_heat`, `lost`, `red_light`, `did_not_finish`, `did_not_stage` or `left`.
@@ -419,6 +421,7 @@ impl Race {
             LaneResult {
                 lane: index as u16,
                 car: lane.car().id.to_string(),
+                class: lane.car().index_class,
                 place: match standing {
                     Standing::Absent => None,
                     _ => Some(1 + standings.iter().filter(|other| other.beats(standing)).count() as u16),

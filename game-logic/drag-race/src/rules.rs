@@ -2,13 +2,13 @@
 //! is decided in `race.rs`. [`DragRace`] is also what other rules are made from: it steps, tells and judges in calls of their own, so that
 //! rules around it can leave out, change or add at each.
 
-use holeshot_guest::{ChangeKind, InputStatus, Manifest, Output, PlayerResult, Rules, Setup, Tick};
+use holeshot_guest::{ChangeKind, InputStatus, Leaderboard, Manifest, Output, PlayerResult, Rules, Setup, Tick};
 use serde::{Deserialize, Serialize};
 
 use crate::cars::find_car;
 use crate::race::{Feet, Happened, Judging, LaneResult, Race};
 use crate::snapshot::{Input, Snapshot};
-use crate::timing::{BEAM_660_FT, BEAM_1320_FT, TimeSlip};
+use crate::timing::{BEAM_660_FT, BEAM_1320_FT, DISTANCE_M, TimeSlip, tenths_of_ms};
 use crate::tree::TreeKind;
 
 /// Lanes named in one event. Sixty-four lanes may cross a beam in one tick and a host takes 64 events a tick of 16 KiB
@@ -107,6 +107,14 @@ pub struct ResultData {
     pub lane: u16,
     /// Id of the car.
     pub car: String,
+    /// The car's index class, in which its times are compared: the published quarter-mile time rounded up to the half second, as text: `12.5`.
+    pub class: &'static str,
+    /// Length of the race, in m.
+    pub distance_m: f64,
+    /// What the leaderboard compares: the elapsed time over the whole distance with penalties, in s. Only of a fair start that reached the finish line:
+    /// left out after a red light, also where other rules do not let it lose, and where there is no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_s: Option<f64>,
     /// Whether it left before green.
     pub red_light: bool,
     /// Won although another fair lane had the shorter elapsed time.
@@ -190,7 +198,7 @@ impl DragRace {
         match happened {
             Happened::Launched | Happened::RedLight => event.reaction_s = slip.reaction_s,
             Happened::Beam(beam) => {
-                event.elapsed_s = lane.timing().elapsed_s(*beam).map(crate::timing::tenths_of_ms);
+                event.elapsed_s = lane.timing().elapsed_s(*beam).map(tenths_of_ms);
                 event.mph = match *beam {
                     BEAM_660_FT => slip.eighth_mile_mph,
                     BEAM_1320_FT => slip.quarter_mile_mph,
@@ -216,6 +224,8 @@ impl Rules for DragRace {
         manifest.countdown_step_ms = 1_000;
         // Staging 20 s, the tree's delay 1.4 s and programme 1.5 s, the run 60 s, the run-out 2 s; as much again.
         manifest.frames_max = 170 * 50;
+        manifest.leaderboards =
+            vec![Leaderboard::lowest("elapsed-time", "elapsed_s").group_by(["class", "distance_m"])];
         manifest
     }
 
@@ -256,6 +266,7 @@ fn decided(results: impl Iterator<Item = LaneResult>) -> Decided {
 }
 
 fn player_result(result: LaneResult) -> PlayerResult<ResultData> {
+    let fair_s = result.slip.quarter_mile_s.filter(|_| !result.red_light);
     PlayerResult {
         player: result.lane,
         place: result.place,
@@ -263,6 +274,9 @@ fn player_result(result: LaneResult) -> PlayerResult<ResultData> {
         data: ResultData {
             lane: result.lane,
             car: result.car,
+            class: result.class,
+            distance_m: DISTANCE_M,
+            elapsed_s: fair_s.map(|slip_s| tenths_of_ms(slip_s + result.penalty_s)),
             red_light: result.red_light,
             holeshot: result.holeshot,
             margin_s: result.margin_s,

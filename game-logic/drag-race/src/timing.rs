@@ -40,6 +40,9 @@ pub const BEAM_1254_FT: usize = 6;
 /// Index in [`BEAMS_M`] of the finish line.
 pub const BEAM_1320_FT: usize = 7;
 
+/// Length of the race, from the staged position to the finish line, in m.
+pub const DISTANCE_M: f64 = 402.336;
+
 /// Length of a speed trap, in m.
 const TRAP_M: f64 = 66.0 * FOOT_M;
 
@@ -167,6 +170,11 @@ mod tests {
         assert_eq!(slip.quarter_mile_mph, Some(111.85));
         assert_eq!(slip.reaction_s, Some(0.5061));
         assert_eq!(slip.quarter_mile_s, Some(tenths_of_ms(1319.0 * FOOT_M / 50.0)));
+    }
+
+    #[test]
+    fn the_race_is_a_quarter_mile() {
+        assert!((DISTANCE_M - BEAMS_M[BEAM_1320_FT]).abs() < 1e-9);
     }
 
     #[test]

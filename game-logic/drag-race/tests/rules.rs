@@ -143,6 +143,11 @@ fn leaving_before_green_is_a_red_light_and_loses() {
     assert_eq!(outcomes(results), [("red_light", Some(2)), ("won", Some(1))]);
     // The foul still gets its times.
     assert!(number(&results[0], "quarter_mile_s") < number(&results[1], "quarter_mile_s"));
+    // But none that is compared with others'.
+    assert_eq!(results[0].data.get("elapsed_s"), None);
+    assert_eq!(results[1].data["elapsed_s"], results[1].data["quarter_mile_s"]);
+    assert_eq!((&results[0].data["class"], &results[1].data["class"]), (&"12.0".into(), &"15.0".into()));
+    assert_eq!(results[0].data["distance_m"], 402.336);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::time::SystemTime;
 
+use holeshot_abi::Leaderboard;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -81,6 +82,9 @@ pub struct ModuleLoaded {
     pub abi: u32,
     /// Size of the module in bytes.
     pub bytes: u64,
+    /// The leaderboards of the module's manifest; absent from hosts before 0.2 and where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaderboards: Vec<Leaderboard>,
 }
 
 /// Which rules module a room uses.

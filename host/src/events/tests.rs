@@ -180,6 +180,7 @@ async fn a_race_becomes_rows() {
             hash: module.hash.clone(),
             abi: 1,
             bytes: 123_456,
+            leaderboards: Vec::new(),
         }
         .event(None, None, now()),
     );

@@ -464,7 +464,7 @@ mod tests {
         let report = check(DRAG_RACE_WASM, Some(DRAG_RACE_WASM), &short()).unwrap();
         assert!(report.is_fine() && report.notes.is_empty(), "{report:#?}");
         let about = report.module.unwrap();
-        assert_eq!((about.manifest.name.as_str(), about.abi, about.abi_of_host), ("drag-race", [1, 1], [1, 1]));
+        assert_eq!((about.manifest.name.as_str(), about.abi, about.abi_of_host), ("drag-race", [1, 2], [1, 2]));
         assert_eq!(about.facts.imports, ["holeshot.log"]);
         assert!(about.facts.exports.iter().any(|name| name == "holeshot_describe") && about.facts.names);
         assert!(about.facts.code_bytes > 50_000 && about.facts.code_bytes < report.bytes);

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use holeshot_abi::{MANIFEST_BYTES_MAX, Manifest, Setup, abi_version_is_supported, names};
+use holeshot_abi::{LEADERBOARDS_SINCE, MANIFEST_BYTES_MAX, Manifest, Setup, abi_version_is_supported, names};
+use serde::Deserialize;
 use wasmtime::InstancePre;
 
 use super::cache::{Cache, CacheError};
@@ -269,17 +270,18 @@ impl ModuleStore {
             return Err(LoadError::AbiVersion { found });
         }
         let returned: i64 = live.call_named(names::MANIFEST, (), budget).map_err(faulted)?;
-        Ok((found, parse_manifest(live.bytes(names::MANIFEST, returned).map_err(faulted)?)?))
+        Ok((found, parse_manifest(found, live.bytes(names::MANIFEST, returned).map_err(faulted)?)?))
     }
 }
 
-fn parse_manifest(bytes: &[u8]) -> Result<Manifest, LoadError> {
+fn parse_manifest(abi_version: u32, bytes: &[u8]) -> Result<Manifest, LoadError> {
     if bytes.len() > MANIFEST_BYTES_MAX {
         return Err(LoadError::ManifestTooLong { found_bytes: bytes.len() });
     }
     let text =
         std::str::from_utf8(bytes).map_err(|error| LoadError::ManifestNotUtf8 { offset: error.valid_up_to() })?;
-    let manifest: Manifest = serde_json::from_str(text).map_err(|error| {
+    let read = if abi_version < LEADERBOARDS_SINCE { read_before_1_2(text) } else { serde_json::from_str(text) };
+    let manifest = read.map_err(|error| {
         let start: String = text.chars().take(60).collect();
         LoadError::ManifestNotJson {
             problem: readable(error.to_string().as_bytes()),
@@ -288,4 +290,13 @@ fn parse_manifest(bytes: &[u8]) -> Result<Manifest, LoadError> {
     })?;
     manifest.validate()?;
     Ok(manifest)
+}
+
+/// A manifest of a time when `leaderboards` was a field like any unknown one, whatever it holds.
+fn read_before_1_2(text: &str) -> Result<Manifest, serde_json::Error> {
+    let mut value: serde_json::Value = serde_json::from_str(text)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("leaderboards");
+    }
+    Manifest::deserialize(value)
 }

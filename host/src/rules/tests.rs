@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use holeshot_abi::{
-    Action, Change, ChangeKind, InputStatus, Item, LeaveReason, MEMORY_BYTES_MAX, OutputReader, PlayerInput,
-    PlayerSetup, Setup, TickRecord,
+    Action, Change, ChangeKind, InputStatus, Item, Leaderboard, LeaveReason, MEMORY_BYTES_MAX, OutputReader,
+    PlayerInput, PlayerSetup, Setup, TickRecord,
 };
 use holeshot_room::{Fault, FaultKind, RestoreError, Rules};
 
@@ -492,7 +492,7 @@ fn a_file_that_was_cut_or_changed_is_refused_or_faults_but_never_more() {
 fn a_component_and_an_unknown_abi_are_refused() {
     let module = |version: &str| module_with_body("holeshot_abi_version", version, &[]);
     assert_eq!(refused(&module("(i32.const 0x20000)")), LoadError::AbiVersion { found: 0x20000 });
-    assert_eq!(refused(&module("(i32.const 0x10002)")), LoadError::AbiVersion { found: 0x10002 });
+    assert_eq!(refused(&module("(i32.const 0x10003)")), LoadError::AbiVersion { found: 0x10003 });
     assert_eq!(refused(&module("(i32.const 0)")), LoadError::AbiVersion { found: 0 });
     assert!(refused(&module("(i32.const 0x30007)")).to_string().contains("version 3.7"));
 }
@@ -607,6 +607,28 @@ fn proposals_beyond_the_boundary_are_refused() {
     ] {
         begin(&module_with(&[("more", more)]));
     }
+}
+
+#[test]
+fn leaderboards_are_read_of_modules_that_know_them() {
+    let load = |version: &str, boards: &str| {
+        let json = MANIFEST.replace('}', &format!(",\"leaderboards\":{boards}}}"));
+        let data = format!("(data (i32.const 1024) \"{}\")", json.replace('"', "\\\""));
+        let code = format!("(i64.const {})", (1024u64 << 32) | json.len() as u64);
+        let (name, abi) = body("holeshot_abi_version", &format!("(i32.const {version})"));
+        store().load(&module_with_body("holeshot_manifest", &code, &[("more", &data), (name.as_str(), &abi)]))
+    };
+    let boards = r#"[{"name":"lap","score":"lap_s","best":"lowest","group_by":["track"]}]"#;
+    let module = load("0x10002", boards).unwrap();
+    assert_eq!(module.manifest().leaderboards, [Leaderboard::lowest("lap", "lap_s").group_by(["track"])]);
+    // What was unknown to a module is nothing to its host, whatever it is.
+    for boards in [boards, "7", "[{}]"] {
+        assert_eq!(load("0x10001", boards).unwrap().manifest().leaderboards, []);
+    }
+    assert!(matches!(load("0x10002", "7").unwrap_err(), LoadError::ManifestNotJson { .. }));
+    let twice = r#"[{"name":"a","score":"s","best":"highest"},{"name":"a","score":"t","best":"highest"}]"#;
+    let error = load("0x10002", twice).unwrap_err().to_string();
+    assert!(error.contains("`leaderboards.name` is \"a\"; accepted: a name that no other"), "{error}");
 }
 
 #[test]

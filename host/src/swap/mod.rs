@@ -252,8 +252,9 @@ pub(crate) fn tell_loaded(sink: &EventSink, module: &Arc<Module>) {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
         hash: module.hash().to_string(),
-        abi: holeshot_abi::ABI_VERSION,
+        abi: module.abi_version(),
         bytes: module.wasm_bytes() as u64,
+        leaderboards: manifest.leaderboards.clone(),
     };
     if let Err(error) = sink.emit(loaded.event(Some(&manifest.name), None, SystemTime::now())) {
         tracing::error!(kind = ModuleLoaded::KIND, %error, "an event is lost");

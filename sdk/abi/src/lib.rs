@@ -1,4 +1,4 @@
-//! The boundary between a Holeshot host and a rules module, version 1.1.
+//! The boundary between a Holeshot host and a rules module, version 1.2.
 //!
 //! This page is the specification: a module can be written in any language from it alone, with no code of
 //! ours. The types below are the same rules as Rust, shared by the host and by `holeshot-guest`.
@@ -21,7 +21,7 @@
 //! | export | type | meaning |
 //! | --- | --- | --- |
 //! | `memory` | memory | the module's memory |
-//! | `holeshot_abi_version` | `() -> i32` | the version it was written for: major in the upper 16 bits, minor in the lower; this page is `0x0001_0001` |
+//! | `holeshot_abi_version` | `() -> i32` | the version it was written for: major in the upper 16 bits, minor in the lower; this page is `0x0001_0002` |
 //! | `holeshot_manifest` | `() -> i64` | span of the [manifest](#manifest) |
 //! | `holeshot_buffer` | `(i32 len) -> i32` | address, aligned to 8, of a buffer of at least `len` bytes where the host writes the next record; 0 if there is none. It stays valid, and the same, until the next call of `holeshot_buffer` |
 //! | `holeshot_init` | `(i32 len) -> i64` | a [setup record](#setup-record) of `len` bytes is in the buffer: begin a room. Empty span: accepted. Otherwise the span is UTF-8 text that says why the setup is refused |
@@ -174,6 +174,22 @@
 //!
 //! UTF-8 JSON text, an object with the fields of [`Manifest`], at most [`MANIFEST_BYTES_MAX`] bytes. Unknown fields are ignored.
 //!
+//! ## Leaderboards
+//!
+//! The optional field `leaderboards`, since 1.2, says which results are worth comparing: an array of at most [`LEADERBOARDS_MAX`] objects with the fields of
+//! [`Leaderboard`]. In a module that says 1.1 or 1.0 a field of this name is unknown, and ignored.
+//!
+//! ```json
+//! "leaderboards": [{ "name": "lap", "score": "lap_s", "best": "lowest", "group_by": ["track", "laps"] }]
+//! ```
+//!
+//! Where a host's records are kept, the results of a finished room are looked through for each leaderboard of the module. A result counts if its `data` is
+//! an object that has, at its top level, the field named by `score` with a number and every field named by `group_by` with a text of at most
+//! [`LEADERBOARD_GROUP_TEXT_BYTES_MAX`] bytes or a number. A result without them, or with `null` there, is a result like any other and is not on the
+//! list: so rules leave out who did not finish, or was not fair. What counts is compared with the same player's other results of the same list, the same values of
+//! `group_by` and the same module (by its hash), and the best is kept: the `lowest` or the `highest` number; of equal ones the earlier. Results of a room
+//! whose rules were replaced after frame 0, and not taken back, count for no list. Results of different modules are never compared, be it two versions of one game.
+//!
 //! # Versions
 //!
 //! A host accepts a module whose major version is its own and whose minor version is not above its own. A minor version only adds:
@@ -192,13 +208,16 @@ mod setup;
 mod tick;
 
 pub use bytes::Malformed;
-pub use manifest::{Manifest, ManifestError};
+pub use manifest::{Best, Leaderboard, Manifest, ManifestError};
 pub use output::{Item, OutputReader, OutputWriter, PlayerResult, is_event_name};
 pub use setup::{PlayerSetup, RESTORE_HEADER_BYTES, Setup, read_restore, write_restore};
 pub use tick::{Action, Change, ChangeKind, InputStatus, LeaveReason, PlayerInput, TickReader, TickRecord};
 
 /// The version of this specification: major in the upper 16 bits, minor in the lower.
-pub const ABI_VERSION: u32 = 0x0001_0001;
+pub const ABI_VERSION: u32 = 0x0001_0002;
+
+/// The first version whose manifest may have `leaderboards`.
+pub const LEADERBOARDS_SINCE: u32 = 0x0001_0002;
 
 /// Whether a host of [`ABI_VERSION`] runs a module that says `version`.
 #[must_use]
@@ -242,6 +261,14 @@ pub const TABLE_ELEMENTS_MAX: usize = 4096;
 pub const PLAYERS_MAX: usize = 64;
 /// Length of a manifest in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 16 << 10;
+/// Leaderboards of a module: the manager looks every result through for each.
+pub const LEADERBOARDS_MAX: usize = 8;
+/// Fields by whose values a leaderboard is divided: a person chooses among their combinations.
+pub const LEADERBOARD_GROUP_FIELDS_MAX: usize = 4;
+/// Length of a field's name in a leaderboard in bytes.
+pub const LEADERBOARD_FIELD_BYTES_MAX: usize = 64;
+/// Length of a text by which a leaderboard is divided in bytes: it is stored with every score.
+pub const LEADERBOARD_GROUP_TEXT_BYTES_MAX: usize = 64;
 /// Length of a room's options in bytes of JSON.
 pub const OPTIONS_BYTES_MAX: usize = 16 << 10;
 /// Length of a player's name in bytes of UTF-8.
@@ -305,7 +332,8 @@ mod tests {
     fn versions_add_only_downwards() {
         assert!(abi_version_is_supported(0x0001_0000));
         assert!(abi_version_is_supported(0x0001_0001));
-        assert!(!abi_version_is_supported(0x0001_0002));
+        assert!(abi_version_is_supported(0x0001_0002));
+        assert!(!abi_version_is_supported(0x0001_0003));
         assert!(!abi_version_is_supported(0x0002_0000));
         assert!(!abi_version_is_supported(0x0000_0001));
         assert!(!abi_version_is_supported(0));

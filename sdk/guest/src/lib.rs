@@ -53,6 +53,23 @@
 //! crate: those of std come from the C library in a native build and differ in the last bit. `+ - * /` and `sqrt` are the same everywhere.
 //! Do not let a result depend on the order of a `HashMap`. NaNs are made canonical where they leave ([`canonical`]).
 //!
+//! # Leaderboards
+//!
+//! A manifest may say which number of a result's data is a score, and the host keeps lists of the best ones:
+//!
+//! ```
+//! # use holeshot_guest::{Leaderboard, Manifest};
+//! # fn manifest() -> Manifest {
+//! Manifest {
+//!     leaderboards: vec![Leaderboard::lowest("lap", "lap_s").group_by(["track", "laps"])],
+//!     ..Manifest::new("laps", "0.1.0", 1..=8, 1)
+//! }
+//! # }
+//! # manifest().validate().unwrap();
+//! ```
+//!
+//! A result whose data has no such field, or `None` there, is on no list.
+//!
 //! # State
 //!
 //! What serde derives for the struct is the state that the host saves, restores and moves to the next version of the module. A field
@@ -74,6 +91,8 @@ mod rules;
 pub mod bench;
 
 pub use export::read_state;
-pub use holeshot_abi::{ChangeKind, InputStatus, LeaveReason, Manifest, PlayerResult, PlayerSetup, Setup};
+pub use holeshot_abi::{
+    Best, ChangeKind, InputStatus, Leaderboard, LeaveReason, Manifest, PlayerResult, PlayerSetup, Setup,
+};
 pub use rules::{Action, Change};
 pub use rules::{Output, PlayerTick, Rules, Tick};
