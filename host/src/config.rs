@@ -91,6 +91,13 @@ pub struct Settings {
     /// Most bytes of all journals together; the oldest are deleted first [default: 4294967296, 4 GiB]
     #[arg(long, env = "HOLESHOT_JOURNAL_BYTES_MAX", value_name = "BYTES")]
     pub journal_bytes_max: Option<u64>,
+
+    /// The host's certificate (PEM, the whole chain), for TLS on the HTTP address: https:// and wss:// alone. Taken again when the file changes
+    #[arg(long, env = "HOLESHOT_TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM: PKCS#8, PKCS#1 or SEC1, not encrypted)
+    #[arg(long, env = "HOLESHOT_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// Settings with every default filled in and every range checked.
@@ -140,6 +147,9 @@ pub struct Config {
     pub journal_days: u32,
     /// Most bytes of all journals together.
     pub journal_bytes_max: u64,
+
+    /// Certificate and key for TLS; none for plain HTTP.
+    pub tls: Option<crate::tls::Pair>,
 }
 
 /// A setting that cannot be used.
@@ -178,6 +188,14 @@ pub enum ConfigError {
         value: u64,
         /// What is accepted.
         accepted: String,
+    },
+    /// A setting that needs another one.
+    #[error("setting `{setting}` is given without `{missing}`; give both or none")]
+    Incomplete {
+        /// The setting.
+        setting: &'static str,
+        /// The other one.
+        missing: &'static str,
     },
 }
 
@@ -259,6 +277,9 @@ impl Settings {
             ticket_lifetime_s: self.ticket_lifetime_s.or(weaker.ticket_lifetime_s),
             journal_days: self.journal_days.or(weaker.journal_days),
             journal_bytes_max: self.journal_bytes_max.or(weaker.journal_bytes_max),
+
+            tls_certificate: self.tls_certificate.or(weaker.tls_certificate),
+            tls_key: self.tls_key.or(weaker.tls_key),
         }
     }
 
@@ -308,6 +329,8 @@ impl Settings {
             ticket_lifetime_s: self.ticket_lifetime_s.unwrap_or(3_600),
             journal_days: self.journal_days.unwrap_or(30),
             journal_bytes_max: self.journal_bytes_max.unwrap_or(4 << 30),
+
+            tls: pair(self.tls_certificate, self.tls_key)?,
         };
         check("shards", config.shards as u64, 1, cores as u64)?;
         check("watch (files)", config.watch.len() as u64, 0, WATCHED_MAX)?;
@@ -333,6 +356,15 @@ impl Settings {
         check("journal_days", config.journal_days.into(), 0, JOURNAL_DAYS_MAX.into())?;
         check("journal_bytes_max", config.journal_bytes_max, JOURNAL_BYTES_MAX_LEAST, JOURNAL_BYTES_MAX_MOST)?;
         Ok(config)
+    }
+}
+
+fn pair(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<crate::tls::Pair>, ConfigError> {
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(crate::tls::Pair { certificate, key })),
+        (Some(_), None) => Err(ConfigError::Incomplete { setting: "tls_certificate", missing: "tls_key" }),
+        (None, Some(_)) => Err(ConfigError::Incomplete { setting: "tls_key", missing: "tls_certificate" }),
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::admin::AdminToken;
-use crate::clock::Clock;
+use crate::clock::{Clock, unix_ms};
 use crate::config::Config;
 use crate::doors::http::{Doors, router};
 use crate::doors::listen;
@@ -36,6 +36,7 @@ use crate::rooms::Rooms;
 use crate::rules::{Engine, EngineSettings, MODULES_LOADING_MAX, ModuleHash, ModuleStore};
 use crate::shard::{Command, ShardHandle, ShardLayout};
 use crate::swap::{ROOMS_AT_ONCE_MAX, Swaps, Watched};
+use crate::tls::InForce;
 
 /// Name of the file in the data folder that a running host holds.
 const LOCK_FILE: &str = "holeshot.lock";
@@ -78,6 +79,7 @@ pub struct Server {
     http: tokio::task::JoinHandle<()>,
     watching: Vec<tokio::task::JoinHandle<()>>,
     stop_http: watch::Sender<bool>,
+    is_tls: bool,
     // Held as long as the host runs.
     _lock: File,
 }
@@ -89,6 +91,14 @@ impl Server {
     /// What could not be started, why, and what to do about it.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         crate::tls::install_provider();
+        // Before anything that takes long or that others see.
+        let tls = match config.tls.clone() {
+            Some(pair) => {
+                let certificate = pair.load(unix_ms() / 1_000).context("the host cannot speak TLS")?;
+                Some((pair, certificate))
+            }
+            None => None,
+        };
         let data_dir = config.data_dir.clone();
         std::fs::create_dir_all(&data_dir).with_context(|| {
             format!("cannot make the data folder {}; choose another with --data-dir", data_dir.display())
@@ -204,10 +214,17 @@ impl Server {
             ready: AtomicBool::new(true),
             sockets: SocketCount::new(files.websockets_max),
         });
+        let tls = tls.map(|(pair, certificate)| {
+            let in_force = Arc::new(InForce::new(certificate));
+            watching.push(Arc::clone(&in_force).follow(pair));
+            in_force
+        });
+        let is_tls = tls.is_some();
         let (stop_http, stopped) = watch::channel(false);
         let http = tokio::spawn(listen::serve(
             http_listener,
             router(Arc::clone(&doors)),
+            tls,
             listen::Waits::default(),
             files.http_max,
             stopped,
@@ -227,6 +244,7 @@ impl Server {
             http,
             watching,
             stop_http,
+            is_tls,
             _lock: lock,
         })
     }
@@ -255,7 +273,7 @@ impl Server {
         &self.host_id
     }
 
-    /// The address for requests, `http://…`. A host that listens on every address is reached on this machine's own.
+    /// The address for requests, `http://…`, or `https://…` if the host has a certificate. A host that listens on every address is reached on this machine's own.
     #[must_use]
     pub fn url(&self) -> String {
         let mut address = self.addresses.http;
@@ -266,7 +284,7 @@ impl Server {
                 std::net::Ipv6Addr::LOCALHOST.into()
             });
         }
-        format!("http://{address}")
+        format!("{}://{address}", if self.is_tls { "https" } else { "http" })
     }
 
     /// The records, if this process keeps them.

@@ -1,8 +1,10 @@
-//! Takes HTTP connections, gives each to the router and ends those that hold a place without using it. What requests mean is
-//! the business of [`super::http`].
+//! Takes connections, speaks TLS on them if the host has a certificate, gives each to the router and ends those that hold a place without using
+//! it. What requests mean is the business of [`super::http`].
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -10,36 +12,76 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::http::ApiError;
+use super::stall::Stall;
+use crate::tls::InForce;
 
 /// HTTP connections at a time, WebSockets not counted (an upgrade frees the place), where the system lets a process have as many files:
 /// beyond this, clients wait in the system's queue. Each may hold a body of a megabyte.
 pub const CONNECTIONS_MAX: u32 = 1_000;
+/// What a request's head and what is read ahead of it may take in memory, in bytes: a ticket in a header has 2 KiB.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// The first byte of a TLS connection: a record of the type handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+/// What is read of a request that came without TLS before its connection closes, in bytes: one that is closed with bytes unread is reset, and its
+/// client may never see the answer.
+const PLAIN_BYTES_MAX: usize = 16 << 10;
 
 /// How long the parts of a connection may take. Without any of these limits a thousand idle clients would close the door for good.
 #[derive(Debug, Clone, Copy)]
 pub struct Waits {
+    /// For the TLS handshake.
+    pub handshake: Duration,
     /// For the next request's head, from the end of the answer before.
     pub head: Duration,
-    /// For a request's body and its answer together.
+    /// For a request's body and the beginning of its answer together.
     pub request: Duration,
-    /// Until a connection takes no further request, and then again `request` until it is cut.
+    /// Until a connection takes no further request, and then again `request` until it is cut; but see [`LongLived`].
     pub connection: Duration,
+    /// For the client to take any part of an answer.
+    pub stall: Duration,
 }
 
 impl Default for Waits {
-    /// Half a minute for people and libraries that keep a connection, half a minute for a request (compiling a module takes
-    /// seconds), five minutes for a connection that reads its answers as slowly as it can.
+    /// Five seconds for a handshake, which is two round trips, half a minute for people and libraries that keep a connection, half a minute for a request
+    /// (compiling a module takes seconds), five minutes for a connection that reads its answers as slowly as it can, half a minute for one that does
+    /// not read at all.
     fn default() -> Self {
-        Self { head: Duration::from_secs(30), request: Duration::from_secs(30), connection: Duration::from_secs(300) }
+        Self {
+            handshake: Duration::from_secs(5),
+            head: Duration::from_secs(30),
+            request: Duration::from_secs(30),
+            connection: Duration::from_secs(300),
+            stall: Duration::from_secs(30),
+        }
     }
+}
+
+/// An extension of a response whose body goes on for as long as the client takes it, like a stream of events: its connection does not get too old.
+/// `Waits::stall` still ends it when the client has stopped reading.
+#[derive(Debug, Clone, Copy)]
+pub struct LongLived;
+
+/// An extension of every request: the connection that it came on.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The other end of the TCP connection.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS.
+    pub is_tls: bool,
+    is_long_lived: Arc<AtomicBool>,
 }
 
 /// Pause after the system refused a connection, which is when files run out: others must end first.
@@ -47,15 +89,27 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 /// Refusals between two lines of log: one a minute at that pause.
 const REFUSALS_PER_LOG: u64 = 300;
 
-/// Serves up to `connections_max` clients at a time until `stop` is true, then ends every connection after the request that it is at.
+/// What every connection is given.
+#[derive(Clone)]
+struct Door {
+    router: Router,
+    tls: Option<Arc<InForce>>,
+    waits: Waits,
+    stop: watch::Receiver<bool>,
+}
+
+/// Serves up to `connections_max` clients at a time until `stop` is true, then ends every connection after the request that it is at. With `tls` it
+/// speaks TLS alone.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    tls: Option<Arc<InForce>>,
     waits: Waits,
     connections_max: u32,
     mut stop: watch::Receiver<bool>,
 ) {
     let router = router.layer(from_fn_with_state(waits.request, in_time));
+    let door = Door { router, tls, waits, stop: stop.clone() };
     let places = Arc::new(Semaphore::new(connections_max as usize));
     let mut refusals = 0_u64;
     loop {
@@ -69,10 +123,10 @@ pub async fn serve(
             _sender_gone = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let (router, stop) = (router.clone(), stop.clone());
+            Ok((stream, address)) => {
+                let door = door.clone();
                 tokio::spawn(async move {
-                    connection(stream, router, waits, stop).await;
+                    connection(stream, address, door).await;
                     drop(place);
                 });
             }
@@ -91,30 +145,101 @@ pub async fn serve(
     let _all_ended = places.acquire_many(connections_max).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, waits: Waits, mut stop: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, address: SocketAddr, mut door: Door) {
     // An answer is one write; waiting to fill a packet would only delay it.
     let _slower = stream.set_nodelay(true);
+    let Some(tls) = &door.tls else { return http(stream, address, false, door).await };
+    let acceptor = TlsAcceptor::from(tls.config());
+    let shaken = tokio::select! {
+        shaken = timeout(door.waits.handshake, handshake(stream, acceptor)) => shaken,
+        _sender_gone = door.stop.wait_for(|stop| *stop) => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => http(stream, address, true, door).await,
+        // Its client knows better than the host what it did not like, and strangers who knock at a port are no news.
+        Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS handshake"),
+        Err(_) => tracing::debug!(%address, "the TLS handshake took too long"),
+    }
+}
+
+async fn handshake(
+    mut stream: TcpStream,
+    acceptor: TlsAcceptor,
+) -> std::io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 || first == [TLS_HANDSHAKE] {
+        return acceptor.accept(stream).await;
+    }
+    let message = "this port speaks TLS; use https:// and wss:// instead of http:// and ws://";
+    let body = json!({ "error": { "code": "tls_required", "message": message } }).to_string();
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut unread = stream.take(PLAIN_BYTES_MAX as u64);
+    tokio::io::copy(&mut unread, &mut tokio::io::sink()).await?;
+    Err(std::io::Error::new(ErrorKind::InvalidData, "what came is not TLS"))
+}
+
+async fn http<S>(stream: S, address: SocketAddr, is_tls: bool, door: Door)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Door { router, waits, mut stop, .. } = door;
+    let peer = Peer { address, is_tls, is_long_lived: Arc::default() };
+    let is_long_lived = Arc::clone(&peer.is_long_lived);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(waits.head)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(
+            TokioIo::new(Stall::new(stream, waits.stall)),
+            OfPeer { router: TowerToHyperService::new(router), peer },
+        )
         .with_upgrades();
     tokio::pin!(served);
-    tokio::select! {
-        // A client that breaks the rules has had its answer from hyper.
-        _broken = served.as_mut() => return,
-        _sender_gone = stop.wait_for(|stop| *stop) => {}
-        () = sleep(waits.connection) => {}
+    let mut stopping = false;
+    while !stopping {
+        tokio::select! {
+            // A client that breaks the rules has had its answer from hyper.
+            _broken = served.as_mut() => return,
+            _sender_gone = stop.wait_for(|stop| *stop) => stopping = true,
+            () = sleep(waits.connection) => stopping = !is_long_lived.load(Ordering::Relaxed),
+        }
     }
     served.as_mut().graceful_shutdown();
     let _cut = timeout(waits.request, served).await;
 }
 
+/// The router, for requests of one connection.
+struct OfPeer {
+    router: TowerToHyperService<Router>,
+    peer: Peer,
+}
+
+impl Service<Request<Incoming>> for OfPeer {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer.clone());
+        self.router.call(request)
+    }
+}
+
 async fn in_time(State(wait): State<Duration>, request: Request, next: Next) -> Response {
-    timeout(wait, next.run(request)).await.unwrap_or_else(|_| {
+    let peer = request.extensions().get::<Peer>().cloned();
+    let response = timeout(wait, next.run(request)).await.unwrap_or_else(|_| {
         let message = format!("the request was not complete and answered within {} s; send it again", wait.as_secs());
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message).into_response()
-    })
+    });
+    if let Some(peer) = peer {
+        peer.is_long_lived.store(response.extensions().get::<LongLived>().is_some(), Ordering::Relaxed);
+    }
+    response
 }
 
 #[cfg(test)]
@@ -129,9 +254,20 @@ mod tests {
     async fn start(waits: Waits) -> (SocketAddr, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/", get(async || "here")).route("/", post(async |body: String| body));
+        let stream = async || {
+            let body = axum::body::Body::from_stream(futures_util::stream::unfold(0_u8, |number| async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let piece = if number == 20 { None } else { Some(Ok::<_, std::io::Error>(vec![b'a' + number])) };
+                piece.map(|piece| (piece, number + 1))
+            }));
+            (axum::Extension(LongLived), body)
+        };
+        let router = Router::new()
+            .route("/", get(async || "here"))
+            .route("/", post(async |body: String| body))
+            .route("/stream", get(stream));
         let (stop, stopped) = watch::channel(false);
-        (address, stop, tokio::spawn(serve(listener, router, waits, CONNECTIONS_MAX, stopped)))
+        (address, stop, tokio::spawn(serve(listener, router, None, waits, CONNECTIONS_MAX, stopped)))
     }
 
     /// What comes until the host closes the connection.
@@ -169,6 +305,21 @@ mod tests {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let answer = until_closed(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_does_not_get_too_old_but_stops_with_the_host() {
+        let (address, stop, serving) = start(Waits { connection: Duration::from_millis(50), ..short() }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let answer = until_closed(&mut stream).await;
+        assert!(answer.contains("a\r\n") && answer.contains("t\r\n") && answer.ends_with("0\r\n\r\n"), "{answer}");
+        let mut cut = TcpStream::connect(address).await.unwrap();
+        cut.write_all(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        cut.read_exact(&mut [0; 12]).await.unwrap();
+        stop.send(true).unwrap();
+        until_closed(&mut cut).await;
+        timeout(DEADLINE, serving).await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -6,5 +6,6 @@ pub mod listen;
 pub mod manager;
 mod modules;
 pub mod records;
+mod stall;
 pub mod tickets;
 pub mod websocket;
