@@ -88,7 +88,6 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or_else(|| Command::Serve(Box::new(cli.serve)));
-    let command = cli.command.unwrap_or(Command::Serve(Box::new(cli.serve)));
     let default_filter = match command {
         // Other people's crates say at INFO what concerns nobody here.
         Command::Serve(_) | Command::Manager(_) => "warn,holeshot=info",

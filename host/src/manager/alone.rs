@@ -72,7 +72,8 @@ impl ManagerServer {
         let (stop_http, stopped) = watch::channel(false);
         let connections_max = files::divide(files::raise_limit(), listen::CONNECTIONS_MAX, 0).http_max;
         let router: Router = manager::router(manager.figures(), manager.records());
-        let http = tokio::spawn(listen::serve(listener, router, listen::Waits::default(), connections_max, stopped));
+        let http =
+            tokio::spawn(listen::serve(listener, router, None, listen::Waits::default(), connections_max, stopped));
         tracing::info!(http = %addresses.http, mqtt = %addresses.mqtt, records = %addresses.records.display(), "manager runs");
         Ok(Self { addresses, manager, http, stop_http })
     }
