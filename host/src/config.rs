@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use holeshot_room::Supervision;
 use serde::Deserialize;
 
-use crate::events::access::{AccessError, BrokerAccess, BrokerSettings, Secret};
+use crate::events::access::{AccessError, BrokerAccess, BrokerSettings, Protocol, Secret};
 use crate::rules::EngineSettings;
 
 /// What a person may set. Flag `--http-listen`, variable `HOLESHOT_HTTP_LISTEN` and key `http_listen` of the file are the same setting.
@@ -23,7 +23,7 @@ pub struct Settings {
     /// Address of the embedded MQTT broker [default: 127.0.0.1:1883]
     #[arg(long, env = "HOLESHOT_MQTT_LISTEN", value_name = "ADDRESS")]
     pub mqtt_listen: Option<SocketAddr>,
-    /// The MQTT broker that the events go to, mqtt://host or mqtt://host:port [default: the embedded one]
+    /// The MQTT broker that the events go to, mqtt://host or mqtt://host:port, with TLS mqtts:// [default: the embedded one]
     #[arg(long, env = "HOLESHOT_BROKER", value_name = "URL")]
     pub broker: Option<String>,
     /// User name, if the broker wants one
@@ -35,6 +35,18 @@ pub struct Settings {
     /// File whose first line is that password
     #[arg(long, env = "HOLESHOT_BROKER_PASSWORD_FILE", value_name = "FILE")]
     pub broker_password_file: Option<PathBuf>,
+    /// File (PEM) of the authorities that may vouch for the broker's certificate [default: those of the system]
+    #[arg(long, env = "HOLESHOT_BROKER_CA", value_name = "FILE")]
+    pub broker_ca: Option<PathBuf>,
+    /// File (PEM) of a certificate to show to the broker, with those between it and its authority
+    #[arg(long, env = "HOLESHOT_BROKER_CERTIFICATE", value_name = "FILE")]
+    pub broker_certificate: Option<PathBuf>,
+    /// File (PEM) of the private key of that certificate
+    #[arg(long, env = "HOLESHOT_BROKER_KEY", value_name = "FILE")]
+    pub broker_key: Option<PathBuf>,
+    /// Which MQTT to speak with that broker; auto: 5 where it does [default: auto]
+    #[arg(long, env = "HOLESHOT_BROKER_PROTOCOL", value_name = "VERSION")]
+    pub broker_protocol: Option<Protocol>,
     /// Whether this process keeps the records, too; with no, `holeshot manager` does elsewhere, over `broker` [default: yes]
     #[arg(long, env = "HOLESHOT_MANAGER", value_name = "yes|no", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub manager: Option<bool>,
@@ -259,6 +271,10 @@ impl Settings {
             broker_username: self.broker_username.or(weaker.broker_username),
             broker_password,
             broker_password_file,
+            broker_ca: self.broker_ca.or(weaker.broker_ca),
+            broker_certificate: self.broker_certificate.or(weaker.broker_certificate),
+            broker_key: self.broker_key.or(weaker.broker_key),
+            broker_protocol: self.broker_protocol.or(weaker.broker_protocol),
             manager: self.manager.or(weaker.manager),
             data_dir: self.data_dir.or(weaker.data_dir),
             modules: if self.modules.is_empty() { weaker.modules } else { self.modules },
@@ -289,6 +305,10 @@ impl Settings {
             broker_username: self.broker_username.clone(),
             broker_password: self.broker_password.clone(),
             broker_password_file: self.broker_password_file.clone(),
+            broker_ca: self.broker_ca.clone(),
+            broker_certificate: self.broker_certificate.clone(),
+            broker_key: self.broker_key.clone(),
+            broker_protocol: self.broker_protocol,
         }
     }
 

@@ -1,14 +1,25 @@
-//! How our clients reach a broker that runs elsewhere: the settings as people write them, and the same checked. Connecting
-//! is the business of [`super::link`].
+//! How our clients reach a broker: the settings as people write them, and the same checked. Connecting is the business of
+//! [`super::link`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde::Deserialize;
 
+use super::tls::{Tls, TlsError};
+
 /// Port of an MQTT broker whose URL names none (IANA).
 const MQTT_PORT: u16 = 1883;
+
+/// The same with TLS.
+const MQTTS_PORT: u16 = 8883;
+
+/// Connections in MQTT 3.1.1 after a silence in MQTT 5, without one in MQTT 5 between, after which the latter is no longer tried: a broker
+/// that dies at the wrong moment is silent, too, but not so often in a row.
+const SILENCES_MAX: u8 = 3;
 
 /// Longest password, in bytes: MQTT has two bytes for its length.
 const PASSWORD_MAX_BYTES: u64 = 65_535;
@@ -40,10 +51,59 @@ impl Secret {
     }
 }
 
+/// Which MQTT to speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+pub enum Protocol {
+    /// 5 where the broker speaks it, else 3.1.1.
+    #[default]
+    #[serde(rename = "auto")]
+    #[value(name = "auto")]
+    Auto,
+    /// 3.1.1.
+    #[serde(rename = "3.1.1")]
+    #[value(name = "3.1.1")]
+    V311,
+    /// 5.
+    #[serde(rename = "5")]
+    #[value(name = "5")]
+    V5,
+}
+
+/// The MQTT of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 3.1.1.
+    V311,
+    /// 5.
+    V5,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V311 => "3.1.1",
+            Self::V5 => "5",
+        })
+    }
+}
+
+/// What this process has learnt of a broker: silences in MQTT 5 in a row, at most [`SILENCES_MAX`], after which it is not tried. Shared by
+/// the connections to the broker; equal to any other, as it is no setting.
+#[derive(Debug, Clone, Default)]
+struct Learnt(Arc<AtomicU8>);
+
+impl PartialEq for Learnt {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Learnt {}
+
 /// Where a broker is and how it is entered, as a person says it. The names are those of the host's own settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct BrokerSettings {
-    /// The MQTT broker: mqtt://host or mqtt://host:port
+    /// The MQTT broker: mqtt://host or mqtt://host:port, with TLS mqtts://
     #[arg(long, env = "HOLESHOT_BROKER", value_name = "URL")]
     pub broker: Option<String>,
     /// User name, if the broker wants one
@@ -55,6 +115,18 @@ pub struct BrokerSettings {
     /// File whose first line is that password
     #[arg(long, env = "HOLESHOT_BROKER_PASSWORD_FILE", value_name = "FILE")]
     pub broker_password_file: Option<PathBuf>,
+    /// File (PEM) of the authorities that may vouch for the broker's certificate [default: those of the system]
+    #[arg(long, env = "HOLESHOT_BROKER_CA", value_name = "FILE")]
+    pub broker_ca: Option<PathBuf>,
+    /// File (PEM) of a certificate to show to the broker, with those between it and its authority
+    #[arg(long, env = "HOLESHOT_BROKER_CERTIFICATE", value_name = "FILE")]
+    pub broker_certificate: Option<PathBuf>,
+    /// File (PEM) of the private key of that certificate
+    #[arg(long, env = "HOLESHOT_BROKER_KEY", value_name = "FILE")]
+    pub broker_key: Option<PathBuf>,
+    /// Which MQTT to speak; auto: 5 where the broker does [default: auto]
+    #[arg(long, env = "HOLESHOT_BROKER_PROTOCOL", value_name = "VERSION")]
+    pub broker_protocol: Option<Protocol>,
 }
 
 /// Settings of a broker that cannot be used.
@@ -77,6 +149,17 @@ pub enum AccessError {
         /// The setting.
         setting: &'static str,
     },
+    /// A setting of TLS for a broker without.
+    #[error(
+        "setting `{setting}` is for TLS, but the broker's URL begins with mqtt://; write mqtts://, or leave `{setting}` out"
+    )]
+    NoTls {
+        /// The setting.
+        setting: &'static str,
+    },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A password for nobody.
     #[error("a password is set for the broker, but no `broker_username`; MQTT 3.1.1 knows no password without one")]
     NoUsername,
@@ -104,6 +187,11 @@ pub struct BrokerAccess {
     pub username: Option<String>,
     /// Password of that user.
     pub password: Option<String>,
+    /// How to know the broker, and be known, over TLS; none without TLS.
+    pub tls: Option<Tls>,
+    /// Which MQTT to speak.
+    pub protocol: Protocol,
+    learnt: Learnt,
 }
 
 impl fmt::Debug for BrokerAccess {
@@ -113,6 +201,8 @@ impl fmt::Debug for BrokerAccess {
             .field("host", &self.host)
             .field("port", &self.port)
             .field("username", &self.username)
+            .field("tls", &self.tls.is_some())
+            .field("protocol", &self.protocol)
             .finish_non_exhaustive()
     }
 }
@@ -128,6 +218,9 @@ impl BrokerSettings {
                 ("broker_username", self.broker_username.is_some()),
                 ("broker_password", self.broker_password.is_some()),
                 ("broker_password_file", self.broker_password_file.is_some()),
+                ("broker_ca", self.broker_ca.is_some()),
+                ("broker_certificate", self.broker_certificate.is_some()),
+                ("broker_key", self.broker_key.is_some()),
             ];
             return match settings.into_iter().find(|(_, is_set)| *is_set) {
                 Some((setting, _)) => Err(AccessError::NoBroker { setting }),
@@ -143,8 +236,34 @@ impl BrokerSettings {
         if password.is_some() && self.broker_username.is_none() {
             return Err(AccessError::NoUsername);
         }
-        BrokerAccess::from_url(url, self.broker_username.clone(), password).map(Some)
+        let mut access = BrokerAccess::from_url(url, self.broker_username.clone(), password)?;
+        access.protocol = self.broker_protocol.unwrap_or_default();
+        let files = [
+            ("broker_ca", &self.broker_ca),
+            ("broker_certificate", &self.broker_certificate),
+            ("broker_key", &self.broker_key),
+        ];
+        if is_tls(url) {
+            let [ca, certificate, key] = files.map(|(_, file)| file.as_deref());
+            if access.host.starts_with('[') {
+                let reason = "TLS to an IPv6 address is not possible here: write the broker's name";
+                return Err(AccessError::Url { url: url.clone(), reason });
+            }
+            access.tls = Some(Tls::new(ca, certificate, key)?);
+        } else if let Some((setting, _)) = files.into_iter().find(|(_, file)| file.is_some()) {
+            return Err(AccessError::NoTls { setting });
+        } else if access.password.is_some() && !access.is_on_this_machine() {
+            tracing::warn!(
+                broker = access.host,
+                "the broker's password goes over the network unencrypted; write mqtts:// if the broker speaks TLS"
+            );
+        }
+        Ok(Some(access))
     }
+}
+
+fn is_tls(url: &str) -> bool {
+    url.starts_with("mqtts://") || url.starts_with("ssl://")
 }
 
 fn password_of(path: &Path) -> Result<String, AccessError> {
@@ -165,21 +284,15 @@ fn password_of(path: &Path) -> Result<String, AccessError> {
 }
 
 impl BrokerAccess {
-    /// Reads `mqtt://host`, `mqtt://host:port` or `mqtt://[address]:port`.
+    /// Reads `mqtt://host`, `mqtt://host:port` or `mqtt://[address]:port`; the same with `mqtts`, which does not set [`BrokerAccess::tls`].
     ///
     /// # Errors
     /// [`AccessError::Url`], with what is wrong.
     pub fn from_url(url: &str, username: Option<String>, password: Option<String>) -> Result<Self, AccessError> {
         let wrong = |reason: &'static str| AccessError::Url { url: url.to_owned(), reason };
-        if url.starts_with("mqtts://") || url.starts_with("ssl://") {
-            return Err(wrong(
-                "this build speaks MQTT without TLS only: use mqtt:// within a private network, or a TLS proxy next to the host",
-            ));
-        }
-        let rest = url
-            .strip_prefix("mqtt://")
-            .or_else(|| url.strip_prefix("tcp://"))
-            .ok_or_else(|| wrong("it must begin with mqtt://"))?;
+        let rest = ["mqtt://", "mqtts://", "tcp://", "ssl://"].into_iter().find_map(|scheme| url.strip_prefix(scheme));
+        let rest = rest.ok_or_else(|| wrong("it must begin with mqtt:// or mqtts://"))?;
+        let default_port = if is_tls(url) { MQTTS_PORT } else { MQTT_PORT };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('@') {
             return Err(AccessError::Url {
@@ -200,13 +313,49 @@ impl BrokerAccess {
                     .filter(|&port| port != 0)
                     .ok_or_else(|| wrong("the port must be a number from 1 to 65535"))?,
             ),
-            _ => (rest, MQTT_PORT),
+            _ => (rest, default_port),
         };
         let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
         if host.is_empty() || bare_v6 {
             return Err(wrong("it names no host (an IPv6 address is written in brackets)"));
         }
-        Ok(Self { host: host.to_owned(), port, username, password })
+        Ok(Self::new(host.to_owned(), port, username, password))
+    }
+
+    /// Access without TLS.
+    #[must_use]
+    pub fn new(host: String, port: u16, username: Option<String>, password: Option<String>) -> Self {
+        Self { host, port, username, password, tls: None, protocol: Protocol::Auto, learnt: Learnt::default() }
+    }
+
+    fn is_on_this_machine(&self) -> bool {
+        let address = self.host.trim_start_matches('[').trim_end_matches(']');
+        self.host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    /// Which MQTT to try next.
+    pub(super) fn version(&self) -> Version {
+        match self.protocol {
+            Protocol::V311 => Version::V311,
+            Protocol::Auto if self.learnt.0.load(Ordering::Relaxed) >= SILENCES_MAX => Version::V311,
+            Protocol::Auto | Protocol::V5 => Version::V5,
+        }
+    }
+
+    /// The broker took a connection in MQTT 5.
+    pub(super) fn speaks_5(&self) {
+        self.learnt.0.store(0, Ordering::Relaxed);
+    }
+
+    /// The broker took a connection in MQTT 3.1.1 after it refused MQTT 5, by name or by silence.
+    pub(super) fn speaks_311(&self, by_name: bool) {
+        let learnt = &self.learnt.0;
+        let _before = learnt.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |silences| {
+            Some(if by_name { SILENCES_MAX } else { silences.saturating_add(1).min(SILENCES_MAX) })
+        });
+        if learnt.load(Ordering::Relaxed) == SILENCES_MAX {
+            tracing::debug!(broker = self.host, "the broker speaks MQTT 3.1.1 only; 5 is no longer tried");
+        }
     }
 }
 
@@ -221,10 +370,11 @@ mod tests {
         assert_eq!((access.host.as_str(), access.port), ("broker.example", 1884));
         let access = read("mqtt://[::1]").unwrap();
         assert_eq!((access.host.as_str(), access.port), ("[::1]", 1883));
+        assert_eq!(read("mqtts://x").unwrap().port, 8883);
         for url in [
             "broker.example",
             "http://x",
-            "mqtts://x",
+            "mqtts://x/topic",
             "mqtt://",
             "mqtt://x:0",
             "mqtt://x:99999",
@@ -239,6 +389,29 @@ mod tests {
     }
 
     #[test]
+    fn mqtt_5_is_tried_until_the_broker_has_shown_often_enough_that_it_has_none() {
+        let access = BrokerAccess::from_url("mqtt://x", None, None).unwrap();
+        let another_link = access.clone();
+        assert_eq!(access.version(), Version::V5);
+        for _ in 0..2 {
+            access.speaks_311(false);
+            another_link.speaks_311(false);
+            assert_eq!(access.version(), Version::V5);
+            access.speaks_5();
+        }
+        for _ in 0..SILENCES_MAX {
+            another_link.speaks_311(false);
+        }
+        assert_eq!(access.version(), Version::V311);
+        let by_name = BrokerAccess::from_url("mqtt://x", None, None).unwrap();
+        by_name.speaks_311(true);
+        assert_eq!(by_name.version(), Version::V311);
+        for (protocol, version) in [(Protocol::V311, Version::V311), (Protocol::V5, Version::V5)] {
+            assert_eq!(BrokerAccess { protocol, ..by_name.clone() }.version(), version);
+        }
+    }
+
+    #[test]
     fn passwords_are_taken_from_one_place_and_never_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
@@ -247,7 +420,7 @@ mod tests {
             broker: Some("mqtt://x".to_owned()),
             broker_username: Some("pit".to_owned()),
             broker_password: Some("hidden".parse().unwrap()),
-            broker_password_file: None,
+            ..BrokerSettings::default()
         };
         let access = settings.resolve().unwrap().unwrap();
         assert!(!format!("{settings:?} {access:?}").contains("hidden"));

@@ -146,15 +146,15 @@ impl Broker {
         };
         Ok(Self {
             address,
-            access: BrokerAccess {
-                host: match reach {
+            access: BrokerAccess::new(
+                match reach {
                     IpAddr::V4(ip) => ip.to_string(),
                     IpAddr::V6(ip) => format!("[{ip}]"),
                 },
-                port: address.port(),
-                username: Some(OWN_USER.to_owned()),
-                password: Some(password),
-            },
+                address.port(),
+                Some(OWN_USER.to_owned()),
+                Some(password),
+            ),
             stop: Some(stop),
             thread: Some(thread),
         })

@@ -77,7 +77,7 @@ impl Follower {
                     LinkEvent::Unreachable { reason } => Followed::Unreachable { reason },
                     LinkEvent::Subscribed { accepted: true } => Followed::Subscribed,
                     LinkEvent::Subscribed { accepted: false } => Followed::Refused,
-                    LinkEvent::Published => return,
+                    LinkEvent::Published { .. } => return,
                     LinkEvent::Message(message) => match CloudEvent::parse(&message.payload) {
                         Ok(event) => Followed::Event(Box::new(event)),
                         Err(error) => Followed::NotAnEvent { topic: message.topic, error },

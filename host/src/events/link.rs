@@ -1,56 +1,22 @@
-//! One supervised MQTT connection (rumqttc, MQTT 3.1.1): it connects, reconnects and cleans up. After a lost
-//! connection nothing that was asked of the old one is sent on the new one: rumqttc keeps some such requests, drops
-//! others and can wedge on them, so all are dropped here and whoever asked starts again. What to send, and what a
-//! message means, is the business of the code that holds the link.
+//! One supervised MQTT connection: it connects, reconnects and cleans up. Every connection is a new one, with a new client of
+//! rumqttc: nothing that was asked of a lost connection is sent on the next, so whoever asked starts again. What to send, and what a
+//! message means, is the business of the code that holds the link; the versions of MQTT are that of [`super::mqtt`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, SubscribeReasonCode};
 use tokio::sync::Notify;
 
-use super::BrokerAccess;
+use super::access::{Protocol, Version};
+use super::mqtt::{self, Client, Failure, FailureKind, Polled, Session};
 
-/// Largest packet that is sent or read. The default of rumqttc (10 KiB) ends the connection on a larger one.
-const PACKET_MAX_BYTES: usize = 256 * 1024;
-
-/// Requests that wait for the connection's task: acknowledgements of a whole batch of the manager, and some. More
-/// than the in-flight window, so that a full channel is never what holds a window up.
-const REQUESTS_MAX: usize = 4096;
-
-/// A dead connection is noticed after two of these.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
-/// Longest time for connecting and for flushing, in seconds.
-const CONNECT_MAX_S: u64 = 2;
+pub(crate) use super::mqtt::{Content, LinkConfig, Will};
 
 /// Pause before the first new attempt; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 
-/// Longest pause between attempts.
+/// Longest pause between attempts. A connection that lasts as long, or was of use, makes the next pause short again.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// A message to be published by the broker if the connection ends without a farewell. Retained, QoS 1.
-pub(crate) struct Will {
-    pub(crate) topic: String,
-    pub(crate) payload: Vec<u8>,
-}
-
-/// What kind of connection.
-pub(crate) struct LinkConfig {
-    /// The client id: stable, where the session is to be.
-    pub(crate) client_id: String,
-    /// The broker.
-    pub(crate) access: BrokerAccess,
-    /// Whether the broker keeps the session while the connection is away.
-    pub(crate) keep_session: bool,
-    /// Whether messages are acknowledged by [`LinkHandle::ack`] (otherwise on arrival).
-    pub(crate) manual_acks: bool,
-    /// QoS 1 messages that may be unacknowledged.
-    pub(crate) window: u16,
-    /// The last will.
-    pub(crate) will: Option<Will>,
-}
 
 /// A message that arrived.
 #[derive(Clone)]
@@ -78,8 +44,8 @@ pub(crate) enum LinkEvent {
     Unreachable { reason: String },
     /// The broker took the subscription, or refused it.
     Subscribed { accepted: bool },
-    /// One QoS 1 message of ours was acknowledged.
-    Published,
+    /// One QoS 1 message of ours was acknowledged; not accepted, it went nowhere. In the order in which they were published.
+    Published { accepted: bool },
     /// A message arrived.
     Message(Message),
 }
@@ -89,20 +55,23 @@ pub(crate) enum LinkEvent {
 pub(crate) enum Refused {
     /// There is no connection, or not the one that was meant.
     NotConnected,
-    /// [`REQUESTS_MAX`] requests wait already.
+    /// [`mqtt::REQUESTS_MAX`] requests wait already.
     Full,
+    /// The broker takes no packet of that size.
+    TooLarge,
 }
 
 struct Gate {
     epoch: u64,
-    connected: bool,
+    /// There while the broker has taken the connection.
+    client: Option<Client>,
+    packet_max_bytes: Option<u32>,
     closing: bool,
 }
 
 /// Asks things of a link, from any thread, without waiting.
 #[derive(Clone)]
 pub(crate) struct LinkHandle {
-    client: AsyncClient,
     gate: Arc<Mutex<Gate>>,
     kick: Arc<Notify>,
 }
@@ -120,45 +89,44 @@ impl LinkHandle {
         payload: Vec<u8>,
         acknowledged: bool,
         retain: bool,
+        content: Content,
     ) -> Result<(), Refused> {
         let gate = self.gate();
-        if !gate.connected || epoch.is_some_and(|epoch| epoch != gate.epoch) {
+        let client = gate.client.as_ref().ok_or(Refused::NotConnected)?;
+        if epoch.is_some_and(|epoch| epoch != gate.epoch) {
             return Err(Refused::NotConnected);
         }
-        let qos = if acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-        // Still under the lock: the driver cleans up under it, so no request slips in behind a lost connection.
-        self.client.try_publish(topic, qos, retain, payload).map_err(|_| Refused::Full)
+        if !mqtt::fits(topic, &payload, gate.packet_max_bytes) {
+            return Err(Refused::TooLarge);
+        }
+        client.publish(topic, payload, acknowledged, retain, content).then_some(()).ok_or(Refused::Full)
     }
 
     /// Subscribes with QoS 1.
     pub(crate) fn subscribe(&self, filter: &str) -> Result<(), Refused> {
         let gate = self.gate();
-        if !gate.connected {
-            return Err(Refused::NotConnected);
-        }
-        self.client.try_subscribe(filter, QoS::AtLeastOnce).map_err(|_| Refused::Full)
+        let client = gate.client.as_ref().ok_or(Refused::NotConnected)?;
+        client.subscribe(filter).then_some(()).ok_or(Refused::Full)
     }
 
     /// Acknowledges a message. On another connection than the one that brought it the packet number means another
     /// message, so it is not sent there; the broker delivers the message again.
     pub(crate) fn ack(&self, ack: Ack) -> Result<(), Refused> {
         let gate = self.gate();
-        if !gate.connected || ack.epoch != gate.epoch {
-            return Err(Refused::NotConnected);
-        }
-        let mut publish = rumqttc::Publish::new("", QoS::AtLeastOnce, Vec::new());
-        publish.pkid = ack.packet;
-        self.client.try_ack(&publish).map_err(|_| Refused::Full)
+        let client = gate.client.as_ref().filter(|_| ack.epoch == gate.epoch).ok_or(Refused::NotConnected)?;
+        client.acknowledge(ack.packet).then_some(()).ok_or(Refused::Full)
     }
 
-    /// Cuts the connection and connects anew.
+    /// Cuts the connection, if there is one, and connects anew.
     pub(crate) fn reconnect(&self) {
-        self.kick.notify_one();
+        if self.is_connected() {
+            self.kick.notify_one();
+        }
     }
 
     /// Whether there is a connection.
     pub(crate) fn is_connected(&self) -> bool {
-        self.gate().connected
+        self.gate().client.is_some()
     }
 }
 
@@ -174,30 +142,12 @@ impl Link {
     where
         R: FnMut(LinkEvent) + Send + 'static,
     {
-        let mut options = MqttOptions::new(config.client_id.clone(), config.access.host.clone(), config.access.port);
-        options
-            .set_keep_alive(KEEP_ALIVE)
-            .set_clean_session(!config.keep_session)
-            .set_manual_acks(config.manual_acks)
-            .set_inflight(config.window.max(1))
-            .set_max_packet_size(PACKET_MAX_BYTES, PACKET_MAX_BYTES);
-        if let Some(username) = &config.access.username {
-            options.set_credentials(username.clone(), config.access.password.clone().unwrap_or_default());
-        }
-        if let Some(will) = config.will {
-            options.set_last_will(rumqttc::LastWill::new(will.topic, will.payload, QoS::AtLeastOnce, true));
-        }
-        let (client, mut events) = AsyncClient::new(options, REQUESTS_MAX);
-        events.network_options.set_connection_timeout(CONNECT_MAX_S);
-        events.network_options.set_tcp_nodelay(true);
-        let handle = LinkHandle {
-            client,
-            gate: Arc::new(Mutex::new(Gate { epoch: 0, connected: false, closing: false })),
-            kick: Arc::new(Notify::new()),
-        };
+        let gate = Gate { epoch: 0, client: None, packet_max_bytes: None, closing: false };
+        let handle = LinkHandle { gate: Arc::new(Mutex::new(gate)), kick: Arc::new(Notify::new()) };
         let react = react(handle.clone());
-        let driver = Driver { handle: handle.clone(), name: config.client_id, manual_acks: config.manual_acks };
-        Self { handle, task: Some(tokio::spawn(driver.run(events, react))) }
+        let driver =
+            Driver { handle: handle.clone(), config, react, backoff: BACKOFF_MIN, failures: 0, losses: 0, refusals: 0 };
+        Self { handle, task: Some(tokio::spawn(driver.run())) }
     }
 
     pub(crate) fn handle(&self) -> &LinkHandle {
@@ -209,14 +159,14 @@ impl Link {
         let farewell = {
             let mut gate = self.handle.gate();
             gate.closing = true;
-            gate.connected && self.handle.client.try_disconnect().is_ok()
+            gate.client.as_ref().is_some_and(Client::disconnect)
         };
         if let Some(mut task) = self.task.take()
             && (!farewell || tokio::time::timeout(wait, &mut task).await.is_err())
         {
             task.abort();
         }
-        self.handle.gate().connected = false;
+        self.handle.gate().client = None;
     }
 }
 
@@ -226,7 +176,7 @@ impl Drop for Link {
             // Whoever still holds a handle must not wait for a task that is gone.
             let mut gate = self.handle.gate();
             gate.closing = true;
-            gate.connected = false;
+            gate.client = None;
         }
         if let Some(task) = self.task.take() {
             task.abort();
@@ -234,88 +184,158 @@ impl Drop for Link {
     }
 }
 
-struct Driver {
-    handle: LinkHandle,
-    name: String,
-    manual_acks: bool,
+/// How a connection ended.
+enum End {
+    /// As this side wished.
+    Farewell,
+    /// It was there, and is lost.
+    Lost(Failure),
+    /// It was never there.
+    NotMade(Failure),
 }
 
-impl Driver {
-    async fn run(self, mut events: EventLoop, mut react: impl FnMut(LinkEvent) + Send) {
-        let mut backoff = BACKOFF_MIN;
-        let mut failures = 0_u32;
+struct Driver<R> {
+    handle: LinkHandle,
+    config: LinkConfig,
+    react: R,
+    backoff: Duration,
+    /// Attempts since the last connection.
+    failures: u32,
+    /// Connections that were lost since one was of use.
+    losses: u32,
+    /// Messages and subscriptions that the broker refused.
+    refusals: u32,
+}
+
+impl<R: FnMut(LinkEvent) + Send> Driver<R> {
+    async fn run(mut self) {
+        loop {
+            let version = self.config.access.version();
+            let mut end = self.connection(version, None).await;
+            let refused_by_name = match &end {
+                End::NotMade(failure) if failure.kind == FailureKind::Version => Some(true),
+                End::NotMade(failure) if failure.kind == FailureKind::NoAnswer => Some(false),
+                _ => None,
+            };
+            if self.config.access.protocol == Protocol::Auto && version == Version::V5 && refused_by_name.is_some() {
+                tracing::debug!(link = self.config.client_id, "the broker has no answer in MQTT 5; trying 3.1.1");
+                end = self.connection(Version::V311, refused_by_name).await;
+            }
+            match end {
+                End::Farewell => return,
+                End::Lost(failure) => {
+                    self.losses = self.losses.saturating_add(1);
+                    // Powers of two: a broker that cuts every connection at once must not fill the log.
+                    if self.losses.is_power_of_two() {
+                        let (link, losses, reason) = (&self.config.client_id, self.losses, failure.reason);
+                        tracing::warn!(link, losses, reason, "lost the broker");
+                    }
+                    (self.react)(LinkEvent::Disconnected);
+                }
+                End::NotMade(failure) => {
+                    self.failures = self.failures.saturating_add(1);
+                    // Powers of two: a broker that is away for a day costs a dozen lines.
+                    if self.failures.is_power_of_two() {
+                        let (link, failures, reason) = (&self.config.client_id, self.failures, failure.reason);
+                        tracing::warn!(link, failures, reason, "cannot reach the broker; trying again");
+                        (self.react)(LinkEvent::Unreachable { reason });
+                    }
+                }
+            }
+            if self.handle.gate().closing {
+                return;
+            }
+            tokio::time::sleep(self.backoff).await;
+            self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// One connection from its making to its end. `refused_by_name`: whether the broker said that it does not speak MQTT 5 or had just no
+    /// answer to it; none if it was not asked.
+    async fn connection(&mut self, version: Version, refused_by_name: Option<bool>) -> End {
+        let (client, mut session) = mqtt::open(&self.config, version);
+        let (session_present, packet_max_bytes) = loop {
+            match session.poll().await {
+                Ok(Polled::Connected { session_present, packet_max_bytes }) => {
+                    break (session_present, packet_max_bytes);
+                }
+                Ok(_) => {}
+                Err(failure) => return End::NotMade(failure),
+            }
+        };
+        match (version, refused_by_name) {
+            (Version::V5, _) => self.config.access.speaks_5(),
+            (Version::V311, Some(by_name)) => self.config.access.speaks_311(by_name),
+            (Version::V311, None) => {}
+        }
+        self.failures = 0;
+        let epoch = {
+            let mut gate = self.handle.gate();
+            gate.epoch += 1;
+            gate.client = (!gate.closing).then_some(client);
+            gate.packet_max_bytes = packet_max_bytes;
+            gate.epoch
+        };
+        tracing::debug!(link = self.config.client_id, epoch, %version, "connected to the broker");
+        (self.react)(LinkEvent::Connected { epoch, session_present });
+        let since = Instant::now();
+        let end = self.to_its_end(&mut session, epoch).await;
+        // Nobody asks anything of a connection that is gone.
+        self.handle.gate().client = None;
+        if since.elapsed() >= BACKOFF_MAX {
+            self.was_of_use();
+        }
+        end
+    }
+
+    async fn to_its_end(&mut self, session: &mut Session, epoch: u64) -> End {
+        let kick = Arc::clone(&self.handle.kick);
         loop {
             // Polling is not safe to cancel for a connection that goes on. A kicked one does not.
             let polled = tokio::select! {
                 biased;
-                () = self.handle.kick.notified() => Err("cut by this side".to_owned()),
-                polled = events.poll() => polled.map_err(|error| error.to_string()),
+                () = kick.notified() => Err(Failure::cut()),
+                polled = session.poll() => polled,
             };
-            match polled {
-                Ok(Event::Incoming(Packet::ConnAck(answer))) => {
-                    backoff = BACKOFF_MIN;
-                    failures = 0;
-                    let epoch = {
-                        let mut gate = self.handle.gate();
-                        gate.epoch += 1;
-                        gate.connected = !gate.closing;
-                        gate.epoch
-                    };
-                    tracing::debug!(link = self.name, epoch, "connected to the broker");
-                    react(LinkEvent::Connected { epoch, session_present: answer.session_present });
+            let event = match polled {
+                Ok(Polled::Message { topic, payload, packet }) => {
+                    self.was_of_use();
+                    let packet = packet.filter(|_| self.config.manual_acks);
+                    LinkEvent::Message(Message { topic, payload, ack: packet.map(|packet| Ack { epoch, packet }) })
                 }
-                Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    let ack = (self.manual_acks && publish.qos == QoS::AtLeastOnce)
-                        .then(|| Ack { epoch: self.handle.gate().epoch, packet: publish.pkid });
-                    react(LinkEvent::Message(Message { topic: publish.topic, payload: publish.payload.to_vec(), ack }));
+                Ok(Polled::Acknowledged(refused)) => {
+                    self.answered("a message", refused);
+                    LinkEvent::Published { accepted: refused.is_none() }
                 }
-                Ok(Event::Incoming(Packet::PubAck(_))) => react(LinkEvent::Published),
-                Ok(Event::Incoming(Packet::SubAck(answer))) => {
-                    let accepted =
-                        answer.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_)));
-                    if !accepted {
-                        tracing::error!(
-                            link = self.name,
-                            "the broker refused a subscription: give this user the right to subscribe to holeshot/#"
-                        );
-                    }
-                    react(LinkEvent::Subscribed { accepted });
+                Ok(Polled::Subscribed(refused)) => {
+                    self.answered("a subscription", refused);
+                    LinkEvent::Subscribed { accepted: refused.is_none() }
                 }
-                Ok(Event::Outgoing(Outgoing::Disconnect)) => {
-                    self.lost(&mut events);
-                    return;
-                }
-                Ok(_) => {}
-                Err(reason) => {
-                    if self.lost(&mut events) {
-                        tracing::warn!(link = self.name, reason, "lost the broker");
-                        react(LinkEvent::Disconnected);
-                    } else {
-                        failures = failures.saturating_add(1);
-                        // Powers of two: a broker that is away for a day costs a dozen lines.
-                        if failures.is_power_of_two() {
-                            tracing::warn!(link = self.name, failures, reason, "cannot reach the broker; trying again");
-                            react(LinkEvent::Unreachable { reason });
-                        }
-                    }
-                    if self.handle.gate().closing {
-                        return;
-                    }
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
-                }
-            }
+                // rumqttc says so also when it would have told the broker of an error, and does not.
+                Ok(Polled::Disconnecting) if self.handle.gate().closing => return End::Farewell,
+                Ok(Polled::Disconnecting) => return End::Lost(Failure::cut()),
+                Ok(Polled::Connected { .. } | Polled::Other) => continue,
+                Err(failure) => return End::Lost(failure),
+            };
+            (self.react)(event);
         }
     }
 
-    /// Forgets everything that was asked of the connection. Says whether there was one.
-    fn lost(&self, events: &mut EventLoop) -> bool {
-        let mut gate = self.handle.gate();
-        events.clean();
-        events.pending.clear();
-        // Both survive in rumqttc 0.25 and would block or confuse the next connection.
-        events.state.collision = None;
-        events.state.events.clear();
-        std::mem::replace(&mut gate.connected, false)
+    /// The broker said yes or no to something.
+    fn answered(&mut self, what: &str, refused: Option<&'static str>) {
+        let Some(reason) = refused else {
+            self.was_of_use();
+            return;
+        };
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals.is_power_of_two() {
+            let (link, refusals) = (&self.config.client_id, self.refusals);
+            tracing::error!(link, refusals, reason, "the broker refused {what}");
+        }
+    }
+
+    fn was_of_use(&mut self) {
+        self.backoff = BACKOFF_MIN;
+        self.losses = 0;
     }
 }

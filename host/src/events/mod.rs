@@ -55,9 +55,12 @@ pub mod broker;
 pub mod cloudevent;
 pub mod follow;
 pub(crate) mod link;
+mod mqtt;
 pub mod outbox;
 pub mod payload;
 pub mod publisher;
+mod reason;
+pub mod tls;
 pub mod topics;
 
 #[cfg(test)]
@@ -247,6 +250,8 @@ pub struct EventsStats {
     pub queued: u64,
     /// Acknowledgements by the broker; an event that was sent twice counts twice.
     pub published: u64,
+    /// Events that the broker acknowledged with a refusal (MQTT 5); they stay in the outbox.
+    pub refused_by_broker: u64,
     /// Receipts by the manager.
     pub stored: u64,
     /// Refused because of a bound: events of the rules.
@@ -389,6 +394,7 @@ impl Events {
         EventsStats {
             queued: outbox.pending() + outbox.level().borrow().events,
             published: publisher.published,
+            refused_by_broker: publisher.refused,
             stored: counters.stored,
             refused_rules: counters.refused_rules,
             refused_host: counters.refused_host,

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::link::{Link, LinkConfig, LinkEvent, LinkHandle, Refused, Will};
+use super::link::{Content, Link, LinkConfig, LinkEvent, LinkHandle, Refused, Will};
 use super::outbox::{OutboxReader, OutboxRow, OutboxSink, Wake};
 use super::{BrokerAccess, EventsError, cloudevent, topics};
 
@@ -40,6 +40,9 @@ const STALL_MIN: Duration = Duration::from_secs(1);
 
 /// Longest time without a receipt before a window's worth is sent again.
 const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// Stalls in a row after which the log says so, and again whenever they have doubled: the fourth comes after 15 s.
+const STALLS_TOLD: u32 = 4;
 
 /// A broker that acknowledges nothing for so long gets a new connection.
 const ACK_MAX: Duration = Duration::from_secs(15);
@@ -109,7 +112,10 @@ struct Flow {
     /// Last acknowledgement, receipt or rewind, or the first event sent while none was unacknowledged.
     active: Instant,
     stall: Duration,
+    /// Rewinds in a row for want of receipts.
+    stalls: u32,
     published: u64,
+    refused: u64,
     reconnects: u64,
     stop: bool,
 }
@@ -135,7 +141,9 @@ impl Flow {
             rewound: None,
             active: now,
             stall: STALL_MIN,
+            stalls: 0,
             published: 0,
+            refused: 0,
             reconnects: 0,
             stop: false,
         }
@@ -160,10 +168,24 @@ impl Flow {
         self.active = now;
     }
 
+    /// The broker took a message only to say that it goes nowhere. More of them would go there, too: there is a pause as after a stall.
+    fn refused(&mut self, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.refused += 1;
+        self.active = now;
+        self.pause();
+    }
+
+    /// Nothing is sent until a receipt comes or the time of a stall has passed.
+    fn pause(&mut self) {
+        self.probe = Some(0);
+    }
+
     /// A receipt moved.
     fn progressed(&mut self, now: Instant) {
         self.active = now;
         self.stall = STALL_MIN;
+        self.stalls = 0;
         self.probe = None;
     }
 
@@ -214,6 +236,15 @@ impl Flow {
             if quiet >= self.stall {
                 self.stall = (self.stall * 2).min(STALL_MAX);
                 self.probe = Some(WINDOW);
+                self.stalls = self.stalls.saturating_add(1);
+                if self.stalls >= STALLS_TOLD && self.stalls.is_power_of_two() {
+                    tracing::warn!(
+                        waiting = left,
+                        refused_by_broker = self.refused,
+                        "no manager confirms the events: is one running on this broker, and do the broker's rules let this user publish \
+                         and the manager subscribe? They stay in the outbox and are sent again"
+                    );
+                }
                 return self.rewind(now);
             }
             return Step::Wait((self.stall - quiet).min(IDLE_MAX));
@@ -241,6 +272,7 @@ impl Flow {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PublisherCounters {
     pub(crate) published: u64,
+    pub(crate) refused: u64,
     pub(crate) reconnects: u64,
     pub(crate) connected: bool,
 }
@@ -313,7 +345,8 @@ impl Publisher {
                     match event {
                         LinkEvent::Connected { epoch, .. } => lock(&flow).connected(epoch, now),
                         LinkEvent::Disconnected => lock(&flow).disconnected(),
-                        LinkEvent::Published => lock(&flow).acknowledged(now),
+                        LinkEvent::Published { accepted: true } => lock(&flow).acknowledged(now),
+                        LinkEvent::Published { accepted: false } => lock(&flow).refused(now),
                         LinkEvent::Unreachable { .. } | LinkEvent::Subscribed { .. } | LinkEvent::Message(_) => return,
                     }
                     wake.notify();
@@ -347,7 +380,12 @@ impl Publisher {
 
     pub(crate) fn counters(&self) -> PublisherCounters {
         let flow = lock(&self.flow);
-        PublisherCounters { published: flow.published, reconnects: flow.reconnects, connected: flow.epoch.is_some() }
+        PublisherCounters {
+            published: flow.published,
+            refused: flow.refused,
+            reconnects: flow.reconnects,
+            connected: flow.epoch.is_some(),
+        }
     }
 
     fn halt(&mut self) {
@@ -418,7 +456,7 @@ fn publish_acknowledged(
 ) -> Result<(), Refused> {
     // Counted first: the acknowledgement may come before this returns.
     unacked.send_modify(|count| *count += 1);
-    let asked = handle.publish(None, topic, payload, true, retain);
+    let asked = handle.publish(None, topic, payload, true, retain, Content::Json);
     if asked.is_err() {
         unacked.send_modify(|count| *count = count.saturating_sub(1));
     }
@@ -444,7 +482,7 @@ impl Control {
             LinkEvent::Disconnected => {
                 self.unacked.send_replace(0);
             }
-            LinkEvent::Published => self.unacked.send_modify(|count| *count = count.saturating_sub(1)),
+            LinkEvent::Published { .. } => self.unacked.send_modify(|count| *count = count.saturating_sub(1)),
             // Receipts that were missed until now come again with what a stall sends again.
             LinkEvent::Unreachable { .. } | LinkEvent::Subscribed { .. } => {}
             LinkEvent::Message(message) => self.receipt(&message.payload),
@@ -555,8 +593,16 @@ impl Sender {
             let Some(row) = buffer.pop_front() else {
                 return;
             };
-            match self.link.publish(Some(epoch), &row.topic, row.payload, true, false) {
+            match self.link.publish(Some(epoch), &row.topic, row.payload, true, false, Content::Event) {
                 Ok(()) => flow.sent(row.position, Instant::now()),
+                Err(Refused::TooLarge) => {
+                    flow.pause();
+                    drop(flow);
+                    // Read again from here on after the pause.
+                    buffer.clear();
+                    self.too_large(row.position, &row.topic);
+                    return;
+                }
                 Err(refused) => {
                     // The link's task is about to say that the connection is lost; everything is sent again then.
                     tracing::debug!(?refused, "an event was not taken for sending");
@@ -568,6 +614,16 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// Says so every half minute at most, as the pause has it by then.
+    fn too_large(&self, position: i64, topic: &str) {
+        tracing::error!(
+            position,
+            topic,
+            "the broker takes no packet as large as this event, and none after it can be sent before it: raise the limit there (mosquitto: \
+             max_packet_size) to 262144 bytes"
+        );
     }
 
     fn say_floors(&self) {
@@ -636,6 +692,27 @@ mod tests {
         flow.progressed(at(t, 3001));
         assert!(matches!(flow.step(at(t, 3001), 300, 300), Step::Send { .. }));
         assert_eq!(flow.stall, STALL_MIN);
+    }
+
+    #[test]
+    fn what_the_broker_refuses_opens_no_window() {
+        let t = Instant::now();
+        let mut flow = Flow::new(t);
+        flow.connected(1, t);
+        assert_eq!(flow.step(t, 300, 300), Step::Rewind);
+        for position in 1..=100 {
+            flow.sent(position, t);
+        }
+        flow.refused(t);
+        for _ in 0..99 {
+            assert!(matches!(flow.step(at(t, 10), 300, 300), Step::Wait(_)));
+            flow.refused(at(t, 10));
+        }
+        assert_eq!((flow.published, flow.refused, flow.in_flight), (0, 100, 0));
+        // A pause, and the same again.
+        assert!(matches!(flow.step(at(t, 1009), 300, 300), Step::Wait(_)));
+        assert_eq!(flow.step(at(t, 1010), 300, 300), Step::Rewind);
+        assert_eq!(flow.step(at(t, 1010), 300, 300), Step::Send { epoch: 1, room: WINDOW, cursor: 0 });
     }
 
     #[test]

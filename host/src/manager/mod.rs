@@ -20,7 +20,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
-use crate::events::link::{Link, LinkConfig, LinkEvent, LinkHandle};
+use crate::events::link::{Content, Link, LinkConfig, LinkEvent, LinkHandle};
 use crate::events::publisher::Receipt;
 use crate::events::{BrokerAccess, topics};
 use crate::files::{self, LockError};
@@ -247,11 +247,12 @@ fn reaction(desk: Arc<Desk>, handle: LinkHandle) -> impl FnMut(LinkEvent) + Send
                         ready.unwrap_or_default(),
                         false,
                         false,
+                        Content::Json,
                     );
                 }
             }
         }
-        LinkEvent::Unreachable { .. } | LinkEvent::Published => {}
+        LinkEvent::Unreachable { .. } | LinkEvent::Published { .. } => {}
         LinkEvent::Message(message) => desk.put(message),
     }
 }

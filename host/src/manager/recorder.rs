@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::derive::{DeriveError, derive};
 use crate::events::cloudevent::{CloudEvent, CloudEventError, is_origin, rfc3339};
-use crate::events::link::{Ack, LinkHandle, Message, Refused};
+use crate::events::link::{Ack, Content, LinkHandle, Message, Refused};
 use crate::events::publisher::{Floor, Floors, Receipt};
 use crate::events::topics;
 
@@ -265,7 +265,7 @@ impl Recorder {
             };
             let payload = serde_json::to_vec(&receipt).unwrap_or_default();
             // Not taken means not connected: the next connection makes it due again.
-            if self.link.publish(None, &topics::stored(&progress.host), payload, false, false).is_ok() {
+            if self.link.publish(None, &topics::stored(&progress.host), payload, false, false, Content::Json).is_ok() {
                 progress.due = false;
                 progress.told = Some(now);
             } else {
@@ -320,7 +320,7 @@ impl Recorder {
         for _ in 0..ACK_TRIES_MAX {
             match self.link.ack(ack) {
                 Ok(()) => return true,
-                Err(Refused::NotConnected) => return false,
+                Err(Refused::NotConnected | Refused::TooLarge) => return false,
                 // An acknowledgement that is left out would take a place of the broker's window for ever.
                 Err(Refused::Full) => std::thread::sleep(ACK_PAUSE),
             }
