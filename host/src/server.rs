@@ -40,6 +40,8 @@ use crate::tls::InForce;
 
 /// Name of the file in the data folder that a running host holds.
 const LOCK_FILE: &str = "holeshot.lock";
+/// The files in a data folder that are held by whoever uses it.
+pub(crate) const LOCK_FILES: [&str; 2] = [LOCK_FILE, crate::events::outbox::LOCK_FILE];
 /// Receive buffer asked of the system for datagrams: 10,000 small ones, 20 ms of 10,000 players. The usual default holds 256.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Instances beyond one for each room: for the module that is asked for its manifest, and for each room between its trial and its swap. Nothing

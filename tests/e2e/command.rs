@@ -494,6 +494,8 @@ fn every_command_explains_its_options() {
                 "replay",
                 &["--module", "--at", "--speed", "--http-listen", "--modules", "--tick-share-percent", "--data-dir"],
             ),
+            ("backup", &["--data-dir", "--no-journals"]),
+            ("restore", &["--data-dir", "--replace"]),
             ("bench", &[]),
         ];
         let overview = help(&["--help"]).await;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed (the reason is on standard error), 2 the command line or the settings are wrong.
 
+mod backup;
 mod bench;
 mod bots;
 mod check;
@@ -79,6 +80,10 @@ enum Command {
     Test(test::TestArgs),
     /// Run the journal of a room again: prove it, look into it, or try other rules on it
     Replay(replay::ReplayArgs),
+    /// Copy the data folder of a host, which runs on, and read the copy back
+    Backup(backup::BackupArgs),
+    /// Put a backup in the place of a data folder, whole or not at all
+    Restore(backup::RestoreArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
 }
@@ -124,6 +129,8 @@ pub fn run() -> ExitCode {
             Command::Check(args) => check::check(args, json).await,
             Command::Test(args) => test::test(args, json).await,
             Command::Replay(args) => replay::replay(args, json).await,
+            Command::Backup(args) => backup::backup(args, json).await,
+            Command::Restore(args) => backup::restore(args, json).await,
             Command::Bench(args) => bench::bench(args, json).await,
         }
     });

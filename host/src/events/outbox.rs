@@ -28,7 +28,7 @@ use super::{EmitError, InternalEvent, topics};
 pub const FILE: &str = "outbox.sqlite3";
 
 /// File whose lock says that a host uses the data directory.
-const LOCK_FILE: &str = "outbox.lock";
+pub(crate) const LOCK_FILE: &str = "outbox.lock";
 
 /// Largest data of one event, in bytes of JSON. The largest is `room.finished`: 48 KiB of results and the counters of 64
 /// players, half a KiB each. Time slips have a few hundred; rmqtt and rumqttc take 256 KiB.
@@ -72,7 +72,7 @@ const REFUSAL_LOG_EVERY: Duration = Duration::from_secs(10);
 const WAL_KEPT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Layout of the file, as `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
+pub(crate) const SCHEMA_VERSION: i64 = 1;
 
 /// Why the outbox cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,7 @@ use holeshot_room::RoomConfig;
 /// Folder of the journals in the data folder.
 pub const JOURNALS_FOLDER: &str = "journals";
 /// Folder of those that are closed, in that folder.
-const CLOSED_FOLDER: &str = "closed";
+pub(crate) const CLOSED_FOLDER: &str = "closed";
 /// How their files' names end.
 pub const JOURNAL_EXTENSION: &str = "journal";
 
@@ -29,12 +29,12 @@ pub struct Folder {
 
 /// A journal's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) room: String,
-    pub(super) path: PathBuf,
-    pub(super) bytes: u64,
+pub(crate) struct Entry {
+    pub(crate) room: String,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
     /// When it was written last.
-    pub(super) modified: SystemTime,
+    pub(crate) modified: SystemTime,
 }
 
 impl Folder {
@@ -89,12 +89,12 @@ impl Folder {
     }
 
     /// Those that are written, or were left.
-    pub(super) fn list_running(&self) -> io::Result<Vec<Entry>> {
+    pub(crate) fn list_running(&self) -> io::Result<Vec<Entry>> {
         list(&self.running)
     }
 
     /// Those that are closed.
-    pub(super) fn list_closed(&self) -> io::Result<Vec<Entry>> {
+    pub(crate) fn list_closed(&self) -> io::Result<Vec<Entry>> {
         list(&self.closed)
     }
 }

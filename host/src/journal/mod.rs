@@ -59,8 +59,10 @@ use serde::Serialize;
 
 use crate::events::EventSink;
 pub use find::{FindError, find};
+pub(crate) use folder::{CLOSED_FOLDER, Entry};
 pub use folder::{Folder, JOURNAL_EXTENSION, JOURNALS_FOLDER, is_file_name};
 pub use keeper::{ModulesInUse, Retention};
+pub(crate) use read::whole_blocks_of;
 pub use read::{JournalFile, ReadError, read};
 pub use room::RoomJournal;
 

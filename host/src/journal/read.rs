@@ -74,19 +74,33 @@ pub fn read(path: &Path) -> Result<JournalFile, ReadError> {
 
 /// How far a journal's file is good; none if it ends before its header does.
 pub(super) fn prefix_of(path: &Path) -> Result<Option<Prefix>, ReadError> {
-    let bytes = bytes_of(path)?;
-    if MAGIC.starts_with(&bytes) {
+    prefix_in(&bytes_of(path)?, path)
+}
+
+/// The bytes of a journal that may be written at this moment, without a block of which only a part is there. None if its header is not all there
+/// yet. Blocks.
+pub(crate) fn whole_blocks_of(path: &Path) -> Result<Option<Vec<u8>>, ReadError> {
+    let mut bytes = bytes_of(path)?;
+    let Some(prefix) = prefix_in(&bytes, path)? else { return Ok(None) };
+    if prefix.is_torn {
+        bytes.truncate(usize::try_from(prefix.bytes).unwrap_or(usize::MAX));
+    }
+    Ok(Some(bytes))
+}
+
+fn prefix_in(bytes: &[u8], path: &Path) -> Result<Option<Prefix>, ReadError> {
+    if MAGIC.starts_with(bytes) {
         return Ok(None);
     }
-    let journal = match Journal::read(&bytes) {
+    let journal = match Journal::read(bytes) {
         Ok(journal) => journal,
-        Err(JournalError::NoHeader { offset }) if is_torn(&bytes, offset) => return Ok(None),
+        Err(JournalError::NoHeader { offset }) if is_torn(bytes, offset) => return Ok(None),
         Err(error) => return Err(ReadError::Journal { path: path.display().to_string(), error }),
     };
     let end = journal.truncated_at().unwrap_or(bytes.len());
     Ok(Some(Prefix {
         bytes: end as u64,
-        is_torn: is_torn(&bytes, end),
+        is_torn: is_torn(bytes, end),
         frames: journal.frames(),
         is_whole: journal.is_whole(),
         module_name: journal.manifest().name.clone(),

@@ -21,7 +21,7 @@ pub const FILE: &str = "records.sqlite3";
 pub const PAGE_MAX: usize = 200;
 
 /// "HOLE": tells our files from those of other programs.
-const APPLICATION_ID: i64 = 0x484F_4C45;
+pub(crate) const APPLICATION_ID: i64 = 0x484F_4C45;
 
 /// How long another connection is waited for.
 const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -152,6 +152,9 @@ CREATE TABLE journals (
 ) WITHOUT ROWID;
 ",
 ];
+
+/// The newest layout that this program knows, as `PRAGMA user_version`.
+pub(crate) const LAYOUT: i64 = MIGRATIONS.len() as i64;
 
 /// Why the records cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

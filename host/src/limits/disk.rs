@@ -1,0 +1,96 @@
+//! How much space and how many files a disk has left, as `df` of POSIX tells it: the standard library has no call for it.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long `df` may take: on a network disk that is gone it would never answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Longest answer that is read, in bytes: two lines, with the longest path that Linux has.
+const ANSWER_BYTES_MAX: u64 = 16 << 10;
+
+/// What is left on the disk of a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes that this user may still write.
+    pub free_bytes: u64,
+    /// Files in all, and how many may still be made; none where the file system has no such limit.
+    pub files: Option<(u64, u64)>,
+}
+
+/// The space on the disk of a folder, which must be there. None where `df` is missing, hangs, or says something else. Blocks, seconds at most.
+#[must_use]
+pub fn space(path: &Path) -> Option<DiskSpace> {
+    let (total_kib, free_kib) = figures(&df(path, "-k")?)?;
+    let files = df(path, "-i").and_then(|text| figures(&text)).filter(|(total, _)| *total > 0);
+    Some(DiskSpace { total_bytes: total_kib.saturating_mul(1_024), free_bytes: free_kib.saturating_mul(1_024), files })
+}
+
+fn df(path: &Path, unit: &str) -> Option<String> {
+    let mut child = Command::new("df")
+        .args(["-P", unit, "--"])
+        .arg(path)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let deadline = Instant::now() + ANSWER_MAX;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            _ => {
+                let _gone = child.kill();
+                return None;
+            }
+        }
+    };
+    let mut text = String::new();
+    child.stdout.take()?.take(ANSWER_BYTES_MAX).read_to_string(&mut text).ok()?;
+    status.success().then_some(text)
+}
+
+/// Total and free: the first and the third of the three numbers before the percentage. Names with spaces may stand before and after.
+fn figures(text: &str) -> Option<(u64, u64)> {
+    let fields: Vec<&str> = text.lines().last()?.split_whitespace().collect();
+    let is_percentage = |field: &str| field.strip_suffix('%').is_some_and(|digits| digits.parse::<u64>().is_ok());
+    let found = fields.windows(4).find_map(|window| match window {
+        [total, used, free, percentage] if is_percentage(percentage) => {
+            Some((total.parse().ok()?, used.parse::<u64>().ok()?, free.parse().ok()?))
+        }
+        _ => None,
+    });
+    found.map(|(total, _, free)| (total, free))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figures_stand_before_the_percentage() {
+        let header = "Filesystem 1024-blocks Used Available Capacity Mounted on\n";
+        let of = |line: &str| figures(&format!("{header}{line}\n"));
+        assert_eq!(of("/dev/vda 263000 50000 46000 53% /"), Some((263_000, 46_000)));
+        assert_eq!(of("//nas/my share 1 12 13 14 8% /mnt/a 5% b"), Some((12, 14)));
+        for line in ["", "/dev/vda 1 2 3 - /", "/dev/vda -1 2 3 4% /", "df: /nowhere: No such file or directory"] {
+            assert_eq!(of(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_disk_has_space_and_no_folder_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = space(dir.path()).expect("Linux has df");
+        assert!(space.free_bytes > 0 && space.free_bytes <= space.total_bytes, "{space:?}");
+        assert_eq!(super::space(&dir.path().join("none")), None);
+    }
+}
