@@ -3,9 +3,10 @@
 use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use holeshot_client::ConnectOptions;
+use holeshot_client::{ConnectOptions, Trust, tls_problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::admin::AdminToken;
@@ -23,6 +24,7 @@ const ANSWER_BYTES_MAX: usize = 128 << 20;
 pub struct Api {
     url: String,
     http: reqwest::Client,
+    trust: Option<Trust>,
 }
 
 /// A player's permission to open a session, as the host gives it.
@@ -31,6 +33,9 @@ pub struct TicketGrant {
     ticket: String,
     ws_url: String,
     host_key: String,
+    /// Whom to trust for TLS: whom the one trusted who asked for it.
+    #[serde(skip)]
+    trust: Option<Trust>,
 }
 
 /// What a host said to new rules.
@@ -48,28 +53,46 @@ impl TicketGrant {
     /// # Errors
     /// If the host's key is not one.
     pub fn connect_options(&self, with_udp: bool) -> anyhow::Result<ConnectOptions> {
+        let trust = self.trust.clone();
         if !with_udp {
-            return Ok(ConnectOptions::websocket(&self.ws_url, &self.ticket));
+            return Ok(ConnectOptions { trust, ..ConnectOptions::websocket(&self.ws_url, &self.ticket) });
         }
         let key = URL_SAFE_NO_PAD.decode(&self.host_key).ok().and_then(|key| <[u8; 32]>::try_from(key).ok());
         let key = key.with_context(|| format!("the host's key {:?} is not 32 bytes in base64", self.host_key))?;
-        Ok(ConnectOptions::udp(&self.ws_url, &self.ticket, key))
+        Ok(ConnectOptions { trust, ..ConnectOptions::udp(&self.ws_url, &self.ticket, key) })
     }
 }
 
 impl Api {
-    /// The interface of the host at `http://…`.
+    /// Of the host at this URL. With `https://`, the authorities that this machine trusts are trusted.
     ///
     /// # Errors
     /// If the HTTP client cannot be set up.
     pub fn new(url: &str) -> anyhow::Result<Self> {
+        Self::trusting(url, None)
+    }
+
+    /// Of the host at this URL. With `https://`, the authorities in the file `ca` (PEM) are trusted and no others.
+    ///
+    /// # Errors
+    /// If the file cannot be read or used, or the HTTP client cannot be set up.
+    pub fn trusting(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+        let mut http = reqwest::Client::builder().timeout(Duration::from_secs(REQUEST_WAIT_MAX_S)).no_proxy();
+        let trust = match ca {
+            _ if !url.starts_with("https://") => None,
+            None => Some(Trust::system()?),
+            Some(path) => {
+                let pem =
+                    std::fs::read(path).with_context(|| format!("cannot read {}, named by --ca", path.display()))?;
+                Some(Trust::only(&pem).with_context(|| format!("{}, named by --ca, cannot be used", path.display()))?)
+            }
+        };
         crate::tls::install_provider();
-        let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(REQUEST_WAIT_MAX_S))
-            .no_proxy()
-            .build()
-            .context("the HTTP client cannot be set up")?;
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), http })
+        if let Some(trust) = &trust {
+            http = http.tls_backend_preconfigured((*trust.config()).clone());
+        }
+        let http = http.build().context("the HTTP client cannot be set up")?;
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), http, trust })
     }
 
     /// Opens a room and gives its id.
@@ -92,7 +115,7 @@ impl Api {
     /// As for [`create_room`](Api::create_room).
     pub async fn join(&self, room: &str, player: &str) -> anyhow::Result<TicketGrant> {
         let grant = self.post(&format!("/api/rooms/{room}/join"), &json!({ "player": player })).await?;
-        serde_json::from_value(grant).context("the host's answer is no ticket; is it a Holeshot host of this version?")
+        self.grant(grant)
     }
 
     /// Gets a spectator's ticket.
@@ -101,7 +124,13 @@ impl Api {
     /// As for [`create_room`](Api::create_room).
     pub async fn watch(&self, room: &str) -> anyhow::Result<TicketGrant> {
         let grant = self.post(&format!("/api/rooms/{room}/watch"), &json!({})).await?;
-        serde_json::from_value(grant).context("the host's answer is no ticket; is it a Holeshot host of this version?")
+        self.grant(grant)
+    }
+
+    fn grant(&self, answer: Value) -> anyhow::Result<TicketGrant> {
+        let grant: TicketGrant = serde_json::from_value(answer)
+            .context("the host's answer is no ticket; is it a Holeshot host of this version?")?;
+        Ok(TicketGrant { trust: self.trust.clone(), ..grant })
     }
 
     /// Whatever a path answers.
@@ -160,9 +189,18 @@ impl Api {
 
     /// Whether the request was met, and the body of the answer. A failed one without a body says its status there.
     async fn ask(&self, request: reqwest::RequestBuilder) -> anyhow::Result<(bool, Value)> {
-        let response = request.send().await.with_context(|| {
-            format!("cannot reach a host at {}; start one with `holeshot serve`, or name it with --url", self.url)
-        })?;
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => match tls_problem(&error) {
+                Some(problem) => bail!("no TLS with {}: {problem} (--ca FILE names whom to trust)", self.url),
+                None => {
+                    return Err(error).with_context(|| {
+                        let url = &self.url;
+                        format!("cannot reach a host at {url}; start one with `holeshot serve`, or name it with --url")
+                    });
+                }
+            },
+        };
         let status = response.status();
         let bytes = self.body(response).await?;
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();

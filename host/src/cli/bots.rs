@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::host::HostArgs;
 use super::output::{note, say};
 use super::race::{parse_skill, pick_cars};
 use super::serve::stop_signal;
@@ -16,9 +17,8 @@ const DRIVERS_MAX: u32 = 400;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct BotsArgs {
-    /// The host
-    #[arg(long, env = "HOLESHOT_URL", value_name = "URL", default_value = "http://127.0.0.1:7700")]
-    url: String,
+    #[command(flatten)]
+    host: HostArgs,
     /// Races at the same time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200))]
     races: u32,
@@ -48,7 +48,7 @@ pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
         say(format_args!("seed {seed}"));
     }
     let stop = stop_signal()?;
-    let api = Api::new(&args.url)?;
+    let api = args.host.api()?;
     let mut races = JoinSet::new();
     for race in 0..args.races {
         let seed = seed.wrapping_add(u64::from(race) * 1_000);

@@ -7,6 +7,7 @@ mod bench;
 mod bots;
 mod check;
 mod events;
+mod host;
 mod manager;
 mod new;
 mod output;

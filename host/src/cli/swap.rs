@@ -6,9 +6,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
 
+use super::host::HostArgs;
 use super::output::{note, say};
 use crate::admin::{AdminToken, TOKEN_CHARS_MAX, TOKEN_CHARS_MIN};
-use crate::api::{Api, SwapAnswer};
+use crate::api::SwapAnswer;
 use crate::modules::read_module_file;
 use crate::rules::{Engine, EngineSettings, ModuleStore};
 
@@ -23,9 +24,8 @@ pub(super) struct SwapArgs {
     /// The name that the module must have [default: the one in its manifest]
     #[arg(long)]
     name: Option<String>,
-    /// The host
-    #[arg(long, env = "HOLESHOT_URL", value_name = "URL", default_value = "http://127.0.0.1:7700")]
-    url: String,
+    #[command(flatten)]
+    host: HostArgs,
     /// The host's data folder, where its admin token is read
     #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER", default_value = "holeshot-data")]
     data_dir: PathBuf,
@@ -35,7 +35,8 @@ pub(super) struct SwapArgs {
 }
 
 pub(super) async fn swap(args: SwapArgs, as_json: bool) -> anyhow::Result<()> {
-    let SwapArgs { file, rooms, name, url, data_dir, token } = args;
+    let SwapArgs { file, rooms, name, host, data_dir, token } = args;
+    let api = host.api()?;
     let token = token_of(token, &data_dir)?;
     let wasm = read_module_file(&file)?;
     let name = match name {
@@ -48,9 +49,9 @@ pub(super) async fn swap(args: SwapArgs, as_json: bool) -> anyhow::Result<()> {
         }
     };
     if !as_json {
-        note(format_args!("sending {} ({} bytes, {name}) to {url}", file.display(), wasm.len()));
+        note(format_args!("sending {} ({} bytes, {name}) to {}", file.display(), wasm.len(), host.url));
     }
-    let SwapAnswer { report, refusal } = Api::new(&url)?.swap(&name, &rooms, &token, wasm).await?;
+    let SwapAnswer { report, refusal } = api.swap(&name, &rooms, &token, wasm).await?;
     if as_json {
         say(&report);
     } else {

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use holeshot_client::{Client, Event, Incoming};
 use serde_json::{Value, json};
 
+use super::host::HostArgs;
 use super::output::{note, say};
 use super::serve::stop_signal;
 use super::view::View;
@@ -19,14 +20,13 @@ pub(super) struct WatchArgs {
     /// The room's id, whole; `GET /api/rooms` of the host lists the open ones
     #[arg(value_name = "ROOM")]
     room: String,
-    /// The host
-    #[arg(long, env = "HOLESHOT_URL", value_name = "URL", default_value = "http://127.0.0.1:7700")]
-    url: String,
+    #[command(flatten)]
+    host: HostArgs,
 }
 
 pub(super) async fn watch(args: WatchArgs, as_json: bool) -> anyhow::Result<()> {
     let stop = stop_signal()?;
-    let api = Api::new(&args.url)?;
+    let api = args.host.api()?;
     tokio::select! {
         seen = spectate(&api, &args.room, as_json) => seen,
         _ = stop => Ok(()),

@@ -40,9 +40,11 @@ mod link;
 mod options;
 pub mod pacer;
 mod shared;
+mod tls;
 
 pub use client::Client;
 pub use holeshot_wire::{ByeCode, Phase, PlayerName, RefusalCode, RulesInfo};
 pub use incoming::{Carrier, Event, Incoming, Snapshot, Welcome};
 pub use options::{ActionError, ConnectError, ConnectOptions, InputError, RECONNECT_ATTEMPTS_MAX, Transport};
 pub use shared::NetStats;
+pub use tls::{Trust, TrustError, tls_problem};

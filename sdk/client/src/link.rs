@@ -11,15 +11,16 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::incoming::Welcome;
 use crate::options::{ConnectError, ConnectOptions, Transport};
+use crate::tls::{Trust, TrustError, tls_problem};
 
 /// How long opening a connection may take, from the first packet to `welcome`, in milliseconds.
 const CONNECT_MS_MAX: u64 = 5_000;
 
-pub(crate) type WebSocket = WebSocketStream<TcpStream>;
+pub(crate) type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// An open session.
 pub(crate) struct Link {
@@ -55,7 +56,7 @@ async fn open_unbounded(options: &ConnectOptions, after: Option<u64>) -> Result<
         ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: options.ticket.clone(), noise: message_1, after };
     let hello = hello.encode().map_err(ConnectError::Ticket)?;
 
-    let (mut websocket, peer) = open_websocket(&options.ws_url).await?;
+    let (mut websocket, peer) = open_websocket(&options.ws_url, options.trust.as_ref()).await?;
     websocket.send(Message::text(hello)).await.map_err(|error| io(&options.ws_url, error))?;
     let (welcome, udp_port, message_2) = first_answer(&mut websocket, &options.ws_url).await?;
     let udp = match (handshake, udp_port, message_2) {
@@ -70,19 +71,28 @@ async fn open_unbounded(options: &ConnectOptions, after: Option<u64>) -> Result<
     Ok(Link { websocket, udp, welcome })
 }
 
-async fn open_websocket(url: &str) -> Result<(WebSocket, SocketAddr), ConnectError> {
+async fn open_websocket(url: &str, trust: Option<&Trust>) -> Result<(WebSocket, SocketAddr), ConnectError> {
     let wrong = |reason: &str| ConnectError::Url { url: url.to_owned(), reason: reason.to_owned() };
     let request = url.into_client_request().map_err(|error| wrong(&error.to_string()))?;
     let uri = request.uri();
-    match uri.scheme_str() {
-        Some("ws") => {}
-        Some("wss") => return Err(ConnectError::Tls),
-        _ => return Err(wrong("the scheme is not ws")),
-    }
+    let (connector, usual_port) = match uri.scheme_str() {
+        Some("ws") => (Connector::Plain, 80),
+        Some("wss") => {
+            let trust = match trust {
+                Some(trust) => trust.clone(),
+                // Files of the system, which are read once for each connection.
+                None => tokio::task::spawn_blocking(Trust::system)
+                    .await
+                    .unwrap_or_else(|error| Err(TrustError::Setup { reason: error.to_string() }))?,
+            };
+            (Connector::Rustls(trust.config()), 443)
+        }
+        _ => return Err(wrong("the scheme is neither ws nor wss")),
+    };
     let host = uri.host().ok_or_else(|| wrong("no host"))?;
     // In a URL, IPv6 addresses stand in brackets.
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await.map_err(|error| io(url, error))?;
+    let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(usual_port))).await.map_err(|error| io(url, error))?;
     // Actions and events are small and urgent.
     tcp.set_nodelay(true).map_err(|error| io(url, error))?;
     let peer = tcp.peer_addr().map_err(|error| io(url, error))?;
@@ -91,8 +101,16 @@ async fn open_websocket(url: &str) -> Result<(WebSocket, SocketAddr), ConnectErr
         .max_frame_size(Some(HOST_MESSAGE_BYTES_MAX))
         .read_buffer_size(16 << 10)
         .write_buffer_size(0);
-    let (websocket, _) = client_async_with_config(request, tcp, Some(config)).await.map_err(|error| match error {
+    let opened = client_async_tls_with_config(request, tcp, Some(config), Some(connector)).await;
+    let (websocket, _) = opened.map_err(|error| match error {
+        error if tls_problem(&error).is_some() => {
+            ConnectError::Tls { url: url.to_owned(), reason: tls_problem(&error).unwrap_or_default() }
+        }
         tungstenite::Error::Io(error) => io(url, error),
+        tungstenite::Error::Http(answer) if matches!(answer.status().as_u16(), 429 | 503) => {
+            let after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
+            ConnectError::Busy { status: answer.status().as_u16(), retry_after_s: after.unwrap_or(1) }
+        }
         error => ConnectError::WebSocket { reason: error.to_string() },
     })?;
     Ok((websocket, peer))

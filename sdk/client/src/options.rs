@@ -4,6 +4,8 @@ use std::fmt;
 
 use holeshot_wire::{HandshakeError, MessageError, RefusalCode};
 
+use crate::tls::{Trust, TrustError};
+
 /// How often a lost connection is tried again by default. With pauses that double from 0.1 s to 2 s this is about 9 s, a
 /// little less than the 10 s that a room waits by default.
 pub const RECONNECT_ATTEMPTS_MAX: u32 = 8;
@@ -20,7 +22,7 @@ pub enum Transport {
 /// What [`crate::Client::connect`] needs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// The host's WebSocket, as in `ws://host:port/path`.
+    /// The host's WebSocket, as in `ws://host:port/path`, or `wss://` for TLS.
     pub ws_url: String,
     /// The permission to open a session.
     pub ticket: String,
@@ -33,6 +35,8 @@ pub struct ConnectOptions {
     pub after: Option<u64>,
     /// How often a lost connection is tried again before giving up; 0 for never.
     pub reconnect_attempts_max: u32,
+    /// Whom to trust when the URL is `wss://`; `None` for the authorities that this machine trusts.
+    pub trust: Option<Trust>,
 }
 
 impl ConnectOptions {
@@ -50,6 +54,7 @@ impl ConnectOptions {
             transport: Transport::WebSocketOnly,
             after: Some(0),
             reconnect_attempts_max: RECONNECT_ATTEMPTS_MAX,
+            trust: None,
         }
     }
 }
@@ -69,16 +74,34 @@ impl fmt::Debug for ConnectOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// The URL is not one of a WebSocket.
-    #[error("`{url}` is not the URL of a WebSocket ({reason}); it looks like ws://host:port/path")]
+    #[error(
+        "`{url}` is not the URL of a WebSocket ({reason}); it looks like ws://host:port/path or wss://host:port/path"
+    )]
     Url {
         /// The URL.
         url: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// `wss://` needs TLS, which this client does not have.
-    #[error("wss:// needs TLS, which this client is built without; use ws://, or a proxy that speaks TLS")]
-    Tls,
+    /// No TLS with this host: its certificate is not to be trusted, or it does not speak TLS.
+    #[error("no TLS with {url}: {reason}")]
+    Tls {
+        /// What was tried.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// There is nobody to trust for TLS.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The host has too much to do: for this client's address, or for anybody.
+    #[error("the host is busy (HTTP {status}); try again in {retry_after_s} s")]
+    Busy {
+        /// 429 if this client's address asked too much, 503 if all together did.
+        status: u16,
+        /// When to try again, in seconds.
+        retry_after_s: u64,
+    },
     /// [`Transport::Udp`] was asked for without the host's key.
     #[error("UDP needs the host's public key, which comes with the ticket; give it, or use the WebSocket only")]
     HostKeyMissing,
@@ -134,7 +157,7 @@ impl ConnectError {
     /// Whether the same attempt may succeed a little later.
     pub fn may_retry(&self) -> bool {
         match self {
-            Self::Io { .. } | Self::Timeout { .. } => true,
+            Self::Io { .. } | Self::Timeout { .. } | Self::Busy { .. } => true,
             Self::Refused { code, .. } => code.may_retry(),
             _ => false,
         }

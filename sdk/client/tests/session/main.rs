@@ -375,8 +375,21 @@ async fn errors_of_connecting_say_what_is_wrong() {
 
     let bad_url = ConnectOptions::websocket("http://x", "t");
     assert!(matches!(connect(bad_url).await, Err(ConnectError::Url { .. })));
-    let tls = ConnectOptions::websocket("wss://127.0.0.1:1", "t");
-    assert_eq!(connect(tls).await.err(), Some(ConnectError::Tls));
+    let nobody = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("wss://{}", plain.local_addr().unwrap());
+    let trust = Some(std::sync::Arc::new(nobody).into());
+    let tls = ConnectOptions { trust, ..ConnectOptions::websocket(&url, "t") };
+    let (tls, ()) = tokio::join!(connect(tls), async {
+        let (mut stream, _) = plain.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+    });
+    let reason = "what answers does not speak TLS there".to_owned();
+    assert_eq!(tls.err(), Some(ConnectError::Tls { url, reason }));
     let no_key = ConnectOptions { transport: Transport::Udp, ..peer.websocket_options() };
     assert_eq!(connect(no_key).await.err(), Some(ConnectError::HostKeyMissing));
     let long = ConnectOptions { ticket: "t".repeat(9_000), ..peer.websocket_options() };
