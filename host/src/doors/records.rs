@@ -1,18 +1,28 @@
 //! The HTTP interface of the records alone: what the manager recorded, whatever host ran it. A host serves these routes beside its own; the process
 //! `holeshot manager` serves nothing else. What the answers mean is the business of [`crate::manager`].
 
+mod question;
+mod table;
+
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::http::ApiError;
+use crate::events::cloudevent::rfc3339;
+use crate::manager::records::boards::{BoardError, BoardQuery};
+use crate::manager::records::results::{DATA_FIELDS_MAX, ResultsQuery};
 use crate::manager::records::{PAGE_MAX, Records, RecordsError, RoomState, RoomsPage};
+use question::{Question, VALUE_BYTES_MAX, bad, check_length, cursor_text};
+use table::{Answer, Form};
 
 /// What these routes need.
 #[derive(Debug)]
@@ -59,7 +69,16 @@ pub(super) fn elsewhere() -> ApiError {
 
 /// The routes that a host and a manager on its own have in common. They have no fallback, so that they can be merged into any router.
 pub fn routes<S: Clone + Send + Sync + 'static>(door: Arc<RecordsDoor>) -> Router<S> {
-    Router::new().route("/api/hosts", get(list_hosts)).route("/api/events", get(list_events)).with_state(door)
+    Router::new()
+        .route("/api/hosts", get(list_hosts))
+        .route("/api/events", get(list_events))
+        .route("/api/results", get(results))
+        .route("/api/players/{player}", get(player))
+        .route("/api/players/{player}/bests", get(bests))
+        .route("/api/versus", get(versus))
+        .route("/api/leaderboards", get(leaderboards))
+        .route("/api/leaderboards/{module}/{board}", get(leaderboard))
+        .with_state(door)
 }
 
 /// The routes about rooms for a process without any: what a host answers there, with the records' half of it only.
@@ -138,4 +157,195 @@ async fn list_events(
     let limit = limit_in_range(limit)?;
     let events = door.ask(move |records| records.events(after.unwrap_or(0), limit)).await?;
     Ok(Json(json!({ "events": events })))
+}
+
+// ---- results, players, leaderboards ----
+
+async fn results(State(door): Shared, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+    let mut question = Question::read(&uri)?;
+    let form = Form::asked(&mut question, &headers)?;
+    let (from, to) = times(&mut question)?;
+    let query = ResultsQuery {
+        player: question.take("player")?,
+        module: question.take("module")?,
+        hash: question.take("hash")?,
+        room: question.take("room")?,
+        from,
+        to,
+        outcome: question.take("outcome")?,
+        data: question.take_fields("data.", "data.<field>", DATA_FIELDS_MAX)?,
+        after: question.take_after()?,
+        limit: question.take_limit()?,
+    };
+    let asked = question.finish()?;
+    let page = door.ask(move |records| records.results(&query)).await?;
+    Answer::list("results", page.rows, page.next.as_ref()).write(form, &asked)
+}
+
+/// The time from and the time before which rooms ended: `from` and `to`, or `day`, which is one day in UTC.
+fn times(question: &mut Question) -> Result<(Option<String>, Option<String>), ApiError> {
+    let (day, from, to) = (question.take("day")?, question.take("from")?, question.take("to")?);
+    let Some(day) = day else {
+        let time = |name, text: Option<String>| text.map(|text| read_time(name, &text).map(rfc3339)).transpose();
+        return Ok((time("from", from)?, time("to", to)?));
+    };
+    if from.is_some() || to.is_some() {
+        return Err(bad(
+            "`day` is a `from` and a `to` of its own; accepted: either `day`, or `from` and `to`".to_owned()
+        ));
+    }
+    let start = if day.len() == DAY_BYTES { read_time("day", &day)? } else { return Err(not_a_time("day", &day)) };
+    // The last day that can be written has no end that can be.
+    let end = start.checked_add(Duration::from_secs(24 * 3_600)).filter(|_| day != "9999-12-31");
+    Ok((Some(rfc3339(start)), end.map(rfc3339)))
+}
+
+/// Length of `2026-11-21`.
+const DAY_BYTES: usize = 10;
+
+/// A time: `2026-11-21T18:00:00Z` with or without decimals, or a day, which is its beginning.
+fn read_time(name: &str, text: &str) -> Result<SystemTime, ApiError> {
+    let whole = if text.len() == DAY_BYTES { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    humantime::parse_rfc3339(&whole).map_err(|_| not_a_time(name, text))
+}
+
+fn not_a_time(name: &str, text: &str) -> ApiError {
+    let accepted = if name == "day" { "`2026-11-21`" } else { "`2026-11-21` or `2026-11-21T18:00:00Z`, in UTC" };
+    bad(format!("`{name}` is {text:?}; accepted: {accepted}"))
+}
+
+/// A name out of the path.
+fn named<T>(path: Result<Path<T>, PathRejection>, texts: impl Fn(&T) -> Vec<&str>) -> Result<T, ApiError> {
+    let Path(names) = path?;
+    for text in texts(&names) {
+        check_length("a name in the path", text, VALUE_BYTES_MAX)?;
+    }
+    Ok(names)
+}
+
+fn unknown_player(name: &str) -> ApiError {
+    let message = format!("no room on record had a player {name:?}; names are compared letter by letter");
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_player", message)
+}
+
+async fn player(
+    State(door): Shared,
+    name: Result<Path<String>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let name = named(name, |name| vec![name])?;
+    let mut question = Question::read(&uri)?;
+    let form = Form::asked(&mut question, &headers)?;
+    let asked = question.finish()?;
+    let of = name.clone();
+    let summary = door.ask(move |records| records.player(&of)).await?.ok_or_else(|| unknown_player(&name))?;
+    match form {
+        Form::Json => Ok(axum::response::IntoResponse::into_response(Json(summary))),
+        Form::Csv => Answer::list("players", vec![summary], None::<&()>).write(form, &asked),
+    }
+}
+
+async fn bests(
+    State(door): Shared,
+    name: Result<Path<String>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let name = named(name, |name| vec![name])?;
+    let mut question = Question::read(&uri)?;
+    let form = Form::asked(&mut question, &headers)?;
+    let (after, limit) = (question.take_after()?, question.take_limit()?);
+    let asked = question.finish()?;
+    let of = name.clone();
+    let page = door.ask(move |records| records.bests(&of, after.as_ref(), limit)).await?;
+    if page.rows.is_empty() {
+        // A player without a score and a name that nobody has are two things.
+        let of = name.clone();
+        door.ask(move |records| records.player(&of)).await?.ok_or_else(|| unknown_player(&name))?;
+    }
+    let mut answer = Answer::list("bests", page.rows, page.next.as_ref());
+    answer.about.insert("name".to_owned(), name.into());
+    answer.write(form, &asked)
+}
+
+async fn versus(State(door): Shared, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+    let mut question = Question::read(&uri)?;
+    let form = Form::asked(&mut question, &headers)?;
+    let players = <[String; 2]>::try_from(question.take_all("player"));
+    let (after, limit) = (question.take_after()?, question.take_limit()?);
+    let asked = question.finish()?;
+    let Some(players) = players.ok().filter(|[first, second]| first != second) else {
+        return Err(bad("`player` has to be there twice, with the names of two players".to_owned()));
+    };
+    let versus = door
+        .ask(move |records| {
+            let [first, second] = &players;
+            for name in [first, second] {
+                if records.player(name)?.is_none() {
+                    return Ok(Err(unknown_player(name)));
+                }
+            }
+            records.versus([first, second], after.as_ref(), limit).map(Ok)
+        })
+        .await??;
+    let mut answer = Answer::list("rooms", versus.page.rows, versus.page.next.as_ref());
+    answer.about = Map::from_iter([
+        ("players".to_owned(), json!(versus.players)),
+        ("races".to_owned(), json!(versus.races)),
+        ("undecided".to_owned(), json!(versus.undecided)),
+        ("complete".to_owned(), json!(versus.complete)),
+    ]);
+    answer.write(form, &asked)
+}
+
+async fn leaderboards(State(door): Shared, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+    let mut question = Question::read(&uri)?;
+    let form = Form::asked(&mut question, &headers)?;
+    let module = question.take("module")?;
+    let (after, limit) = (question.take_after()?, question.take_limit()?);
+    let asked = question.finish()?;
+    let page = door.ask(move |records| records.leaderboards(module.as_deref(), after.as_ref(), limit)).await?;
+    Answer::list("leaderboards", page.rows, page.next.as_ref()).write(form, &asked)
+}
+
+async fn leaderboard(
+    State(door): Shared,
+    names: Result<Path<(String, String)>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (module, board) = named(names, |(module, board)| vec![module, board])?;
+    let mut question = Question::read(&uri)?;
+    let form = Form::asked(&mut question, &headers)?;
+    let query = BoardQuery {
+        module,
+        board,
+        hash: question.take("hash")?,
+        group: question.take_fields("group.", "group.<field>", holeshot_abi::LEADERBOARD_GROUP_FIELDS_MAX)?,
+        after: question.take_after()?,
+        limit: question.take_limit()?,
+    };
+    let asked = question.finish()?;
+    let found = door.ask(move |records| records.leaderboard(&query)).await?;
+    let found = found.map_err(|error| {
+        let (status, code) = match error {
+            BoardError::UnknownModule(_) => (StatusCode::NOT_FOUND, "unknown_module"),
+            BoardError::UnknownBoard { .. } => (StatusCode::NOT_FOUND, "unknown_leaderboard"),
+            BoardError::Group { .. } => (StatusCode::BAD_REQUEST, "bad_request"),
+        };
+        ApiError::new(status, code, error.to_string())
+    })?;
+    let about = Map::from_iter([
+        ("module".to_owned(), json!(found.module)),
+        ("version".to_owned(), json!(found.version)),
+        ("hash".to_owned(), json!(found.hash)),
+        ("board".to_owned(), json!(found.board.name)),
+        ("score".to_owned(), json!(found.board.score)),
+        ("best".to_owned(), json!(found.board.best)),
+        ("group_by".to_owned(), json!(found.board.group_by)),
+        ("group".to_owned(), found.group),
+    ]);
+    let next = found.page.next.as_ref().map(cursor_text);
+    Answer { about, list: "entries", rows: found.page.rows, next }.write(form, &asked)
 }

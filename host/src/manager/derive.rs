@@ -2,10 +2,12 @@
 //! stores the event. Events may come in any order and a row may be derived twice, so every statement adds what it
 //! knows to a row that may be there already.
 
+use holeshot_abi::Leaderboard;
 use rusqlite::{Connection, ErrorCode, params};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::scores::{score_room, set_boards};
 use crate::events::CloudEvent;
 use crate::events::cloudevent::rfc3339;
 use crate::events::payload::{
@@ -87,6 +89,8 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
                  last_loaded_at = MAX(COALESCE(last_loaded_at, excluded.last_loaded_at), excluded.last_loaded_at)",
                 params![data.hash, data.name, data.version, data.abi, signed(data.bytes)?, time],
             )?;
+            Leaderboard::validate_all(&data.leaderboards).map_err(|error| DeriveError::Event(error.to_string()))?;
+            set_boards(connection, &data.hash, &data.leaderboards)?;
         }
         RoomOpened::KIND => opened(connection, event, &data(event)?, &time)?,
         PlayerJoined::KIND => {
@@ -218,6 +222,20 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
         }
         _ => {}
     }
+    // What these say about a room may come after its results.
+    if let (
+        RoomOpened::KIND
+        | PlayerJoined::KIND
+        | RulesSwapped::KIND
+        | RulesKept::KIND
+        | RulesRolledBack::KIND
+        | RoomFinished::KIND
+        | RoomAborted::KIND,
+        Some(room),
+    ) = (event.kind.as_str(), event.room.as_deref())
+    {
+        score_room(connection, room)?;
+    }
     Ok(())
 }
 
@@ -271,10 +289,10 @@ fn finished(connection: &Connection, event: &CloudEvent, data: &RoomFinished, ti
     for result in &data.results {
         run(
             connection,
-            "INSERT INTO results (room, player, place, outcome, data) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO results (room, player, place, outcome, data, ended_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (room, player) DO UPDATE SET
              place = excluded.place, outcome = excluded.outcome, data = excluded.data",
-            params![room, result.player, result.place, result.outcome, text(&result.data)],
+            params![room, result.player, result.place, result.outcome, text(&result.data), time],
         )?;
     }
     Ok(())

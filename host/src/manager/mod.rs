@@ -6,6 +6,7 @@ pub mod alone;
 mod derive;
 mod recorder;
 pub mod records;
+mod scores;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,13 @@
 //! at the end, and none is ever changed. That is all a crate for it would do here, in a dozen lines. A file of a newer
 //! program is refused, as is a file of another program (by `PRAGMA application_id`).
 
+pub mod boards;
+pub mod people;
+pub mod results;
+
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -149,6 +156,78 @@ CREATE TABLE journals (
     frames INTEGER NOT NULL,
     problem TEXT,
     closed_at TEXT NOT NULL
+) WITHOUT ROWID;
+",
+    // Results are found by player, module and time; scores and the best of them by leaderboard. `rank` is the score, or its negative where the highest
+    // is the best: lower is better throughout. A mixed room has no scores. `days` says how far recording was at the end of a day by the manager's clock.
+    "
+ALTER TABLE modules ADD COLUMN boards TEXT;
+ALTER TABLE modules ADD COLUMN unscored_after INTEGER;
+ALTER TABLE rooms ADD COLUMN finish_hash TEXT;
+ALTER TABLE rooms ADD COLUMN mixed INTEGER NOT NULL DEFAULT 0;
+UPDATE rooms SET
+    finish_hash = COALESCE(
+        (SELECT s.to_hash FROM swaps AS s WHERE s.room = rooms.room AND s.outcome IN ('swapped', 'kept')
+         ORDER BY s.frame DESC, s.id DESC LIMIT 1),
+        module_hash),
+    mixed = EXISTS (SELECT 1 FROM swaps AS s WHERE s.room = rooms.room AND s.outcome IN ('swapped', 'kept') AND s.frame > 0)
+WHERE outcome = 'finished';
+ALTER TABLE results RENAME TO results_of_layout_3;
+CREATE TABLE results (
+    id INTEGER PRIMARY KEY,
+    room TEXT NOT NULL,
+    player INTEGER NOT NULL,
+    name TEXT,
+    module_name TEXT,
+    module_hash TEXT,
+    mixed INTEGER NOT NULL DEFAULT 0,
+    place INTEGER,
+    outcome TEXT NOT NULL,
+    data TEXT,
+    ended_at TEXT NOT NULL,
+    UNIQUE (room, player)
+);
+INSERT INTO results (room, player, name, module_name, module_hash, mixed, place, outcome, data, ended_at)
+    SELECT o.room, o.player, p.name, r.module_name, r.finish_hash, COALESCE(r.mixed, 0), o.place, o.outcome, o.data,
+        COALESCE(r.ended_at, r.closed_at, r.opened_at, '')
+    FROM results_of_layout_3 AS o LEFT JOIN rooms AS r ON r.room = o.room
+    LEFT JOIN players AS p ON p.room = o.room AND p.player = o.player
+    ORDER BY 10, o.room, o.player;
+DROP TABLE results_of_layout_3;
+CREATE INDEX results_by_time ON results (ended_at, id);
+CREATE INDEX results_by_name ON results (name, ended_at, id, place);
+CREATE INDEX results_by_module ON results (module_name, ended_at, id);
+CREATE INDEX results_by_hash ON results (module_hash, ended_at, id);
+CREATE INDEX players_by_name ON players (name, joined_at);
+CREATE TABLE scores (
+    room TEXT NOT NULL,
+    player INTEGER NOT NULL,
+    board TEXT NOT NULL,
+    name TEXT NOT NULL,
+    module_hash TEXT NOT NULL,
+    group_key TEXT NOT NULL,
+    rank REAL NOT NULL,
+    ended_at TEXT NOT NULL,
+    PRIMARY KEY (room, player, board)
+) WITHOUT ROWID;
+CREATE INDEX scores_of_player ON scores (name, module_hash, board, group_key, rank, ended_at, room, player);
+CREATE TABLE bests (
+    name TEXT NOT NULL,
+    module_hash TEXT NOT NULL,
+    board TEXT NOT NULL,
+    group_key TEXT NOT NULL,
+    rank REAL NOT NULL,
+    ended_at TEXT NOT NULL,
+    room TEXT NOT NULL,
+    player INTEGER NOT NULL,
+    PRIMARY KEY (name, module_hash, board, group_key)
+) WITHOUT ROWID;
+CREATE INDEX bests_by_rank ON bests (module_hash, board, group_key, rank, ended_at, name, room, player);
+CREATE TABLE days (
+    day TEXT PRIMARY KEY,
+    event INTEGER NOT NULL,
+    room INTEGER NOT NULL,
+    rejected INTEGER NOT NULL
 ) WITHOUT ROWID;
 ",
 ];
@@ -382,6 +461,10 @@ pub struct ResultRecord {
     pub outcome: String,
     /// What the rules say about it.
     pub data: Value,
+    /// BLAKE3 of the module in force at the finish, in hexadecimal.
+    pub module_hash: Option<String>,
+    /// The rules were replaced in the match, and not taken back: it counts for no leaderboard.
+    pub mixed: bool,
 }
 
 /// Rules that took over in a room, or were to.
@@ -577,6 +660,8 @@ impl Records {
                         place: row.get("place")?,
                         outcome: row.get("outcome")?,
                         data: json(row, "data")?,
+                        module_hash: row.get("module_hash")?,
+                        mixed: row.get("mixed")?,
                     })
                 })?
                 .collect::<rusqlite::Result<_>>()?;

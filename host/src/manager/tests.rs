@@ -17,7 +17,7 @@ fn a_file_of_a_newer_program_is_refused_and_left_alone() {
     connection.execute_batch("PRAGMA user_version = 77").unwrap();
     drop(connection);
     let error = records::open(directory.path()).unwrap_err();
-    assert_eq!(error, RecordsError::Newer { path: path.clone(), found: 77, known: 3 });
+    assert_eq!(error, RecordsError::Newer { path: path.clone(), found: 77, known: 4 });
     assert!(error.to_string().contains("use the newer program"));
     let version: i64 = Connection::open(&path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
     assert_eq!(version, 77);
