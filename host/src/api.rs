@@ -25,10 +25,28 @@ pub struct Api {
     url: String,
     http: reqwest::Client,
     trust: Option<Trust>,
+    token: Option<AdminToken>,
+}
+
+/// What a ticket is wished for.
+#[derive(Debug, Clone, Copy)]
+pub enum TicketWish<'a> {
+    /// To play.
+    Player {
+        /// The player's name.
+        name: &'a str,
+        /// JSON for the rules.
+        data: Option<&'a Value>,
+    },
+    /// To watch.
+    Spectator {
+        /// The spectator's name.
+        name: &'a str,
+    },
 }
 
 /// A player's permission to open a session, as the host gives it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct TicketGrant {
     ticket: String,
     ws_url: String,
@@ -45,6 +63,13 @@ pub struct SwapAnswer {
     pub report: Value,
     /// Why the one room that was asked for does not have them.
     pub refusal: Option<String>,
+}
+
+impl std::fmt::Debug for TicketGrant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Whoever has the ticket can play in this player's name.
+        f.debug_struct("TicketGrant").field("ws_url", &self.ws_url).finish_non_exhaustive()
+    }
 }
 
 impl TicketGrant {
@@ -92,7 +117,13 @@ impl Api {
             http = http.tls_backend_preconfigured((*trust.config()).clone());
         }
         let http = http.build().context("the HTTP client cannot be set up")?;
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), http, trust })
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), http, trust, token: None })
+    }
+
+    /// This interface, with the admin token for what needs it.
+    #[must_use]
+    pub fn with_token(self, token: AdminToken) -> Self {
+        Self { token: Some(token), ..self }
     }
 
     /// Opens a room and gives its id.
@@ -131,6 +162,22 @@ impl Api {
         let grant: TicketGrant = serde_json::from_value(answer)
             .context("the host's answer is no ticket; is it a Holeshot host of this version?")?;
         Ok(TicketGrant { trust: self.trust.clone(), ..grant })
+    }
+
+    /// Gets a ticket, as the host writes it: a `Ticket` of `/openapi.json`.
+    ///
+    /// # Errors
+    /// As for [`create_room`](Api::create_room).
+    pub async fn ticket(&self, room: &str, wish: &TicketWish<'_>, lifetime_s: Option<u64>) -> anyhow::Result<Value> {
+        let (path, mut body) = match wish {
+            TicketWish::Player { name, data: None } => ("join", json!({ "player": name })),
+            TicketWish::Player { name, data: Some(data) } => ("join", json!({ "player": name, "data": data })),
+            TicketWish::Spectator { name } => ("watch", json!({ "name": name })),
+        };
+        if let (Some(lifetime_s), Some(object)) = (lifetime_s, body.as_object_mut()) {
+            object.insert("lifetime_s".into(), lifetime_s.into());
+        }
+        self.post(&format!("/api/rooms/{room}/{path}"), &body).await
     }
 
     /// Whatever a path answers.
@@ -179,7 +226,12 @@ impl Api {
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        self.answer(self.http.post(format!("{}{path}", self.url)).json(body)).await
+        let request = self.http.post(format!("{}{path}", self.url)).json(body);
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token.reveal()),
+            None => request,
+        };
+        self.answer(request).await
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {

@@ -110,6 +110,32 @@ pub struct Settings {
     /// The certificate's private key (PEM: PKCS#8, PKCS#1 or SEC1, not encrypted)
     #[arg(long, env = "HOLESHOT_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
+    /// Keys with which a matchmaker signs tickets: a JWK Set, or a public key of Ed25519 in PEM; read again when the file changes
+    #[arg(long, env = "HOLESHOT_TICKET_KEYS", value_name = "FILE", value_delimiter = ',')]
+    #[serde(default)]
+    pub ticket_keys: Vec<PathBuf>,
+    /// Longest lifetime of a matchmaker's ticket, in seconds, 1 to 2592000 [default: 86400]
+    #[arg(long, env = "HOLESHOT_TICKET_LIFETIME_MAX_S", value_name = "SECONDS")]
+    pub ticket_lifetime_max_s: Option<u32>,
+    /// How far a matchmaker's clock may be off, in seconds, 0 to 300 [default: 5]
+    #[arg(long, env = "HOLESHOT_TICKET_LEEWAY_S", value_name = "SECONDS")]
+    pub ticket_leeway_s: Option<u32>,
+    /// Whether anybody may open rooms and get tickets, without the admin token; `auto`: only while HTTP is for this machine alone [default: auto]
+    #[arg(long, env = "HOLESHOT_OPEN_DOORS", value_name = "auto|yes|no")]
+    pub open_doors: Option<OpenDoors>,
+}
+
+/// Who may open rooms and get tickets without the admin token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpenDoors {
+    /// Anybody, while HTTP listens on a loopback address; nobody else.
+    #[default]
+    Auto,
+    /// Anybody who reaches the host.
+    Yes,
+    /// Nobody.
+    No,
 }
 
 /// Settings with every default filled in and every range checked.
@@ -162,6 +188,14 @@ pub struct Config {
 
     /// Certificate and key for TLS; none for plain HTTP.
     pub tls: Option<crate::tls::Pair>,
+    /// Files of keys of matchmakers.
+    pub ticket_keys: Vec<PathBuf>,
+    /// Longest lifetime of a matchmaker's ticket, in seconds.
+    pub ticket_lifetime_max_s: u32,
+    /// How far a matchmaker's clock may be off, in seconds.
+    pub ticket_leeway_s: u32,
+    /// Who may open rooms and get tickets without the admin token.
+    pub open_doors: OpenDoors,
 }
 
 /// A setting that cannot be used.
@@ -241,6 +275,12 @@ const JOURNAL_DAYS_MAX: u32 = 3_660;
 const JOURNAL_BYTES_MAX_LEAST: u64 = 1 << 20;
 /// 64 TiB, in bytes.
 const JOURNAL_BYTES_MAX_MOST: u64 = 64 << 40;
+/// Files of ticket keys: as many as keys.
+const TICKET_KEY_FILES_MAX: u64 = crate::doors::tickets::keys::KEYS_MAX as u64;
+/// Thirty days: a ticket that is good for longer is a password.
+const TICKET_LIFETIME_MAX_S_MAX: u32 = 2_592_000;
+/// Five minutes: a clock that is further off is broken.
+const TICKET_LEEWAY_S_MAX: u32 = 300;
 
 impl Settings {
     /// Reads a settings file.
@@ -296,6 +336,10 @@ impl Settings {
 
             tls_certificate: self.tls_certificate.or(weaker.tls_certificate),
             tls_key: self.tls_key.or(weaker.tls_key),
+            ticket_keys: if self.ticket_keys.is_empty() { weaker.ticket_keys } else { self.ticket_keys },
+            ticket_lifetime_max_s: self.ticket_lifetime_max_s.or(weaker.ticket_lifetime_max_s),
+            ticket_leeway_s: self.ticket_leeway_s.or(weaker.ticket_leeway_s),
+            open_doors: self.open_doors.or(weaker.open_doors),
         }
     }
 
@@ -351,6 +395,10 @@ impl Settings {
             journal_bytes_max: self.journal_bytes_max.unwrap_or(4 << 30),
 
             tls: pair(self.tls_certificate, self.tls_key)?,
+            ticket_keys: self.ticket_keys,
+            ticket_lifetime_max_s: self.ticket_lifetime_max_s.unwrap_or(86_400),
+            ticket_leeway_s: self.ticket_leeway_s.unwrap_or(5),
+            open_doors: self.open_doors.unwrap_or_default(),
         };
         check("shards", config.shards as u64, 1, cores as u64)?;
         check("watch (files)", config.watch.len() as u64, 0, WATCHED_MAX)?;
@@ -375,6 +423,9 @@ impl Settings {
         }
         check("journal_days", config.journal_days.into(), 0, JOURNAL_DAYS_MAX.into())?;
         check("journal_bytes_max", config.journal_bytes_max, JOURNAL_BYTES_MAX_LEAST, JOURNAL_BYTES_MAX_MOST)?;
+        check("ticket_keys (files)", config.ticket_keys.len() as u64, 0, TICKET_KEY_FILES_MAX)?;
+        check("ticket_lifetime_max_s", config.ticket_lifetime_max_s.into(), 1, TICKET_LIFETIME_MAX_S_MAX.into())?;
+        check("ticket_leeway_s", config.ticket_leeway_s.into(), 0, TICKET_LEEWAY_S_MAX.into())?;
         Ok(config)
     }
 }

@@ -20,7 +20,9 @@ use crate::config::Config;
 use crate::doors::http::{Doors, router};
 use crate::doors::listen;
 use crate::doors::records::RecordsDoor;
-use crate::doors::tickets::Tickets;
+use crate::doors::roles::Openness;
+use crate::doors::tickets::keys::{self, KeySet};
+use crate::doors::tickets::{Bounds, Tickets};
 use crate::doors::websocket::{SOCKETS_MAX, SocketCount};
 use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, EventsError, Flush, InternalEvent};
 use crate::files::{self, LockError};
@@ -108,6 +110,9 @@ impl Server {
         let lock = lock(&data_dir)?;
         let identity = Identity::load_or_create(&data_dir)?;
         let admin = AdminToken::load_or_create(&data_dir)?;
+        let bounds = Bounds { lifetime_max_s: config.ticket_lifetime_max_s, leeway_s: config.ticket_leeway_s };
+        let tickets =
+            Arc::new(Tickets::new(&identity.host_id, &identity.ticket_key, KeySet::read(&config.ticket_keys)?, bounds));
         let clock = Clock::start();
         let files_max = limits::files::raise_limit();
         let files = limits::files::divide(files_max, listen::CONNECTIONS_MAX, SOCKETS_MAX);
@@ -195,6 +200,7 @@ impl Server {
         for path in config.watch.clone() {
             watching.extend(Watched::new(path).start(Arc::clone(&swaps)).await);
         }
+        watching.extend(keys::watch(config.ticket_keys.clone(), Arc::clone(&tickets)));
         let doors = Arc::new(Doors {
             metrics: Metrics::new(
                 Arc::clone(&rooms),
@@ -208,7 +214,8 @@ impl Server {
             admin,
             records: RecordsDoor::new(manager.as_ref().map(Manager::records)),
             journals,
-            tickets: Tickets::new(&identity.host_id, &identity.ticket_key),
+            tickets: Arc::clone(&tickets),
+            openness: Openness::of(config.open_doors, addresses.http),
             ticket_lifetime_s: config.ticket_lifetime_s,
             host_key: identity.keypair.public(),
             keypair: identity.keypair,
@@ -267,6 +274,18 @@ impl Server {
     #[must_use]
     pub fn websockets_max(&self) -> u32 {
         self.doors.sockets.max()
+    }
+
+    /// Whether anybody may open rooms and get tickets.
+    #[must_use]
+    pub fn openness(&self) -> Openness {
+        self.doors.openness
+    }
+
+    /// The token of its admin.
+    #[must_use]
+    pub fn admin(&self) -> &AdminToken {
+        &self.doors.admin
     }
 
     /// Its id in topics and records.

@@ -405,7 +405,7 @@ fn a_session_that_breaks_the_protocol_ends_and_the_other_player_plays_on() {
             // Ben does not notice, and Ada may come back and do better.
             let frame = ben.snapshot_frames.last().copied().unwrap_or(0);
             ben.frame(frame + 2).await;
-            ada = Peer::enter_after(&grant, None).await;
+            ada = Peer::enter_after(&ada.resume(&grant), None).await;
             assert!(ada.welcome().resumed);
         }
         assert_eq!(ben.names().iter().filter(|name| **name == "player_left").count(), 0);

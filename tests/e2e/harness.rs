@@ -315,6 +315,12 @@ impl Host {
         answer(self.http.post(self.url(path)).json(body)).await
     }
 
+    /// Status and body of an answer to POST with the admin token.
+    pub(crate) async fn post_as_admin(&self, path: &str, body: &Value) -> (u16, Value) {
+        let token = self.server.admin().reveal().to_owned();
+        answer(self.http.post(self.url(path)).bearer_auth(token).json(body)).await
+    }
+
     /// Status and body of an answer to PUT of a module, with the admin token from where the host keeps it.
     pub(crate) async fn put_module(&self, name: &str, rooms: &str, wasm: Vec<u8>) -> (u16, Value) {
         let token = std::fs::read_to_string(self.dir.path().join("admin-token")).unwrap();

@@ -205,6 +205,7 @@ fn a_lost_player_returns_and_gets_what_it_missed() {
         let last_seq = ben.events.last().unwrap().seq;
         let last_frame = *ben.snapshot_frames.last().unwrap();
         assert!(!ben.welcome().resumed);
+        let back = ben.resume(&grant);
         // No goodbye: the connection just ends.
         drop(ben);
         // What Ben will have missed.
@@ -213,7 +214,7 @@ fn a_lost_player_returns_and_gets_what_it_missed() {
         let missed: Vec<_> = ada.events.iter().filter(|event| event.seq > last_seq).cloned().collect();
         assert!(missed.iter().any(|event| event.name == "player_left" && event.data["name"] == "Cleo"), "{missed:?}");
 
-        let mut ben = Peer::enter_after(&grant, Some(last_seq)).await;
+        let mut ben = Peer::enter_after(&back, Some(last_seq)).await;
         assert!(ben.welcome().resumed);
         assert_eq!(ben.welcome().phase, Phase::Running);
         ben.event("left").await;
@@ -224,8 +225,9 @@ fn a_lost_player_returns_and_gets_what_it_missed() {
         ben.counts(1, 9).await;
         let frame = *ben.snapshot_frames.last().unwrap();
         // One who returns with nothing gets everything again.
+        let back = ben.resume(&grant);
         drop(ben);
-        let mut ben = Peer::enter(&grant).await;
+        let mut ben = Peer::enter(&back).await;
         ben.frame(frame).await;
         let seqs: Vec<_> = ben.events.iter().map(|event| event.seq).collect();
         assert_eq!(seqs, (1..=missed.last().unwrap().seq).collect::<Vec<_>>());
@@ -312,13 +314,14 @@ fn a_lost_player_who_does_not_return_is_out() {
         ada.ready().await;
         ben.ready().await;
         ben.event("started").await;
+        let back = ben.resume(&grant);
         drop(ben);
         assert_eq!(ada.event("player_left").await.data, left(1, "Ben", "connection_lost"));
         // The rules were told, and Ada plays on.
         assert_eq!(ada.event("left").await.data, json!({ "player": 1 }));
         let frame = ada.snapshot_frames.last().copied().unwrap_or(0);
         ada.frame(frame + 5).await;
-        let (code, reason) = Peer::try_enter(&grant, None).await.unwrap_err();
+        let (code, reason) = Peer::try_enter(&back, None).await.unwrap_err();
         assert_eq!(code, RefusalCode::RoomClosed);
         assert!(reason.contains("connection_lost"), "{reason}");
         let record = host.recorded(&room, "says who left", |r| !r["players"][1]["left_reason"].is_null()).await;
@@ -338,7 +341,7 @@ fn a_second_session_takes_over_from_the_first() {
         first.ready().await;
         ben.ready().await;
         first.event("started").await;
-        let mut second = Peer::enter_after(&grant, None).await;
+        let mut second = Peer::enter_after(&host.join(&room, "Ada").await, None).await;
         assert!(second.welcome().resumed);
         assert_ne!(second.welcome().session, first.welcome().session);
         assert_eq!(first.bye().await.0, ByeCode::Replaced);

@@ -18,6 +18,7 @@
 //! | `external.rs` | a broker elsewhere, the manager in a process of its own, and their settings |
 //! | `shards.rs` | rooms on two shards behind one socket |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
+//! | `tickets.rs` | every ticket that opens nothing, tickets minted by Node, stolen ones, recorded datagrams; who may open rooms; what is in no log |
 //! | `watch.rs` | spectators: what they see, and that they have no say |
 //! | `command.rs` | the command as a process: signals, exit codes, settings, output |
 //!
@@ -51,5 +52,6 @@ mod race;
 mod rollback;
 mod shards;
 mod swap;
+mod tickets;
 mod undo;
 mod watch;

@@ -42,6 +42,8 @@ pub(crate) struct Welcome {
     pub(crate) phase: Phase,
     pub(crate) resumed: bool,
     pub(crate) rules: RulesInfo,
+    /// The ticket for coming back.
+    pub(crate) resume: String,
 }
 
 /// What comes over a WebSocket.
@@ -92,9 +94,9 @@ impl Peer {
             ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: grant.ticket.clone(), noise: None, after };
         peer.say(&hello).await;
         match peer.hear().await {
-            Said::Message(HostMessage::Welcome { session, phase, resumed, udp_port, noise, rules, .. }) => {
+            Said::Message(HostMessage::Welcome { session, phase, resumed, udp_port, noise, rules, resume, .. }) => {
                 assert_eq!((udp_port, noise), (None, None), "datagrams that nobody asked for");
-                peer.welcome = Some(Welcome { session, phase, resumed, rules });
+                peer.welcome = Some(Welcome { session, phase, resumed, rules, resume: resume.unwrap() });
                 Ok(peer)
             }
             Said::Message(HostMessage::Refused { code, reason }) => {
@@ -108,6 +110,17 @@ impl Peer {
     /// What `welcome` said.
     pub(crate) fn welcome(&self) -> &Welcome {
         self.welcome.as_ref().unwrap()
+    }
+
+    /// The ticket with which this session's client may come back; `grant` says where the host is.
+    pub(crate) fn resume(&self, grant: &Grant) -> Grant {
+        Grant { ticket: self.welcome().resume.clone(), ..grant.clone() }
+    }
+
+    /// Makes sure that the host knows that this client has its welcome: the ticket is used up then.
+    pub(crate) async fn confirm(&mut self) {
+        self.say(&ClientMessage::Ping { t: 4_711 }).await;
+        while !matches!(self.hear().await, Said::Message(HostMessage::Pong { t: 4_711 })) {}
     }
 
     pub(crate) async fn say(&mut self, message: &ClientMessage) {
@@ -303,13 +316,13 @@ impl UdpPeer {
             after: Some(0),
         })
         .await;
-        let Said::Message(HostMessage::Welcome { session, phase, resumed, rules, udp_port, noise, .. }) =
+        let Said::Message(HostMessage::Welcome { session, phase, resumed, rules, udp_port, noise, resume, .. }) =
             peer.hear().await
         else {
             panic!("no welcome")
         };
         assert_eq!(udp_port, Some(grant.udp_port));
-        peer.welcome = Some(Welcome { session, phase, resumed, rules });
+        peer.welcome = Some(Welcome { session, phase, resumed, rules, resume: resume.unwrap() });
         let (sealer, opener) = handshake.finish(&noise.unwrap()).unwrap().into_client(session);
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         Self { peer, socket, sealer, opener, host: SocketAddr::new([127, 0, 0, 1].into(), grant.udp_port) }

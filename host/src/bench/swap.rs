@@ -26,7 +26,7 @@ use crate::modules::Source;
 use crate::rooms::{CreateRoom, LiveRoom, NewPlayer};
 use crate::rules::DRAG_RACE_WASM;
 use crate::server::Server;
-use crate::shard::{Attach, Command, OUTBOUND_QUEUED_MAX, Outbound, SessionId, ShardHandle};
+use crate::shard::{Attach, Command, OUTBOUND_QUEUED_MAX, Outbound, Pass, SessionId, ShardHandle, TicketId};
 use crate::swap::{SwapReport, SwapRequest, Target, Verdict};
 
 /// The least that is looked at, with swaps and without, in milliseconds.
@@ -268,7 +268,16 @@ async fn seat_drivers(server: &Server, rooms: u32) -> anyhow::Result<Vec<Drivers
             let keys = Some(holeshot_wire::accept(&host, "bench", &message, random()?)?);
             let (outbound, messages) = mpsc::channel(OUTBOUND_QUEUED_MAX);
             let (reply, answer) = oneshot::channel();
-            let attach = Attach { room: room.clone(), player: Some(player), keys, after: None, outbound, reply };
+            let pass = Pass {
+                ticket: TicketId::of("bench", "first"),
+                iat_s: 0,
+                forget_s: 0,
+                shown_s: 0,
+                is_resume: false,
+                resume_ticket: TicketId::of("bench", "next"),
+                resume: "bench".into(),
+            };
+            let attach = Attach { room: room.clone(), player: Some(player), pass, keys, after: None, outbound, reply };
             shard.send(Command::Attach(Box::new(attach))).await;
             let session = answer.await?.map_err(|(code, reason)| anyhow::anyhow!("{code}: {reason}"))?;
             sessions.push(session);

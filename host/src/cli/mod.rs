@@ -17,6 +17,7 @@ mod serve;
 mod slips;
 mod swap;
 mod test;
+mod ticket;
 mod view;
 mod watch;
 
@@ -85,6 +86,10 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Put a backup in the place of a data folder, whole or not at all
     Restore(backup::RestoreArgs),
+    /// Get a ticket for a room of a running host, for a person or a script
+    Ticket(ticket::TicketArgs),
+    /// Make a pair of keys for a matchmaker that signs tickets itself
+    TicketKey(ticket::TicketKeyArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
 }
@@ -132,6 +137,8 @@ pub fn run() -> ExitCode {
             Command::Replay(args) => replay::replay(args, json).await,
             Command::Backup(args) => backup::backup(args, json).await,
             Command::Restore(args) => backup::restore(args, json).await,
+            Command::Ticket(args) => ticket::ticket(args, json).await,
+            Command::TicketKey(args) => ticket::ticket_key(&args, json),
             Command::Bench(args) => bench::bench(args, json).await,
         }
     });

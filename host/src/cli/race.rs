@@ -135,7 +135,7 @@ async fn run(
     seed: u64,
     json: bool,
 ) -> anyhow::Result<(String, Value, Vec<BotReport>)> {
-    let api = Api::new(&server.url())?;
+    let api = Api::new(&server.url())?.with_token(server.admin().clone());
     let players: Vec<_> = bots.iter().map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } })).collect();
     let room = api.create_room(&players, &json!({ "tree": tree }), Some(seed)).await?;
     let deadline = Instant::now() + Duration::from_secs(RACE_WAIT_MAX_S);

@@ -17,7 +17,7 @@ use super::serve::stop_signal;
 use super::slips;
 use super::watch::spectate;
 use crate::api::Api;
-use crate::config::Settings;
+use crate::config::{OpenDoors, Settings};
 use crate::events::cloudevent::rfc3339;
 use crate::journal::feed::JournalFeed;
 use crate::journal::replay::{self, Comparison, ModuleShelf, Proof, Replay, Told};
@@ -105,6 +105,9 @@ async fn perform(args: ReplayArgs, speed: f64, as_json: bool) -> anyhow::Result<
         mqtt_listen: any_port,
         data_dir: Some(data_dir.path().to_path_buf()),
         linger_s: Some(1),
+        // Whoever gave it an address for others wants them to watch. There is room for this match and for none of theirs.
+        open_doors: Some(OpenDoors::Yes),
+        rooms_max: Some(1),
         ..Settings::default()
     };
     let server = Server::start(settings.resolve()?).await?;

@@ -65,7 +65,9 @@ fn announce(server: &Server, json: bool) {
             "rooms_by": server.rooms_ceiling(),
             "websockets_max": server.websockets_max(),
         });
-        say(json!({ "host": server.host_id(), "url": server.url(), "listen": addresses, "limits": limits }));
+        say(
+            json!({ "host": server.host_id(), "url": server.url(), "listen": addresses, "limits": limits, "doors": server.openness() }),
+        );
         return;
     }
     say(format_args!("Holeshot {} runs as {}", env!("CARGO_PKG_VERSION"), server.host_id()));
@@ -76,6 +78,7 @@ fn announce(server: &Server, json: bool) {
         Some(path) => say(format_args!("  records (SQLite)    {}", path.display())),
         None => say(format_args!("  records             kept by `holeshot manager` on the same broker")),
     };
+    say(format_args!("  doors               {}", server.openness()));
     say(format_args!("  rooms               up to {}", server.rooms_ceiling()));
     say(format_args!("  WebSockets          up to {}, as open files allow", server.websockets_max()));
     say(format_args!("Two drivers for a first race: holeshot bots --url {}", server.url()));

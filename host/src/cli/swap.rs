@@ -1,6 +1,6 @@
 //! `holeshot swap`: new rules for the rooms of a running host.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::host::HostArgs;
 use super::output::{note, say};
-use crate::admin::{AdminToken, TOKEN_CHARS_MAX, TOKEN_CHARS_MIN};
 use crate::api::SwapAnswer;
 use crate::modules::read_module_file;
 use crate::rules::{Engine, EngineSettings, ModuleStore};
@@ -26,18 +25,11 @@ pub(super) struct SwapArgs {
     name: Option<String>,
     #[command(flatten)]
     host: HostArgs,
-    /// The host's data folder, where its admin token is read
-    #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER", default_value = "holeshot-data")]
-    data_dir: PathBuf,
-    /// The admin token itself, of a host on another machine
-    #[arg(long, env = "HOLESHOT_TOKEN", hide_env_values = true)]
-    token: Option<String>,
 }
 
 pub(super) async fn swap(args: SwapArgs, as_json: bool) -> anyhow::Result<()> {
-    let SwapArgs { file, rooms, name, host, data_dir, token } = args;
-    let api = host.api()?;
-    let token = token_of(token, &data_dir)?;
+    let SwapArgs { file, rooms, name, host } = args;
+    let (token, api) = (host.token()?, host.api()?);
     let wasm = read_module_file(&file)?;
     let name = match name {
         Some(name) => name,
@@ -65,18 +57,6 @@ pub(super) async fn swap(args: SwapArgs, as_json: bool) -> anyhow::Result<()> {
     match (count("refused"), report.get("rooms").and_then(Value::as_array).map_or(0, Vec::len)) {
         (0, _) => Ok(()),
         (refused, asked) => bail!("{refused} of {asked} rooms refused the new rules and keep those they have"),
-    }
-}
-
-fn token_of(given: Option<String>, data_dir: &Path) -> anyhow::Result<AdminToken> {
-    match given {
-        Some(text) => AdminToken::parse(text.trim()).with_context(|| {
-            format!(
-                "--token is no admin token: {TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} characters of A-Z, a-z, 0-9, - and _"
-            )
-        }),
-        None => AdminToken::load(data_dir)
-            .context("the admin token of the host is needed: name its data folder with --data-dir, or give --token"),
     }
 }
 

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use holeshot_abi::PLAYER_NAME_BYTES_MAX;
 
 use super::records::{RecordsDoor, RoomsQuery, limit_in_range};
-use super::tickets::Tickets;
+use super::roles::{Openness, require_admin};
+use super::tickets::{NewTicket, TICKET_BYTES_MAX, TicketError, Tickets};
 use crate::admin::AdminToken;
 use crate::clock::unix_ms;
 use crate::journal::Journals;
@@ -46,7 +47,9 @@ pub struct Doors {
     /// The journals.
     pub journals: Journals,
     /// Signs and checks tickets.
-    pub tickets: Tickets,
+    pub tickets: Arc<Tickets>,
+    /// Whether anybody may open rooms and get tickets.
+    pub openness: Openness,
     /// How long a ticket opens sessions, in seconds.
     pub ticket_lifetime_s: u32,
     /// The host's public key of the handshake.
@@ -193,8 +196,10 @@ async fn metrics(State(doors): Shared) -> Result<Response, ApiError> {
 
 async fn create_room(
     State(doors): Shared,
+    headers: HeaderMap,
     body: Result<Json<CreateRoom>, JsonRejection>,
 ) -> Result<Response, ApiError> {
+    may_enter(&doors, &headers, "opening a room")?;
     let Json(request) = body?;
     let created = doors.rooms.create(request).await?;
     let location = format!("/api/rooms/{}", created.room);
@@ -205,6 +210,15 @@ async fn create_room(
 #[serde(deny_unknown_fields)]
 struct Join {
     player: String,
+    /// JSON for the rules, in place of what the room was opened with.
+    data: Option<Value>,
+    /// How long the ticket opens a session, in seconds.
+    lifetime_s: Option<u64>,
+}
+
+/// With open doors anybody may; else the admin alone.
+fn may_enter(doors: &Doors, headers: &HeaderMap, what: &str) -> Result<(), ApiError> {
+    if doors.openness.is_open { Ok(()) } else { require_admin(&doors.admin, headers, what) }
 }
 
 /// A ticket and where to take it.
@@ -226,8 +240,9 @@ async fn join_room(
     headers: HeaderMap,
     body: Result<Json<Join>, JsonRejection>,
 ) -> Result<Json<Joined>, ApiError> {
+    may_enter(&doors, &headers, "a ticket")?;
     let Path(room) = room?;
-    let Json(Join { player: name }) = body?;
+    let Json(Join { player: name, data, lifetime_s }) = body?;
     let live = doors.rooms.live(&room).ok_or_else(|| no_such_room(&room))?;
     let player = live.players.iter().position(|player| player.name == name).ok_or_else(|| {
         let names: Vec<_> = live.players.iter().map(|player| player.name.as_str()).collect();
@@ -235,7 +250,9 @@ async fn join_room(
         ApiError::new(StatusCode::NOT_FOUND, "unknown_player", message)
     })?;
     let player = u16::try_from(player).unwrap_or(u16::MAX);
-    ticket(&doors, room, Some(player), &name, &headers)
+    let lifetime_s = lifetime(&doors, lifetime_s)?;
+    let new = NewTicket { room: &room, player: Some(player), name: &name, data: data.as_ref(), lifetime_s };
+    ticket(&doors, &new, &headers)
 }
 
 #[derive(Debug, Deserialize)]
@@ -243,6 +260,8 @@ async fn join_room(
 struct Watch {
     /// The spectator's name, for the ticket; nobody else sees it.
     name: Option<String>,
+    /// How long the ticket opens a session, in seconds.
+    lifetime_s: Option<u64>,
 }
 
 async fn watch_room(
@@ -251,39 +270,49 @@ async fn watch_room(
     headers: HeaderMap,
     body: Result<Json<Watch>, JsonRejection>,
 ) -> Result<Json<Joined>, ApiError> {
+    may_enter(&doors, &headers, "a ticket")?;
     let Path(room) = room?;
-    let Json(Watch { name }) = body?;
+    let Json(Watch { name, lifetime_s }) = body?;
     let name = name.unwrap_or_else(|| "spectator".into());
-    if name.len() > PLAYER_NAME_BYTES_MAX {
-        let message = format!("`name` has {} bytes; accepted: up to {PLAYER_NAME_BYTES_MAX}", name.len());
+    if !(1..=PLAYER_NAME_BYTES_MAX).contains(&name.len()) {
+        let message = format!("`name` has {} bytes; accepted: 1 to {PLAYER_NAME_BYTES_MAX}", name.len());
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", message));
     }
     doors.rooms.live(&room).ok_or_else(|| no_such_room(&room))?;
-    ticket(&doors, room, None, &name, &headers)
+    let lifetime_s = lifetime(&doors, lifetime_s)?;
+    ticket(&doors, &NewTicket { room: &room, player: None, name: &name, data: None, lifetime_s }, &headers)
+}
+
+/// How long a ticket that was asked for is good, in seconds.
+fn lifetime(doors: &Doors, asked_s: Option<u64>) -> Result<u64, ApiError> {
+    let max_s = u64::from(doors.ticket_lifetime_s);
+    match asked_s {
+        None => Ok(max_s),
+        Some(asked_s) if (1..=max_s).contains(&asked_s) => Ok(asked_s),
+        Some(asked_s) => {
+            let message = format!("`lifetime_s` is {asked_s}; accepted: 1 to {max_s} (ticket_lifetime_s)");
+            Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", message))
+        }
+    }
 }
 
 /// Signs a ticket for a player or a spectator and says where to take it.
-fn ticket(
-    doors: &Doors,
-    room: String,
-    player: Option<u16>,
-    name: &str,
-    headers: &HeaderMap,
-) -> Result<Json<Joined>, ApiError> {
-    let now_s = unix_ms() / 1_000;
-    let lifetime_s = u64::from(doors.ticket_lifetime_s);
-    let id = uuid::Uuid::now_v7().simple().to_string();
-    let ticket = doors
-        .tickets
-        .sign(&room, player, name, now_s, lifetime_s, id)
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
+fn ticket(doors: &Doors, new: &NewTicket<'_>, headers: &HeaderMap) -> Result<Json<Joined>, ApiError> {
+    let signed = doors.tickets.sign(new, unix_ms() / 1_000).map_err(|error| match error {
+        // All else of it is short.
+        TicketError::TooLong { bytes } => {
+            let message = format!("`data` makes a ticket of {bytes} bytes; accepted: up to {TICKET_BYTES_MAX}");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", message)
+        }
+        error => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+    })?;
     // The name that the client used for this host is the one it can reach.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     Ok(Json(Joined {
-        room,
-        player,
-        ticket,
-        expires_ms: (now_s + lifetime_s) * 1_000,
+        room: new.room.to_owned(),
+        player: new.player,
+        ticket: signed.ticket,
+        expires_ms: signed.exp_s.saturating_mul(1_000),
         ws_url: format!("ws://{host}/ws"),
         udp_port: doors.udp_address.port(),
         host_key: URL_SAFE_NO_PAD.encode(doors.host_key),

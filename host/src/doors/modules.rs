@@ -8,7 +8,7 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, put};
 use futures_util::StreamExt;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout_at;
 
 use super::http::{ApiError, Doors, Shared, ask};
-use crate::admin::AdminToken;
+use super::roles::require_admin;
 use crate::manager::Records;
 use crate::modules::{LoadedModule, ModulesError, Source};
 use crate::rooms::ModuleName;
@@ -77,7 +77,7 @@ async fn put_module(
     request: Request,
 ) -> Result<Response, ApiError> {
     // Before anything of the body is kept: eight megabytes are not for everyone.
-    if let Err(refusal) = check_admin(&doors.admin, request.headers()) {
+    if let Err(refusal) = require_admin(&doors.admin, request.headers(), "changing rules") {
         drain(request.into_body()).await;
         return Err(refusal);
     }
@@ -127,23 +127,6 @@ fn one_room(report: &SwapReport, room: &RoomVerdict) -> Result<Response, ApiErro
     Err(ApiError::new(StatusCode::CONFLICT, code, message).with_details(json!(report)))
 }
 
-fn check_admin(token: &AdminToken, headers: &HeaderMap) -> Result<(), ApiError> {
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer = shown.and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
-    let problem = match bearer {
-        Some(bearer) if token.is(bearer) => return Ok(()),
-        Some(_) => "this is not the admin token of this host",
-        None => "changing rules needs the admin token",
-    };
-    let message = format!(
-        "{problem}: send `Authorization: Bearer TOKEN`; the token is in the file `admin-token` of the host's data folder"
-    );
-    Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message))
-}
-
 async fn drain(body: Body) {
     let mut left = MODULE_BYTES_MAX;
     let mut pieces = body.into_data_stream();
@@ -179,38 +162,6 @@ impl From<SwapError> for ApiError {
                 "kind": fault.kind.as_str(), "message": fault.message, "backtrace": fault.backtrace,
             })),
             _ => answer,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_token_itself_opens_the_door() {
-        let token = AdminToken::parse("a-token-that-is-long-enough").unwrap();
-        let check = |value: Option<&[u8]>| {
-            let mut headers = HeaderMap::new();
-            if let Some(value) = value {
-                headers.insert(header::AUTHORIZATION, value.try_into().unwrap());
-            }
-            check_admin(&token, &headers).is_ok()
-        };
-        assert!(check(Some(b"Bearer a-token-that-is-long-enough")));
-        assert!(check(Some(b"bearer  a-token-that-is-long-enough ")));
-        for wrong in [
-            None,
-            Some(&b""[..]),
-            Some(b"Bearer"),
-            Some(b"Bearer "),
-            Some(b"a-token-that-is-long-enough"),
-            Some(b"Basic a-token-that-is-long-enough"),
-            Some(b"Bearer a-token-that-is-long-enoug"),
-            Some(b"Bearer a-token-that-is-long-enough-and-more"),
-            Some(b"Bearer \xff\xfe"),
-        ] {
-            assert!(!check(wrong), "{wrong:?}");
         }
     }
 }

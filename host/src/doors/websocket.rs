@@ -12,17 +12,16 @@ use futures_util::{SinkExt, StreamExt};
 use holeshot_wire::message::CLIENT_MESSAGE_BYTES_MAX;
 use holeshot_wire::{ByeCode, ClientMessage, HostMessage, PROTOCOL_VERSION, RefusalCode};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::entry::{self, Hello};
 use super::http::{ApiError, Doors};
-use super::tickets::TicketError;
-use crate::clock::unix_ms;
-use crate::shard::{Attach, Command, OUTBOUND_QUEUED_MAX, Outbound, SessionId, ShardHandle};
+use crate::shard::{Command, OUTBOUND_QUEUED_MAX, Outbound, SessionId, ShardHandle};
 
 /// How long a client has for its hello, in seconds: it has nothing else to do first.
 pub const HELLO_WAIT_S: u64 = 5;
@@ -196,37 +195,11 @@ async fn hello(
         );
         return Err(Refusal::say(RefusalCode::ProtocolVersion, reason));
     }
-    let claims = doors.tickets.check(&ticket, unix_ms() / 1_000).map_err(|error| {
-        let code =
-            if matches!(error, TicketError::Expired(_)) { RefusalCode::ExpiredTicket } else { RefusalCode::BadTicket };
-        Refusal::say(code, error.to_string())
-    })?;
-    let live = doors
-        .rooms
-        .live(&claims.room)
-        .ok_or_else(|| Refusal::say(RefusalCode::RoomClosed, format!("room {} is closed", claims.room)))?;
-    let shard = doors.rooms.shard_of(&live).cloned().ok_or(Refusal::Gone)?;
-    let keys = match noise {
-        None => None,
-        Some(message_1) => {
-            let random =
-                crate::identity::random().map_err(|error| Refusal::say(RefusalCode::Internal, error.to_string()))?;
-            let accepted = holeshot_wire::accept(&doors.keypair, &ticket, &message_1, random)
-                .map_err(|error| Refusal::say(RefusalCode::BadHandshake, error.to_string()))?;
-            Some(accepted)
-        }
-    };
     let (outbound, messages) = mpsc::channel(OUTBOUND_QUEUED_MAX);
-    let (reply, answer) = oneshot::channel();
-    let attach = Attach { room: claims.room, player: claims.player, keys, after, outbound, reply };
-    if !shard.send(Command::Attach(Box::new(attach))).await {
-        return Err(Refusal::say(RefusalCode::HostClosing, "the host is stopping"));
-    }
-    match answer.await {
-        Ok(Ok(session)) => Ok((session, shard, messages)),
-        Ok(Err((code, reason))) => Err(Refusal::say(code, reason)),
-        Err(_) => Err(Refusal::say(RefusalCode::HostClosing, "the host is stopping")),
-    }
+    let (session, shard) = entry::enter(doors, Hello { ticket, noise, after }, outbound)
+        .await
+        .map_err(|(code, reason)| Refusal::Say(code, reason))?;
+    Ok((session, shard, messages))
 }
 
 /// Moves messages both ways until one side ends it.
@@ -294,6 +267,8 @@ async fn read(
             let _gone = answers.send(Answer::Goodbye(text)).await;
         }
     };
+    // A ping is answered here; the first one still tells the room that the client has its welcome.
+    let mut is_heard = false;
     loop {
         let message = match timeout(Duration::from_secs(SILENCE_MAX_S), stream.next()).await {
             Ok(Some(Ok(message))) => message,
@@ -309,6 +284,9 @@ async fn read(
                 Ok(ClientMessage::Action { id, data }) => Command::Action(session, id, data.to_string()),
                 Ok(ClientMessage::Leave) => Command::Leave(session),
                 Ok(ClientMessage::Ping { t }) => {
+                    if !std::mem::replace(&mut is_heard, true) && !shard.send(Command::Heard(session)).await {
+                        return;
+                    }
                     if let Ok(text) = (HostMessage::Pong { t }).encode() {
                         let _gone = answers.send(Answer::Message(text)).await;
                     }

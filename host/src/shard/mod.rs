@@ -5,6 +5,7 @@
 //! (measured: a wake-up costs 4 to 20 times what the datagram does).
 
 mod farewell;
+mod seats;
 mod session;
 mod swap;
 mod translate;
@@ -31,6 +32,8 @@ use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::metrics::distribution::{Distribution, LATENESS_US};
 use crate::rooms::{LiveRoom, Rooms};
 use farewell::Farewells;
+use seats::{Gallery, Place, Seat};
+pub use seats::{Pass, REOPEN_WITHIN_US, SPECTATOR_TICKETS_MAX, TICKETS_PER_SECOND_MAX, TicketId};
 pub use session::{OUTBOUND_QUEUED_MAX, SESSIONS_MAX, SessionId};
 use session::{Session, Sessions};
 pub use swap::{SwapCommand, SwapDone};
@@ -72,6 +75,8 @@ pub enum Command {
     Leave(SessionId),
     /// A payload that came as a binary message.
     Payload(SessionId, Bytes),
+    /// A client has its welcome: something came from it that is nobody else's business.
+    Heard(SessionId),
     /// A WebSocket is gone.
     Detach(SessionId),
     /// Something about the rules of a room.
@@ -112,6 +117,8 @@ pub struct Attach {
     pub room: String,
     /// The player's slot; none for a spectator.
     pub player: Option<u16>,
+    /// The ticket that was shown.
+    pub pass: Pass,
     /// The keys and the answer of the handshake, if the client wants UDP.
     pub keys: Option<(SessionKeys, HandshakeMessage)>,
     /// The last public event that the player has.
@@ -261,8 +268,10 @@ struct RoomSlot {
     feed: Option<Box<JournalFeed>>,
     /// The session of each player slot.
     sessions: Vec<Option<SessionId>>,
-    /// The sessions of those who watch, at most [`SPECTATORS_MAX`].
-    spectators: Vec<SessionId>,
+    /// Which tickets each player slot has seen.
+    seats: Vec<Seat>,
+    /// Those who watch, at most [`SPECTATORS_MAX`].
+    gallery: Gallery,
     /// Whether a player was in the room before.
     known: Vec<bool>,
     /// The time in the queue of due rooms that counts; other entries are left-overs.
@@ -345,6 +354,11 @@ impl Shard {
             }
             Command::Leave(id) => self.arrive(id, |player| Arrival::Quit { player }),
             Command::Payload(id, bytes) => self.binary_payload(id, &bytes),
+            Command::Heard(id) => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.is_confirmed = true;
+                }
+            }
             Command::Detach(id) => self.detach(id),
             Command::Swap(command) => self.obey_swap(command),
             Command::Figures(rooms, reply) => {
@@ -384,7 +398,8 @@ impl Shard {
             journal,
             feed,
             sessions: vec![None; players],
-            spectators: Vec::new(),
+            seats: std::iter::repeat_with(Seat::default).take(players).collect(),
+            gallery: Gallery::default(),
             known: vec![false; players],
             scheduled_us: u64::MAX,
             farewell: ByeCode::RoomAborted,
@@ -432,47 +447,42 @@ impl Shard {
     }
 
     fn attach(&mut self, attach: Attach) {
-        let Attach { room, player, keys, after, outbound, reply } = attach;
-        let Some((index, slot)) =
-            self.places.get(&room).copied().and_then(|i| Some((i, self.rooms.get_mut(i)?.as_mut()?)))
-        else {
-            let _gone = reply.send(Err((RefusalCode::RoomClosed, format!("room {room} is closed"))));
-            return;
+        let Attach { room, player, pass, keys, after, outbound, reply } = attach;
+        let now_us = self.clock.now_us();
+        let taken = match self.places.get(&room).copied() {
+            Some(index) => self.admit(index, player, &pass, now_us).map(|replaces| (index, replaces)),
+            None => Err((RefusalCode::RoomClosed, format!("room {room} is closed"))),
         };
-        if self.sessions.is_full() {
-            let refusal = (RefusalCode::TooManySessions, "the host has no place for another session".into());
-            let _gone = reply.send(Err(refusal));
-            return;
-        }
-        let taken = match player {
-            Some(player) => slot
-                .room
-                .handle(self.clock.now_us(), Arrival::Connected { player })
-                .map_err(|not_taken| (RefusalCode::RoomClosed, not_taken.to_string())),
-            None if slot.spectators.len() < SPECTATORS_MAX => Ok(()),
-            None => {
-                let reason = format!("the room has its {SPECTATORS_MAX} spectators; try again when one has left");
-                Err((RefusalCode::TooManySessions, reason))
+        let (index, replaces) = match taken {
+            Ok(taken) => taken,
+            Err(refusal) => {
+                let _gone = reply.send(Err(refusal));
+                return;
             }
         };
-        if let Err(refusal) = taken {
-            let _gone = reply.send(Err(refusal));
-            return;
-        }
         let (keys, answer) = keys.map_or((None, None), |(keys, answer)| (Some(keys), Some(answer)));
-        // There is a place: it was asked for above.
+        // There is a place: it was asked for when the ticket was looked at.
         let Some(id) = self.sessions.insert(|id| Session::new(id, index, player, keys, outbound)) else { return };
+        let Some(slot) = self.rooms.get_mut(index).and_then(Option::as_mut) else { return };
         let mut resumed = false;
         if let Some(player) = player.map(usize::from) {
-            let before = slot.sessions.get_mut(player).and_then(|place| place.replace(id));
-            resumed = slot.known.get_mut(player).is_some_and(|known| std::mem::replace(known, true));
-            if let Some(before) = before {
-                self.sessions.end(before, ByeCode::Replaced, "another session of this player took over");
+            if let Some(place) = slot.sessions.get_mut(player) {
+                *place = Some(id);
             }
+            if let Some(seat) = slot.seats.get_mut(player) {
+                seat.take(&pass, now_us);
+            }
+            resumed = slot.known.get_mut(player).is_some_and(|known| std::mem::replace(known, true));
         } else {
-            slot.spectators.push(id);
+            if let Some(before) = replaces {
+                slot.gallery.leave(before, true, false);
+            }
+            slot.gallery.take(&pass, id, now_us);
         }
-        let welcome = translate::welcome(id, player, slot, answer, self.udp_port, resumed);
+        if let Some(before) = replaces {
+            self.sessions.end(before, ByeCode::Replaced, "another session of this player took over");
+        }
+        let welcome = translate::welcome(id, player, slot, answer, self.udp_port, resumed, pass.resume);
         let mut greeted = self.sessions.send_text(id, welcome, &self.counters);
         if let Some(after) = after {
             let events: Vec<_> =
@@ -487,16 +497,49 @@ impl Shard {
         self.schedule(index);
     }
 
+    /// Whether a ticket opens a session in a room, and in place of which. A player is connected then; nothing else has changed, and nothing at all
+    /// if it is refused.
+    fn admit(
+        &mut self,
+        index: usize,
+        player: Option<u16>,
+        pass: &Pass,
+        now_us: u64,
+    ) -> Result<Option<SessionId>, (RefusalCode, String)> {
+        let closed = || (RefusalCode::RoomClosed, "the room is closed".to_owned());
+        let slot = self.rooms.get_mut(index).and_then(Option::as_mut).ok_or_else(closed)?;
+        if self.sessions.is_full() {
+            return Err((RefusalCode::TooManySessions, "the host has no place for another session".into()));
+        }
+        let sessions = &mut self.sessions;
+        let mut is_confirmed = |id| sessions.get_mut(id).is_some_and(|session| session.is_confirmed);
+        let Some(player) = player else {
+            return Ok(match slot.gallery.check(pass, is_confirmed, now_us)? {
+                Place::New => None,
+                Place::Of(session) => Some(session),
+            });
+        };
+        let before = slot.sessions.get(usize::from(player)).copied().flatten();
+        if let Some(seat) = slot.seats.get(usize::from(player)) {
+            seat.check(pass, before.is_some_and(&mut is_confirmed), now_us)?;
+        }
+        let connected = slot.room.handle(now_us, Arrival::Connected { player });
+        connected.map_err(|not_taken| (RefusalCode::RoomClosed, not_taken.to_string()))?;
+        Ok(before)
+    }
+
     fn detach(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
         let Some(slot) = self.rooms.get_mut(session.room).and_then(Option::as_mut) else { return };
         let Some(player) = session.player else {
-            slot.spectators.retain(|spectator| *spectator != id);
-            return;
+            return slot.gallery.leave(id, session.is_confirmed, true);
         };
         // Only the current session of the player may say that it is gone.
         if let Some(place) = slot.sessions.get_mut(usize::from(player)).filter(|place| **place == Some(id)) {
             *place = None;
+            if let Some(seat) = slot.seats.get_mut(usize::from(player)) {
+                seat.leave(session.is_confirmed);
+            }
             let _late = slot.room.handle(self.clock.now_us(), Arrival::Disconnected { player });
             self.schedule(session.room);
         }
@@ -505,6 +548,7 @@ impl Shard {
     /// Hands what a session says to its room.
     fn arrive<'a>(&mut self, id: SessionId, arrival: impl FnOnce(u16) -> Arrival<'a>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
+        session.is_confirmed = true;
         let room = session.room;
         let Some(player) = session.player else {
             // It leaves, or says what only a player may say: either way there is nothing left to watch for.
@@ -604,6 +648,7 @@ impl Shard {
             return self.detach(id);
         };
         if let Some(session) = self.sessions.get_mut(id) {
+            session.is_confirmed = true;
             session.path.on_binary_message();
         }
         self.payload(id, payload);
@@ -655,12 +700,12 @@ impl Shard {
         let now_us = self.clock.now_us();
         let slot = self.rooms.get_mut(index).and_then(Option::as_mut)?;
         let late_us = now_us.saturating_sub(slot.scheduled_us);
-        let RoomSlot { room, rules, live, journal, feed, sessions, spectators, farewell, budget, .. } = slot;
+        let RoomSlot { room, rules, live, journal, feed, sessions, gallery, farewell, budget, .. } = slot;
         let mut departures = translate::Departures {
             live,
             journal,
             players: sessions,
-            spectators,
+            spectators: gallery.watching(),
             farewell,
             sessions: &mut self.sessions,
             socket: &self.socket,
@@ -702,7 +747,8 @@ impl Shard {
         self.free_rooms.push(index);
         slot.journal.finish();
         // From here on these sessions have no say: the place of their room may be another's.
-        let ids = slot.sessions.into_iter().flatten().chain(slot.spectators);
+        let spectators = slot.gallery.watching().iter().map(|spectator| spectator.session);
+        let ids = slot.sessions.into_iter().flatten().chain(spectators);
         let sessions = ids.filter_map(|id| self.sessions.remove(id)).collect();
         self.farewells.say(self.clock.now_us(), &self.sink, slot.farewell, sessions);
         slot.budget.close(&mut self.modules);

@@ -72,6 +72,8 @@ pub(super) struct Session {
     /// The slot that it plays in; none for a spectator.
     pub(super) player: Option<u16>,
     pub(super) path: Path<SocketAddr>,
+    /// Something came from it: its client has its welcome, and the ticket is used up.
+    pub(super) is_confirmed: bool,
     keys: Option<(Sealer, Opener)>,
     outbound: mpsc::Sender<Outbound>,
 }
@@ -86,7 +88,7 @@ impl Session {
     ) -> Self {
         let keys = keys.map(|keys| keys.into_host(id.bits()));
         let path = if keys.is_some() { Path::udp() } else { Path::websocket() };
-        Self { room, player, path, keys, outbound }
+        Self { room, player, path, is_confirmed: false, keys, outbound }
     }
 
     /// Whether the client asked for datagrams.
@@ -98,6 +100,7 @@ impl Session {
     pub(super) fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Option<(bool, &'a [u8])> {
         let (_, opener) = self.keys.as_mut()?;
         let opened = opener.open(datagram).ok()?;
+        self.is_confirmed = true;
         Some((opened.newest, opened.payload))
     }
 

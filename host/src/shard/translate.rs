@@ -10,6 +10,7 @@ use holeshot_wire::{
 };
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::seats::Spectator;
 use super::session::{SessionId, Sessions};
 use super::{RoomSlot, ShardCounters, count};
 use crate::clock::Clock;
@@ -24,7 +25,7 @@ pub(super) struct Departures<'a> {
     pub(super) live: &'a LiveRoom,
     pub(super) journal: &'a mut RoomJournal,
     pub(super) players: &'a mut [Option<SessionId>],
-    pub(super) spectators: &'a [SessionId],
+    pub(super) spectators: &'a [Spectator],
     /// What the players are told when the room closes.
     pub(super) farewell: &'a mut ByeCode,
     pub(super) sessions: &'a mut Sessions,
@@ -56,8 +57,8 @@ impl Departures<'_> {
                 for at in 0..self.players.len() {
                     self.text(at, &text);
                 }
-                for id in self.spectators {
-                    self.text_to(*id, &text);
+                for spectator in self.spectators {
+                    self.text_to(spectator.session, &text);
                 }
             }
             Departure::InternalEvent { source, kind, frame, json } => self.internal_event(source, kind, frame, json),
@@ -128,8 +129,8 @@ impl Departures<'_> {
                 self.snapshot(player, frame, bytes, margin_us, last_input_frame);
             }
             Departure::SharedSnapshot { frame, bytes } => {
-                for id in self.spectators {
-                    self.snapshot_to(*id, frame, bytes, None, None);
+                for spectator in self.spectators {
+                    self.snapshot_to(spectator.session, frame, bytes, None, None);
                 }
             }
             Departure::ActionResult { player, id, outcome } => {
@@ -296,6 +297,7 @@ pub(super) fn welcome(
     noise: Option<HandshakeMessage>,
     udp_port: u16,
     resumed: bool,
+    resume: String,
 ) -> Utf8Bytes {
     let live = &slot.live;
     let players = live.players.iter().map(|p| PlayerName { player: p.player, name: p.name.clone() }).collect();
@@ -311,6 +313,7 @@ pub(super) fn welcome(
         rules: RulesInfo { name: module.name.clone(), version: module.version.clone(), hash: module.hash.clone() },
         phase: phase(slot.room.phase()),
         resumed,
+        resume: Some(resume),
     };
     match welcome.encode() {
         Ok(text) => text.into(),

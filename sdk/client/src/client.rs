@@ -38,7 +38,7 @@ impl Client {
     ///
     /// Errors: all of [`ConnectError`]. Nothing is tried twice here; reconnecting begins once a session was open.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        let link = link::open(&options, options.after).await?;
+        let link = link::open(&options, &options.ticket, options.after).await?;
         let welcome = link.welcome.clone();
         let shared = Arc::new(Shared::new(welcome.tick_hz));
         let (events_in, events) = mpsc::channel(EVENTS_WAITING_MAX);

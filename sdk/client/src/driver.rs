@@ -111,6 +111,9 @@ pub(crate) struct Driver {
     alive: oneshot::Receiver<()>,
     /// What did not fit into `events` yet. While there is something, the WebSocket is not read.
     pending: VecDeque<Incoming>,
+    /// The ticket for the next connection: the last that a welcome brought. It is kept until another one comes, because the
+    /// host takes it again while nothing shows that its answer arrived.
+    ticket: String,
     /// The last event seen.
     last_seq: Option<u64>,
     /// Actions without a result, oldest first: id and message.
@@ -159,6 +162,7 @@ impl Driver {
     ) -> Self {
         let last_seq = options.after;
         Self {
+            ticket: options.ticket.clone(),
             options,
             shared,
             events,
@@ -221,7 +225,7 @@ impl Driver {
                     _ = &mut self.alive => return,
                     opened = async {
                         tokio::time::sleep(pause).await;
-                        link::open(&self.options, self.last_seq).await
+                        link::open(&self.options, &self.ticket, self.last_seq).await
                     } => opened,
                 };
                 match opened {
@@ -235,6 +239,9 @@ impl Driver {
     }
 
     async fn run_session(&mut self, link: Link) -> End {
+        if let Some(resume) = link.resume {
+            self.ticket = resume;
+        }
         let now_us = self.shared.now_us();
         let phase = link.welcome.phase;
         let has_udp = link.udp.is_some();

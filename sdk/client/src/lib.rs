@@ -28,8 +28,9 @@
 //!   it, they wait here and then at the host. Of snapshots it gives the newest only: one that was not taken in time is
 //!   replaced. Between events and snapshots there is no order.
 //! - Inputs go out at once and never wait. Each datagram repeats the last ones.
-//! - A lost connection is opened again with the same ticket; events after the last one seen come again, and actions
-//!   without a result are repeated under their ids, so that the rules see each once.
+//! - A lost connection is opened again, with the ticket that the host's welcome brought for that; events after the last one
+//!   seen come again, and actions without a result are repeated under their ids, so that the rules see each once. Where another
+//!   session of the player took over meanwhile, the host refuses, and this one stays closed.
 //! - Dropping the client closes the connection without leaving the room; [`Client::leave`] leaves it.
 //! - A client runs one task on the current tokio runtime.
 

@@ -27,6 +27,8 @@ pub(crate) struct Link {
     pub(crate) websocket: WebSocket,
     pub(crate) udp: Option<UdpLink>,
     pub(crate) welcome: Welcome,
+    /// The ticket for the next connection.
+    pub(crate) resume: Option<String>,
 }
 
 /// The UDP side of a session.
@@ -37,28 +39,27 @@ pub(crate) struct UdpLink {
 }
 
 /// Opens a session. `after` is the last event seen.
-pub(crate) async fn open(options: &ConnectOptions, after: Option<u64>) -> Result<Link, ConnectError> {
+pub(crate) async fn open(options: &ConnectOptions, ticket: &str, after: Option<u64>) -> Result<Link, ConnectError> {
     let limit = Duration::from_millis(CONNECT_MS_MAX);
-    tokio::time::timeout(limit, open_unbounded(options, after))
+    tokio::time::timeout(limit, open_unbounded(options, ticket, after))
         .await
         .unwrap_or(Err(ConnectError::Timeout { waited_ms: CONNECT_MS_MAX }))
 }
 
-async fn open_unbounded(options: &ConnectOptions, after: Option<u64>) -> Result<Link, ConnectError> {
+async fn open_unbounded(options: &ConnectOptions, ticket: &str, after: Option<u64>) -> Result<Link, ConnectError> {
     // Before anything is sent: what cannot work is said at once.
     let handshake = match (options.transport, options.host_key) {
         (Transport::WebSocketOnly, _) => None,
         (Transport::Udp, None) => return Err(ConnectError::HostKeyMissing),
-        (Transport::Udp, Some(host_key)) => Some(ClientHandshake::start(&host_key, &options.ticket, random()?)?),
+        (Transport::Udp, Some(host_key)) => Some(ClientHandshake::start(&host_key, ticket, random()?)?),
     };
     let (handshake, message_1) = handshake.unzip();
-    let hello =
-        ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: options.ticket.clone(), noise: message_1, after };
+    let hello = ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: ticket.to_owned(), noise: message_1, after };
     let hello = hello.encode().map_err(ConnectError::Ticket)?;
 
     let (mut websocket, peer) = open_websocket(&options.ws_url, options.trust.as_ref()).await?;
     websocket.send(Message::text(hello)).await.map_err(|error| io(&options.ws_url, error))?;
-    let (welcome, udp_port, message_2) = first_answer(&mut websocket, &options.ws_url).await?;
+    let Answer { welcome, resume, udp_port, noise: message_2 } = first_answer(&mut websocket, &options.ws_url).await?;
     let udp = match (handshake, udp_port, message_2) {
         (Some(handshake), Some(port), Some(message_2)) => {
             let (sealer, opener) = handshake.finish(&message_2)?.into_client(welcome.session);
@@ -68,7 +69,15 @@ async fn open_unbounded(options: &ConnectOptions, after: Option<u64>) -> Result<
         // The host has no UDP: the session goes on over the WebSocket.
         _ => None,
     };
-    Ok(Link { websocket, udp, welcome })
+    Ok(Link { websocket, udp, welcome, resume })
+}
+
+/// What `welcome` says: for the player program, and for this crate.
+struct Answer {
+    welcome: Welcome,
+    resume: Option<String>,
+    udp_port: Option<u16>,
+    noise: Option<HandshakeMessage>,
 }
 
 async fn open_websocket(url: &str, trust: Option<&Trust>) -> Result<(WebSocket, SocketAddr), ConnectError> {
@@ -116,10 +125,7 @@ async fn open_websocket(url: &str, trust: Option<&Trust>) -> Result<(WebSocket, 
     Ok((websocket, peer))
 }
 
-async fn first_answer(
-    websocket: &mut WebSocket,
-    url: &str,
-) -> Result<(Welcome, Option<u16>, Option<HandshakeMessage>), ConnectError> {
+async fn first_answer(websocket: &mut WebSocket, url: &str) -> Result<Answer, ConnectError> {
     let protocol = |reason: String| ConnectError::Protocol { reason };
     loop {
         let text = match websocket.next().await {
@@ -145,9 +151,10 @@ async fn first_answer(
                 rules,
                 phase,
                 resumed,
+                resume,
             }) => {
                 let welcome = Welcome { session, room, player, players, tick_hz, rules, phase, resumed };
-                Ok((welcome, udp_port, noise))
+                Ok(Answer { welcome, resume, udp_port, noise })
             }
             Ok(HostMessage::Refused { code, reason }) => Err(ConnectError::Refused { code, reason }),
             Ok(_) => Err(protocol("the first message is neither welcome nor refused".into())),

@@ -24,7 +24,7 @@ pub enum Transport {
 pub struct ConnectOptions {
     /// The host's WebSocket, as in `ws://host:port/path`, or `wss://` for TLS.
     pub ws_url: String,
-    /// The permission to open a session.
+    /// The permission to open a session. It is good for one; the client comes back with another, which the host gives it.
     pub ticket: String,
     /// The host's public key; comes with the ticket. Needed for UDP.
     pub host_key: Option<[u8; 32]>,

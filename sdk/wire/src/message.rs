@@ -38,6 +38,8 @@
 //!                rules: {name: text, 1 to 64; version: text, 1 to 64; hash: text, 64: BLAKE3 of the module, hex}
 //!                phase: one of opened, gathering, readying, cutscene, countdown, running, finished, aborted, closed
 //!                resumed: true if this player has been in the room before; false for a spectator
+//!                resume?: text, 1 to 2,048: a ticket with which this client opens its session again after its connection
+//!                was lost. The ticket that it came with is used up. Each welcome brings another, and only the last one is good
 //! refused        code: see RefusalCode; reason: text, at most 512. The answer to hello; the host closes after it
 //! event          seq: integer from 1, one higher for each public event of the room. A gap means that the host no
 //!                longer keeps the events in between
@@ -258,6 +260,9 @@ pub enum HostMessage {
         phase: Phase,
         /// Whether this player has been in the room before.
         resumed: bool,
+        /// The ticket for the next connection, when this one is lost.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resume: Option<String>,
     },
     /// The session is not opened; the host closes.
     Refused {
@@ -382,8 +387,16 @@ words! {
         BadTicket = "bad_ticket",
         /// The ticket was good once. Ask for a new one.
         ExpiredTicket = "expired_ticket",
-        /// The ticket names a room that this host does not have.
+        /// The ticket is not good yet: a clock is wrong, or it was made for later.
+        EarlyTicket = "early_ticket",
+        /// The ticket has opened a session already. Ask for a new one.
+        UsedTicket = "used_ticket",
+        /// A newer ticket of this player has opened a session. Ask for a new one.
+        SupersededTicket = "superseded_ticket",
+        /// The ticket names a player that its room does not have.
         WrongRoom = "wrong_room",
+        /// The rules refuse what the ticket says of its player; the reason is theirs.
+        RefusedByRules = "refused_by_rules",
         /// The room is over.
         RoomClosed = "room_closed",
         /// The host does not speak the client's version.
@@ -410,7 +423,10 @@ words! {
 impl RefusalCode {
     /// Whether the same ticket may work later.
     pub fn may_retry(self) -> bool {
-        matches!(self, Self::HelloTimeout | Self::TooManySessions | Self::TooManyAttempts | Self::Internal)
+        matches!(
+            self,
+            Self::EarlyTicket | Self::HelloTimeout | Self::TooManySessions | Self::TooManyAttempts | Self::Internal
+        )
     }
 }
 
@@ -425,7 +441,7 @@ words! {
         Left = "left",
         /// The player was removed from the room.
         Removed = "removed",
-        /// The same ticket opened another session.
+        /// Another session of the same player was opened, by a newer ticket or by its own client that came back.
         Replaced = "replaced",
         /// A message or payload could not be understood; the reason names the field.
         BadMessage = "bad_message",
@@ -445,7 +461,7 @@ words! {
 }
 
 impl ByeCode {
-    /// Whether a client may connect again with the same ticket.
+    /// Whether a client may connect again, with the ticket that its welcome brought.
     pub fn may_reconnect(self) -> bool {
         matches!(self, Self::TooSlow | Self::Idle | Self::Internal)
     }
@@ -550,6 +566,7 @@ impl HostMessage {
                     },
                     phase: fields.word("phase", Phase::from_word, "the name of a phase")?,
                     resumed: fields.boolean("resumed")?,
+                    resume: fields.optional("resume", |f| f.text("resume", 1, TICKET_BYTES_MAX))?,
                 })
             }
             "refused" => {
@@ -809,6 +826,7 @@ mod tests {
             rules: RulesInfo { name: "drag-race".into(), version: "0.1.0".into(), hash: "0123456789abcdef".repeat(4) },
             phase: Phase::Gathering,
             resumed: false,
+            resume: Some("a.b.c".into()),
         }
     }
 
@@ -827,6 +845,7 @@ mod tests {
             rules,
             phase,
             resumed,
+            resume: None,
         }
     }
 
@@ -893,7 +912,7 @@ mod tests {
         assert_eq!(ClientMessage::Ready.encode().unwrap(), r#"{"type":"ready"}"#);
         let bye = HostMessage::Bye { code: ByeCode::HostClosing, reason: "good night".into() };
         assert_eq!(bye.encode().unwrap(), r#"{"type":"bye","code":"host_closing","reason":"good night"}"#);
-        insta::assert_snapshot!(welcome().encode().unwrap(), @r#"{"type":"welcome","session":4294967295,"room":"race-1","player":1,"players":[{"player":0,"name":"Ada \"the\" First"},{"player":1,"name":"Zoë"}],"udp_port":4000,"noise":"-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7","tick_hz":50,"rules":{"name":"drag-race","version":"0.1.0","hash":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},"phase":"gathering","resumed":false}"#);
+        insta::assert_snapshot!(welcome().encode().unwrap(), @r#"{"type":"welcome","session":4294967295,"room":"race-1","player":1,"players":[{"player":0,"name":"Ada \"the\" First"},{"player":1,"name":"Zoë"}],"udp_port":4000,"noise":"-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7","tick_hz":50,"rules":{"name":"drag-race","version":"0.1.0","hash":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},"phase":"gathering","resumed":false,"resume":"a.b.c"}"#);
     }
 
     #[test]
@@ -980,7 +999,7 @@ mod tests {
                 let mut without = message.clone();
                 without.as_object_mut().unwrap().remove(key);
                 let absent = read(&without);
-                let optional = ["noise", "after", "frame", "player", "time_ms", "udp_port", "reason"];
+                let optional = ["noise", "after", "frame", "player", "time_ms", "udp_port", "reason", "resume"];
                 if !optional.contains(&key.as_str()) {
                     let error = absent.unwrap_err().to_string();
                     assert!(error.contains(&format!("`{key}`")), "{error}");
@@ -1026,8 +1045,20 @@ mod tests {
             .map(|player| PlayerName { player: player as u16, name: "\u{1}".repeat(NAME_BYTES_MAX) })
             .collect();
         let room = "\u{1}".repeat(NAME_BYTES_MAX);
-        let message =
-            HostMessage::Welcome { session, room, player, players, udp_port, noise, tick_hz, rules, phase, resumed };
+        let resume = Some("r".repeat(TICKET_BYTES_MAX));
+        let message = HostMessage::Welcome {
+            session,
+            room,
+            player,
+            players,
+            udp_port,
+            noise,
+            tick_hz,
+            rules,
+            phase,
+            resumed,
+            resume,
+        };
         message.encode().unwrap();
     }
 

@@ -430,6 +430,7 @@ async fn errors_of_connecting_say_what_is_wrong() {
             rules: holeshot_wire::RulesInfo { name: "t".into(), version: "1".into(), hash: "0".repeat(64) },
             phase: Phase::Running,
             resumed: false,
+            resume: None,
         };
         let text = Message::text(welcome.encode().unwrap());
         futures_util::SinkExt::send(&mut websocket, text).await.unwrap();

@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     udp: UdpSocket,
     keypair: HostKeypair,
     sessions: u32,
+    /// The tickets that were shown, in order.
+    pub(crate) tickets: Vec<String>,
 }
 
 impl Peer {
@@ -41,6 +43,7 @@ impl Peer {
             udp: UdpSocket::bind("127.0.0.1:0").await.unwrap(),
             keypair: HostKeypair::from_private([3; 32]).unwrap(),
             sessions: 0,
+            tickets: Vec::new(),
         }
     }
 
@@ -77,7 +80,7 @@ impl Peer {
     pub(crate) async fn welcome_as(&mut self, keypair: &HostKeypair, phase: Phase) -> (Session<'_>, Option<u64>) {
         let (mut websocket, hello) = self.hello().await;
         let ClientMessage::Hello { protocol: 1, ticket, noise, after } = hello else { panic!("{hello:?}") };
-        assert_eq!(ticket, TICKET);
+        self.tickets.push(ticket.clone());
         self.sessions += 1;
         let session = self.sessions;
         let keys = noise.map(|message_1| accept(keypair, &ticket, &message_1, [session as u8; 32]).unwrap());
@@ -93,6 +96,7 @@ impl Peer {
             rules: RulesInfo { name: "test".into(), version: "1".into(), hash: "0".repeat(64) },
             phase,
             resumed: session > 1,
+            resume: Some(format!("resume.{session}")),
         };
         websocket.send(Message::text(welcome.encode().unwrap())).await.unwrap();
         let (path, seal) = match keys {

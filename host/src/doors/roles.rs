@@ -1,0 +1,123 @@
+//! Who may do what over HTTP. The token itself is in [`crate::admin`]; what players and spectators may do is decided by their tickets.
+//!
+//! | role | shows | may |
+//! | --- | --- | --- |
+//! | anybody | nothing | read: rooms, records, events, journals, modules, figures; nothing of these is secret |
+//! | anybody, with open doors | nothing | open rooms and get tickets for them, too |
+//! | player, spectator | a ticket, on the WebSocket | play; watch |
+//! | admin | the token (`Authorization: Bearer …`) | all of that, and change rules |
+//!
+//! Doors are open by the setting `open_doors`. With `auto` they are while HTTP listens on a loopback address: then whoever reaches it has an account on this machine. A
+//! proxy on the same machine changes that, and the host does not see it: behind one, say `no`.
+//!
+//! `/metrics` and the records name rooms, players and modules. They are open on purpose: who may watch a race may know its result, and a Prometheus needs no token. Who
+//! wants them closed puts a proxy in front.
+
+use std::net::SocketAddr;
+
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
+
+use super::http::ApiError;
+use crate::admin::AdminToken;
+use crate::config::OpenDoors;
+
+/// Whether the doors are open, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Openness {
+    /// Anybody may open rooms and get tickets.
+    pub is_open: bool,
+    /// The setting that it comes from.
+    pub setting: OpenDoors,
+}
+
+impl Openness {
+    /// What the setting means for a host that listens there.
+    #[must_use]
+    pub fn of(setting: OpenDoors, http: SocketAddr) -> Self {
+        let is_open = match setting {
+            OpenDoors::Auto => http.ip().to_canonical().is_loopback(),
+            OpenDoors::Yes => true,
+            OpenDoors::No => false,
+        };
+        Self { is_open, setting }
+    }
+}
+
+impl std::fmt::Display for Openness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match (self.is_open, self.setting) {
+            (true, OpenDoors::Auto) => "open: anybody on this machine may open rooms and get tickets (open_doors = auto, HTTP on a loopback address)",
+            (true, _) => "open: anybody who reaches HTTP may open rooms and get tickets (open_doors = yes)",
+            (false, OpenDoors::Auto) => "closed: opening rooms and getting tickets needs the admin token (open_doors = auto, HTTP on another address than loopback)",
+            (false, _) => "closed: opening rooms and getting tickets needs the admin token (open_doors = no)",
+        })
+    }
+}
+
+/// Lets the admin pass. `what` is what was asked for, as the beginning of a sentence.
+pub(super) fn require_admin(token: &AdminToken, headers: &HeaderMap, what: &str) -> Result<(), ApiError> {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = shown.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    let problem = match bearer {
+        Some(bearer) if token.is(bearer) => return Ok(()),
+        Some(_) => "this is not the admin token of this host".to_owned(),
+        None => format!("{what} needs the admin token"),
+    };
+    let message = format!(
+        "{problem}: send `Authorization: Bearer TOKEN`; the token is in the file `admin-token` of the host's data folder"
+    );
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_itself_opens_the_door() {
+        let token = AdminToken::parse("a-token-that-is-long-enough").unwrap();
+        let check = |value: Option<&[u8]>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(header::AUTHORIZATION, value.try_into().unwrap());
+            }
+            require_admin(&token, &headers, "this").is_ok()
+        };
+        assert!(check(Some(b"Bearer a-token-that-is-long-enough")));
+        assert!(check(Some(b"bearer  a-token-that-is-long-enough ")));
+        for wrong in [
+            None,
+            Some(&b""[..]),
+            Some(b"Bearer"),
+            Some(b"Bearer "),
+            Some(b"a-token-that-is-long-enough"),
+            Some(b"Basic a-token-that-is-long-enough"),
+            Some(b"Bearer a-token-that-is-long-enoug"),
+            Some(b"Bearer a-token-that-is-long-enough-and-more"),
+            Some(b"Bearer \xff\xfe"),
+        ] {
+            assert!(!check(wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn doors_are_open_by_themselves_on_loopback_addresses_only() {
+        let open = |setting, address: &str| Openness::of(setting, address.parse().unwrap()).is_open;
+        for (address, is_loopback) in [
+            ("127.0.0.1:1", true),
+            ("127.9.0.1:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("192.168.1.5:1", false),
+        ] {
+            assert_eq!(open(OpenDoors::Auto, address), is_loopback, "{address}");
+            assert!(open(OpenDoors::Yes, address) && !open(OpenDoors::No, address));
+        }
+    }
+}
