@@ -290,7 +290,15 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.into(), reason: error.to_string() })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Invalid { path: path.into(), reason: error.to_string() })
+        Self::parse(path, &text)
+    }
+
+    /// As [`read`](Self::read), of the text of a file; `path` names it in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with line and key.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Invalid { path: path.into(), reason: error.to_string() })
     }
 
     /// These settings, with `weaker` where they say nothing.

@@ -13,6 +13,8 @@ pub mod config;
 pub mod doors;
 pub mod events;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 pub mod journal;
 pub mod limits;

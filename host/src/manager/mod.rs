@@ -4,7 +4,7 @@
 
 pub mod alone;
 mod derive;
-mod recorder;
+pub(crate) mod recorder;
 pub mod records;
 mod scores;
 

@@ -330,30 +330,7 @@ impl Recorder {
     }
 
     fn transact(&mut self, batch: &[Message]) -> rusqlite::Result<Tally> {
-        let mut tally = Tally::default();
-        let transaction = self.connection.transaction()?;
-        let mut work = Work { connection: &transaction, origins: &mut self.origins, tally: &mut tally };
-        for message in batch {
-            if message.topic.ends_with("/outbox") {
-                work.take_floors(message)?;
-            } else {
-                work.take_event(message)?;
-            }
-        }
-        for origin in std::mem::take(&mut self.origins.touched) {
-            if let Some(progress) = self.origins.known.get_mut(&origin) {
-                progress.due = true;
-                transaction
-                    .prepare_cached("UPDATE origins SET stored = ?2 WHERE id = ?1")?
-                    .execute(params![progress.id, signed(progress.stored)])?;
-            }
-        }
-        if tally.rejected > 0 {
-            transaction
-                .prepare_cached("DELETE FROM rejected WHERE id <= (SELECT MAX(id) FROM rejected) - ?1")?
-                .execute([REJECTED_MAX_ROWS])?;
-        }
-        transaction.commit()?;
+        let tally = transact(&mut self.connection, &mut self.origins, batch)?;
         if let Some(reason) = &tally.reason {
             let now = Instant::now();
             if self.rejection_logged.is_none_or(|then| now.duration_since(then) >= REJECTION_LOG_EVERY) {
@@ -367,6 +344,35 @@ impl Recorder {
         }
         Ok(tally)
     }
+}
+
+/// Stores a batch in one transaction.
+fn transact(connection: &mut Connection, origins: &mut Origins, batch: &[Message]) -> rusqlite::Result<Tally> {
+    let mut tally = Tally::default();
+    let transaction = connection.transaction()?;
+    let mut work = Work { connection: &transaction, origins, tally: &mut tally };
+    for message in batch {
+        if message.topic.ends_with("/outbox") {
+            work.take_floors(message)?;
+        } else {
+            work.take_event(message)?;
+        }
+    }
+    for origin in std::mem::take(&mut origins.touched) {
+        if let Some(progress) = origins.known.get_mut(&origin) {
+            progress.due = true;
+            transaction
+                .prepare_cached("UPDATE origins SET stored = ?2 WHERE id = ?1")?
+                .execute(params![progress.id, signed(progress.stored)])?;
+        }
+    }
+    if tally.rejected > 0 {
+        transaction
+            .prepare_cached("DELETE FROM rejected WHERE id <= (SELECT MAX(id) FROM rejected) - ?1")?
+            .execute([REJECTED_MAX_ROWS])?;
+    }
+    transaction.commit()?;
+    Ok(tally)
 }
 
 #[derive(Default)]
@@ -557,4 +563,52 @@ fn reject(connection: &Connection, message: &Message, reason: &str) -> rusqlite:
 /// Sequences have 16 digits at most, so they fit.
 fn signed(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
+}
+
+/// The recorder without a link, for [`crate::fuzzing`].
+pub(crate) struct Offline {
+    connection: Connection,
+    origins: Origins,
+}
+
+impl Offline {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection, origins: Origins::default() }
+    }
+
+    /// Stores a batch of topics and payloads; gives how many events were new, known, and not of use.
+    pub(crate) fn take(&mut self, batch: &[(String, Vec<u8>)]) -> rusqlite::Result<(u64, u64, u64)> {
+        let message = |(topic, payload): &(String, Vec<u8>)| Message {
+            topic: topic.clone(),
+            payload: payload.clone(),
+            ack: None,
+        };
+        let batch: Vec<Message> = batch.iter().map(message).collect();
+        let tally = transact(&mut self.connection, &mut self.origins, &batch)?;
+        Ok((tally.stored, tally.duplicates, tally.rejected))
+    }
+
+    /// Every event, by origin and sequence, as its JSON.
+    pub(crate) fn events(&self) -> rusqlite::Result<Vec<(String, u64, String)>> {
+        let sql = "SELECT o.origin, e.sequence, e.json FROM events e JOIN origins o ON o.id = e.origin ORDER BY 1, 2";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get(2)?));
+        self.connection.prepare_cached(sql)?.query_map([], row)?.collect()
+    }
+
+    /// Empties every table but that of the records' own name.
+    pub(crate) fn clear(&mut self) -> rusqlite::Result<()> {
+        self.origins.forget();
+        let transaction = self.connection.transaction()?;
+        transaction.execute_batch("PRAGMA defer_foreign_keys = ON")?;
+        let tables: Vec<String> = transaction
+            .prepare_cached(
+                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'meta'",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for table in tables {
+            transaction.prepare_cached(&format!("DELETE FROM {table}"))?.execute([])?;
+        }
+        transaction.commit()
+    }
 }

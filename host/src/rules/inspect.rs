@@ -105,7 +105,7 @@ pub fn facts(bytes: &[u8]) -> Facts {
 }
 
 /// Checks everything that can be known without running the module.
-pub(super) fn inspect(bytes: &[u8]) -> Result<(), LoadError> {
+pub(crate) fn inspect(bytes: &[u8]) -> Result<(), LoadError> {
     if bytes.len() > MODULE_BYTES_MAX {
         return Err(LoadError::TooLong { found_bytes: bytes.len() as u64 });
     }

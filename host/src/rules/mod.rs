@@ -27,6 +27,7 @@ pub use cache::CacheError;
 pub use default::DRAG_RACE_WASM;
 pub use engine::{Engine, EngineError, EngineSettings};
 pub use error::{InstantiateError, LoadError};
+pub(crate) use inspect::inspect as inspect_module;
 pub use inspect::{Facts, facts};
 pub use instance::WasmRules;
 pub use module::{MODULES_LOADING_MAX, Module, ModuleHash, ModuleStore, Origin};

@@ -156,6 +156,12 @@ pub fn test(module: &Arc<Module>, path: &Path) -> Result<Tested, FileError> {
     Ok(run(module, &path.display().to_string(), &script))
 }
 
+/// Reads a scenario without playing it, for [`crate::fuzzing`]: its number of frames, plays, deeds and expectations.
+pub(crate) fn parsed(text: &str, manifest: &holeshot_abi::Manifest) -> Result<[usize; 4], FileError> {
+    let script = file::parse("scenario.toml", text, manifest)?;
+    Ok([script.frames as usize, script.plays.len(), script.deeds.len(), script.expectations.len()])
+}
+
 fn run(module: &Arc<Module>, file: &str, script: &Script) -> Tested {
     let mut tested = Tested {
         file: file.to_owned(),

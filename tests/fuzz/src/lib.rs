@@ -1,0 +1,59 @@
+//! Fuzz targets: one function for each decoder of bytes that come from outside. A target asserts what has to hold for any input (what can be read
+//! is written with the same meaning, limits hold, no forged thing opens), not only that nothing panics. `README.md` says how the corpora
+//! are replayed and explored; there is no libFuzzer in here.
+
+mod config;
+mod datagram;
+mod event;
+mod handshake;
+mod journal;
+mod manifest;
+mod message;
+mod module;
+mod output;
+mod records;
+mod rules;
+mod scenario;
+mod take;
+mod ticket;
+
+/// A target: panics if something does not hold for this input.
+pub type Target = fn(&[u8]);
+
+/// Every target: its name, which is that of its corpus, and its function.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("config", config::target),
+    ("datagram", datagram::target),
+    ("event", event::target),
+    ("handshake", handshake::target),
+    ("journal", journal::target),
+    ("manifest", manifest::target),
+    ("message", message::target),
+    ("module", module::target),
+    ("output", output::target),
+    ("records", records::target),
+    ("scenario", scenario::target),
+    ("ticket", ticket::target),
+];
+
+/// The target of a name.
+#[must_use]
+pub fn find(name: &str) -> Option<Target> {
+    TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
+}
+
+/// Length of the longest input of each target in bytes, of the explorer and of mutations: inputs above it find nothing that shorter ones do not,
+/// and each costs time. What is above a decoder's own limit has tests of its own.
+#[must_use]
+pub fn input_bytes_max(name: &str) -> usize {
+    match name {
+        // One full datagram and a mode.
+        "datagram" => 1_201,
+        "handshake" => 256,
+        // Longer tickets are refused unseen.
+        "ticket" => 2_100,
+        _ => 4_096,
+    }
+}
+
+pub use journal::{framed, unframed};
