@@ -10,14 +10,14 @@ use crate::modules_made::SHORT;
 use crate::mosquitto::Mosquitto;
 
 /// A manager in another process.
-async fn manager(dir: &std::path::Path, broker: &str, more: &[&str]) -> Served {
+pub(crate) async fn manager(dir: &std::path::Path, broker: &str, more: &[&str]) -> Served {
     let mut args = vec!["manager", "--json", "--broker", broker, "--data-dir", dir.to_str().unwrap()];
     args.extend(["--http-listen", "127.0.0.1:0"]);
     args.extend(more);
     Served::started(holeshot(&args)).await
 }
 
-async fn ready(url: &str) {
+pub(crate) async fn ready(url: &str) {
     eventually("readyz says ready", SOON, async || match client().get(format!("{url}/readyz")).send().await {
         Ok(answer) if answer.status() == 200 => Ok(()),
         other => Err(format!("{other:?}")),
@@ -25,7 +25,7 @@ async fn ready(url: &str) {
     .await;
 }
 
-fn rows(dir: &std::path::Path, kind: &str) -> i64 {
+pub(crate) fn rows(dir: &std::path::Path, kind: &str) -> i64 {
     let sql = "SELECT COUNT(*) FROM events WHERE kind = ?1";
     open_records(&dir.join("records.sqlite3")).query_row(sql, [kind], |row| row.get(0)).unwrap()
 }

@@ -16,6 +16,7 @@
 //! | `node.rs` | the journal of a race through the same wasm in V8 |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
 //! | `external.rs` | a broker elsewhere, the manager in a process of its own, and their settings |
+//! | `broker_tls.rs` | a broker elsewhere with TLS, certificates, passwords, rights; both versions of MQTT |
 //! | `shards.rs` | rooms on two shards behind one socket |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
 //! | `tickets.rs` | every ticket that opens nothing, tickets minted by Node, stolen ones, recorded datagrams; who may open rooms; what is in no log |
@@ -35,6 +36,7 @@ mod modules_made;
 mod peer;
 mod proof;
 
+mod broker_tls;
 mod command;
 mod determinism;
 mod doors;

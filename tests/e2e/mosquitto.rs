@@ -58,7 +58,7 @@ impl Mosquitto {
 
     /// Starts the process, on the same port as before.
     pub(crate) async fn up(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
         let child = Command::new(program().unwrap())
             .arg("-c")
             .arg(self.dir.path().join("mosquitto.conf"))
@@ -70,7 +70,7 @@ impl Mosquitto {
             .unwrap();
         self.child = Some(child);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let log = self.log();
+        let log = self.log_path();
         eventually("mosquitto listens", SOON, async || match TcpStream::connect(address) {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("{error}; {}", std::fs::read_to_string(&log).unwrap_or_default())),
@@ -78,8 +78,27 @@ impl Mosquitto {
         .await;
     }
 
-    fn log(&self) -> PathBuf {
+    fn log_path(&self) -> PathBuf {
         self.dir.path().join("mosquitto.log")
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Its folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Lets it read its users and rights again.
+    pub(crate) fn reload(&self) {
+        let pid = self.child.as_ref().and_then(Child::id).expect("it runs");
+        // SAFETY: kill takes two numbers and touches no memory. The process is a child that was not waited for, so the number is still its own.
+        #[allow(unsafe_code)]
+        let sent = unsafe { libc::kill(libc::pid_t::try_from(pid).unwrap(), libc::SIGHUP) };
+        assert_eq!(sent, 0);
     }
 
     /// `mqtt://…`.

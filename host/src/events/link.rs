@@ -279,7 +279,7 @@ impl<R: FnMut(LinkEvent) + Send> Driver<R> {
         tracing::debug!(link = self.config.client_id, epoch, %version, "connected to the broker");
         (self.react)(LinkEvent::Connected { epoch, session_present });
         let since = Instant::now();
-        let end = self.to_its_end(&mut session, epoch).await;
+        let end = self.until_lost(&mut session, epoch).await;
         // Nobody asks anything of a connection that is gone.
         self.handle.gate().client = None;
         if since.elapsed() >= BACKOFF_MAX {
@@ -288,7 +288,7 @@ impl<R: FnMut(LinkEvent) + Send> Driver<R> {
         end
     }
 
-    async fn to_its_end(&mut self, session: &mut Session, epoch: u64) -> End {
+    async fn until_lost(&mut self, session: &mut Session, epoch: u64) -> End {
         let kick = Arc::clone(&self.handle.kick);
         loop {
             // Polling is not safe to cancel for a connection that goes on. A kicked one does not.

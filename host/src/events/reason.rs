@@ -42,8 +42,8 @@ pub(super) fn of_connect(code: ConnectReturnCode) -> String {
         ConnectReturnCode::BadUserNamePassword => {
             "the broker refuses this user or password: check `broker_username` and `broker_password_file`".to_owned()
         }
-        ConnectReturnCode::NotAuthorized => "the broker lets this client not in: does it want `broker_username` and \
-             `broker_password_file`, or a client certificate?"
+        ConnectReturnCode::NotAuthorized => "the broker does not let this client in: check `broker_username` and \
+             `broker_password_file`, or does it want a client certificate?"
             .to_owned(),
         ConnectReturnCode::ClientIdentifierNotValid | ConnectReturnCode::BadClientId => {
             "the broker refuses the client id: it must take ids that begin with holeshot-".to_owned()

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rumqttc::{AsyncClient, EventLoop, MqttOptions, QoS};
 use serde_json::{Value, json};
 
+use super::access::Protocol;
 use super::broker::Broker;
 use super::payload::{
     HostStarted, HostStopping, ModuleLoaded, ModuleRef, Payload, PlayerJoined, PlayerLeft, PlayerResult, RoomAborted,
@@ -45,6 +46,12 @@ async fn embedded(directory: &Path) -> Events {
 
 fn external(access: &BrokerAccess) -> BrokerConfig {
     BrokerConfig::External(access.clone())
+}
+
+fn in_version(broker: &Broker, protocol: Protocol) -> BrokerAccess {
+    let mut access = broker.access().clone();
+    access.protocol = protocol;
+    access
 }
 
 async fn manager_in(directory: &Path, access: &BrokerAccess) -> Manager {
@@ -155,6 +162,76 @@ impl Foreign {
                 return (publish, status);
             }
         }
+    }
+}
+
+/// The embedded broker speaks both versions of MQTT, and so do our clients: everything arrives once in either, also when the broker dies
+/// meanwhile, and what a foreign client hears says in version 5 what it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_versions_of_mqtt_bring_everything_once() {
+    use rumqttc::v5;
+    use v5::mqttbytes::v5::Packet;
+    const COUNT: u64 = 600;
+    for protocol in [Protocol::V311, Protocol::V5] {
+        let broker = Broker::start(ANY_PORT).unwrap();
+        let access = in_version(&broker, protocol);
+        let (of_host, of_manager) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut options = v5::MqttOptions::new("foreign", access.host.clone(), access.port);
+        options.set_max_packet_size(Some(1 << 20));
+        let (client, mut foreign) = v5::AsyncClient::new(options, 10);
+        client.subscribe("holeshot/#", v5::mqttbytes::QoS::AtLeastOnce).await.unwrap();
+        loop {
+            if let v5::Event::Incoming(Packet::SubAck(_)) = foreign.poll().await.unwrap() {
+                break;
+            }
+        }
+        let events = events_in(of_host.path(), external(&access)).await;
+        let manager = manager_in(of_manager.path(), &access).await;
+        let sink = events.sink();
+        for number in 0..COUNT / 2 {
+            emit(&sink, numbered(number)).await;
+        }
+        let mut types = BTreeMap::new();
+        while types.len() < 4 {
+            let event = tokio::time::timeout(DEADLINE, foreign.poll()).await.expect("all kinds of messages").unwrap();
+            if let v5::Event::Incoming(Packet::Publish(publish)) = event {
+                let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
+                let properties = publish.properties.unwrap_or_default();
+                types.insert(
+                    topic.split('/').nth(3).unwrap().to_owned(),
+                    (properties.content_type, properties.payload_format_indicator),
+                );
+            }
+        }
+        let said = |content: &str| match protocol {
+            Protocol::V5 => (Some(content.to_owned()), Some(1)),
+            _ => (None, None),
+        };
+        let json = said("application/json");
+        let event = said("application/cloudevents+json; charset=utf-8");
+        let expected = [("events", event), ("outbox", json.clone()), ("status", json.clone()), ("stored", json)];
+        assert_eq!(types, expected.map(|(kind, types)| (kind.to_owned(), types)).into(), "{protocol:?}");
+
+        until("some are stored", || events.stats().stored > 0).await;
+        let address = broker.address();
+        broker.stop();
+        for number in COUNT / 2..COUNT {
+            emit(&sink, numbered(number)).await;
+        }
+        until("the loss is noticed", || !events.stats().connected).await;
+        // Another password: nobody of before may enter, so these clients start anew.
+        let flushed = events.shutdown(Duration::ZERO).await;
+        manager.shutdown().await;
+        drop(events);
+        let broker = Broker::start(address).unwrap();
+        let access = in_version(&broker, protocol);
+        let events = events_in(of_host.path(), external(&access)).await;
+        let manager = manager_in(of_manager.path(), &access).await;
+        until("all are stored", || events.stats().queued == 0).await;
+        exactly_once(&manager.records(), COUNT);
+        println!("{protocol:?}: sent {COUNT}, recorded {COUNT}, left by the first start {}", flushed.left);
+        assert_eq!(events.shutdown(DEADLINE).await.left, 0);
+        manager.shutdown().await;
     }
 }
 

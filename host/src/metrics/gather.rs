@@ -291,6 +291,11 @@ impl Metrics {
         let events = self.events.upgrade().map(|events| events.stats()).unwrap_or_default();
         page.gauge("holeshot_events_queued", "Events without a receipt of the manager.", one(events.queued));
         page.counter("holeshot_events_published", "Acknowledgements by the broker.", one(events.published));
+        page.counter(
+            "holeshot_events_refused_by_broker",
+            "Events that the broker acknowledged with a refusal; they are sent again.",
+            one(events.refused_by_broker),
+        );
         page.counter("holeshot_events_stored", "Receipts by the manager.", one(events.stored));
         let refused = [("rules", events.refused_rules), ("host", events.refused_host)];
         let refused = refused.map(|(class, events)| (label("class", class), events));
