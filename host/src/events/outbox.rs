@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::watch;
 
 use super::cloudevent::CloudEvent;
@@ -444,18 +444,24 @@ impl OutboxSink {
         self.0.written.load(Ordering::Acquire)
     }
 
-    /// Takes the manager's word that the events of `origin` up to `sequence` are committed there.
-    pub(crate) fn receipt(&self, origin: &str, sequence: u64) {
+    /// Takes the manager's word that the events of `origin` up to `sequence` are committed there. Gives the position of the last of them, none
+    /// if the origin is not in this file.
+    pub(crate) fn receipt(&self, origin: &str, sequence: u64) -> Option<i64> {
         let shared = &self.0;
         // Receipts for origins that are not in this file (an earlier one, a foreign one) say nothing about it.
-        if !shared.spans.iter().any(|span| span.origin == origin) {
-            return;
-        }
+        let span = shared.spans.iter().find(|span| span.origin == origin)?;
+        let last = span.end.unwrap_or_else(|| shared.last_position.load(Ordering::Acquire));
+        let position = i64::try_from(sequence)
+            .ok()
+            .and_then(|sequence| span.start.checked_add(sequence))
+            .unwrap_or(last)
+            .min(last);
         let mut inbox = shared.inbox();
         let stored = inbox.receipts.entry(origin.to_owned()).or_insert(0);
         *stored = (*stored).max(sequence);
         drop(inbox);
         shared.work.notify_one();
+        Some(position)
     }
 }
 
@@ -715,7 +721,8 @@ impl Writer {
 
     fn transact(&mut self, batch: &[OutboxRow], receipts: &BTreeMap<String, u64>) -> rusqlite::Result<Change> {
         let mut change = Change::default();
-        let transaction = self.connection.transaction()?;
+        // From the start as a writer: one that reads first and is overtaken by another program may not write any more.
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut insert =
                 transaction.prepare_cached("INSERT INTO outbox (position, topic, payload) VALUES (?1, ?2, ?3)")?;

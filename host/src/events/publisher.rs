@@ -7,8 +7,11 @@
 //! - on every new connection,
 //! - when the manager is new to the broker (what was sent before reached nobody) or sees a gap, the latter at most twice
 //!   a second,
-//! - when everything is acknowledged and no receipt came for a while: 1 s, then twice that, up to 30 s, and then only a
+//! - when everything that may be sent is acknowledged and no receipt came for a while: 1 s, then twice that, up to 30 s, and then only a
 //!   window's worth, so that a host without a manager does not repeat itself to other subscribers for ever.
+//!
+//! Only so many events are sent beyond the last receipt ([`UNRECORDED_MAX`]) that a broker can keep them for a manager that is slower
+//! than its hosts: a host's own outbox is the queue that loses nothing.
 //!
 //! With every rewind the host says which sequences it no longer has, so that a manager with a new file does not wait
 //! for them. Two connections: one for the outbox alone, since its acknowledgements are counted; one for presence,
@@ -28,6 +31,10 @@ use super::{BrokerAccess, EventsError, cloudevent, topics};
 
 /// QoS 1 messages that may be unacknowledged. rumqttc numbers its packets up to this.
 const WINDOW: u16 = 100;
+
+/// Events that may be sent beyond the last receipt. A mosquitto with its default settings keeps 1,000 for a manager that is slower than
+/// the host, and drops what is more although it has acknowledged it: then everything is sent again, and the slow manager has yet more to read.
+const UNRECORDED_MAX: i64 = 1_000;
 
 /// Events read from the outbox at a time: some windows, so that a full window is not a read of one row.
 const READ_MAX_EVENTS: usize = 500;
@@ -105,6 +112,8 @@ struct Flow {
     epoch: Option<u64>,
     in_flight: u16,
     cursor: i64,
+    /// Everything up to here has its receipt.
+    base: i64,
     /// After a stall: how many more may be sent before a receipt comes.
     probe: Option<u16>,
     rewind: Rewind,
@@ -136,6 +145,7 @@ impl Flow {
             epoch: None,
             in_flight: 0,
             cursor: 0,
+            base: 0,
             probe: None,
             rewind: Rewind::No,
             rewound: None,
@@ -181,8 +191,9 @@ impl Flow {
         self.probe = Some(0);
     }
 
-    /// A receipt moved.
-    fn progressed(&mut self, now: Instant) {
+    /// A receipt came, which says that everything up to `base` is recorded; 0 if it is for an origin that is not in the outbox.
+    fn progressed(&mut self, base: i64, now: Instant) {
+        self.base = self.base.max(base);
         self.active = now;
         self.stall = STALL_MIN;
         self.stalls = 0;
@@ -223,13 +234,16 @@ impl Flow {
             Rewind::No => {}
         }
         let quiet = now.duration_since(self.active);
-        let may_send = self.cursor < last && self.probe != Some(0);
+        // From the beginning, the next to be sent says where the receipts end.
+        let unrecorded = if self.cursor == 0 { 0 } else { self.cursor.saturating_sub(self.base) };
+        let may_send = self.cursor < last && self.probe != Some(0) && unrecorded < UNRECORDED_MAX;
         if self.in_flight > 0 && quiet >= ACK_MAX {
             self.active = now;
             return Step::Kick;
         }
         if may_send && self.in_flight < WINDOW {
             let room = (WINDOW - self.in_flight).min(self.probe.unwrap_or(WINDOW));
+            let room = room.min(u16::try_from(UNRECORDED_MAX - unrecorded).unwrap_or(WINDOW));
             return Step::Send { epoch, room, cursor: self.cursor };
         }
         if !may_send && self.in_flight == 0 && left > 0 {
@@ -506,11 +520,9 @@ impl Control {
         let now = Instant::now();
         match serde_json::from_slice(payload) {
             Ok(Receipt::Stored { origin, stored, gap }) => {
-                if stored > 0 {
-                    self.sink.receipt(&origin, stored);
-                }
+                let position = if stored > 0 { self.sink.receipt(&origin, stored) } else { None };
                 let mut flow = lock(&self.flow);
-                flow.progressed(now);
+                flow.progressed(position.unwrap_or(0), now);
                 if gap {
                     flow.want(Rewind::Gap);
                 }
@@ -564,7 +576,14 @@ impl Sender {
                                 }
                                 continue;
                             }
-                            Ok(rows) => buffer = rows,
+                            Ok(rows) => {
+                                let first = rows.front().map_or(0, |row| row.position);
+                                let mut flow = lock(&self.flow);
+                                if cursor == 0 && flow.cursor == 0 {
+                                    flow.base = flow.base.max(first.saturating_sub(1));
+                                }
+                                buffer = rows;
+                            }
                             Err(error) => {
                                 tracing::error!(error, "cannot read the outbox; trying again");
                                 self.wake.wait_past(seen, IDLE_MAX);
@@ -689,9 +708,30 @@ mod tests {
         // No more than the window, though there is more; and after twice the time.
         assert!(matches!(flow.step(at(t, 2999), 300, 300), Step::Wait(_)));
         assert_eq!(flow.step(at(t, 3000), 300, 300), Step::Rewind);
-        flow.progressed(at(t, 3001));
+        flow.progressed(100, at(t, 3001));
         assert!(matches!(flow.step(at(t, 3001), 300, 300), Step::Send { .. }));
-        assert_eq!(flow.stall, STALL_MIN);
+        assert_eq!((flow.stall, flow.stalls), (STALL_MIN, 0));
+    }
+
+    #[test]
+    fn no_more_is_sent_than_a_broker_keeps_for_a_slow_manager() {
+        let t = Instant::now();
+        let mut flow = Flow::new(t);
+        flow.connected(1, t);
+        flow.step(t, 5000, 5000);
+        // The outbox begins at 2001: the reader found that before it sent the first.
+        flow.base = 2000;
+        for position in 2001..=3000 {
+            assert!(matches!(flow.step(t, 5000, 3000), Step::Send { .. }), "{position}");
+            flow.sent(position, t);
+            flow.acknowledged(t);
+        }
+        assert!(matches!(flow.step(t, 5000, 3000), Step::Wait(_)));
+        flow.progressed(2007, t);
+        assert_eq!(flow.step(t, 5000, 2993), Step::Send { epoch: 1, room: 7, cursor: 3000 });
+        // A receipt of an origin that is not in the outbox changes nothing.
+        flow.progressed(0, t);
+        assert_eq!(flow.base, 2007);
     }
 
     #[test]

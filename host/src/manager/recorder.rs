@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::derive::{DeriveError, derive};
 use crate::events::cloudevent::{CloudEvent, CloudEventError, is_origin, rfc3339};
@@ -25,6 +25,9 @@ const QUEUE_MAX_MESSAGES: usize = 20_000;
 
 /// Least time between two receipts for the same origin.
 const RECEIPT_EVERY: Duration = Duration::from_millis(50);
+
+/// A receipt is due before that when so many more events are stored: a host sends a thousand beyond its last receipt.
+const RECEIPT_EVENTS: u64 = 250;
 
 /// Rows in `rejected`; the oldest go.
 const REJECTED_MAX_ROWS: i64 = 1000;
@@ -130,6 +133,8 @@ struct Progress {
     /// A receipt is due.
     due: bool,
     told: Option<Instant>,
+    /// What the last receipt said.
+    told_stored: u64,
 }
 
 /// The origins that spoke.
@@ -255,7 +260,8 @@ impl Recorder {
         let now = Instant::now();
         for (origin, progress) in &mut self.origins.known {
             let soon = progress.told.is_some_and(|told| now.duration_since(told) < RECEIPT_EVERY);
-            if !progress.due || (soon && !all) {
+            let many = progress.stored.saturating_sub(progress.told_stored) >= RECEIPT_EVENTS;
+            if !progress.due || (soon && !many && !all) {
                 continue;
             }
             let receipt = Receipt::Stored {
@@ -268,6 +274,7 @@ impl Recorder {
             if self.link.publish(None, &topics::stored(&progress.host), payload, false, false, Content::Json).is_ok() {
                 progress.due = false;
                 progress.told = Some(now);
+                progress.told_stored = progress.stored;
             } else {
                 return;
             }
@@ -349,7 +356,8 @@ impl Recorder {
 /// Stores a batch in one transaction.
 fn transact(connection: &mut Connection, origins: &mut Origins, batch: &[Message]) -> rusqlite::Result<Tally> {
     let mut tally = Tally::default();
-    let transaction = connection.transaction()?;
+    // From the start as a writer: one that reads first and is overtaken by another program may not write any more.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut work = Work { connection: &transaction, origins, tally: &mut tally };
     for message in batch {
         if message.topic.ends_with("/outbox") {
@@ -409,8 +417,16 @@ impl Work<'_> {
                 }
             };
             let stored = u64::try_from(stored).unwrap_or(0);
-            let progress =
-                Progress { id, host: owner, stored, seen: stored, held: BTreeMap::new(), due: false, told: None };
+            let progress = Progress {
+                id,
+                host: owner,
+                stored,
+                seen: stored,
+                held: BTreeMap::new(),
+                due: false,
+                told: None,
+                told_stored: stored,
+            };
             self.origins.known.insert(origin.to_owned(), progress);
         }
         Ok(self.origins.known.get_mut(origin).filter(|progress| progress.host == host))
