@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use holeshot_room::Supervision;
 use serde::Deserialize;
 
+use crate::doors::listen::CONNECTIONS_MAX;
+use crate::doors::records::STREAMS_MAX_DEFAULT;
 use crate::events::access::{AccessError, BrokerAccess, BrokerSettings, Protocol, Secret};
+use crate::manager::chores::Retention;
 use crate::rules::EngineSettings;
 
 /// What a person may set. Flag `--http-listen`, variable `HOLESHOT_HTTP_LISTEN` and key `http_listen` of the file are the same setting.
@@ -104,6 +107,16 @@ pub struct Settings {
     #[arg(long, env = "HOLESHOT_JOURNAL_BYTES_MAX", value_name = "BYTES")]
     pub journal_bytes_max: Option<u64>,
 
+    /// How long events are kept in the records, in days; 0 for ever [default: 90]
+    #[arg(long, env = "HOLESHOT_EVENTS_DAYS", value_name = "DAYS")]
+    pub events_days: Option<u32>,
+    /// How long rooms and their results are kept in the records, in days; 0 for ever [default: 0]
+    #[arg(long, env = "HOLESHOT_RECORDS_DAYS", value_name = "DAYS")]
+    pub records_days: Option<u32>,
+    /// Streams of recorded events at a time (`/api/events/stream`), 0 to 1000 [default: 100]
+    #[arg(long, env = "HOLESHOT_STREAMS_MAX", value_name = "N")]
+    pub streams_max: Option<u32>,
+
     /// The host's certificate (PEM, the whole chain), for TLS on the HTTP address: https:// and wss:// alone. Taken again when the file changes
     #[arg(long, env = "HOLESHOT_TLS_CERTIFICATE", value_name = "FILE")]
     pub tls_certificate: Option<PathBuf>,
@@ -196,6 +209,10 @@ pub struct Config {
     pub ticket_leeway_s: u32,
     /// Who may open rooms and get tickets without the admin token.
     pub open_doors: OpenDoors,
+    /// How long records are kept.
+    pub retention: Retention,
+    /// Streams of recorded events at a time.
+    pub streams_max: u32,
 }
 
 /// A setting that cannot be used.
@@ -341,6 +358,9 @@ impl Settings {
             ticket_lifetime_s: self.ticket_lifetime_s.or(weaker.ticket_lifetime_s),
             journal_days: self.journal_days.or(weaker.journal_days),
             journal_bytes_max: self.journal_bytes_max.or(weaker.journal_bytes_max),
+            events_days: self.events_days.or(weaker.events_days),
+            records_days: self.records_days.or(weaker.records_days),
+            streams_max: self.streams_max.or(weaker.streams_max),
 
             tls_certificate: self.tls_certificate.or(weaker.tls_certificate),
             tls_key: self.tls_key.or(weaker.tls_key),
@@ -401,6 +421,11 @@ impl Settings {
             ticket_lifetime_s: self.ticket_lifetime_s.unwrap_or(3_600),
             journal_days: self.journal_days.unwrap_or(30),
             journal_bytes_max: self.journal_bytes_max.unwrap_or(4 << 30),
+            retention: Retention {
+                events_days: self.events_days.unwrap_or(Retention::EVENTS_DAYS),
+                records_days: self.records_days.unwrap_or(Retention::RECORDS_DAYS),
+            },
+            streams_max: self.streams_max.unwrap_or(STREAMS_MAX_DEFAULT),
 
             tls: pair(self.tls_certificate, self.tls_key)?,
             ticket_keys: self.ticket_keys,
@@ -430,6 +455,7 @@ impl Settings {
             check(setting, value.into(), least, WAIT_S_MAX.into())?;
         }
         check("journal_days", config.journal_days.into(), 0, JOURNAL_DAYS_MAX.into())?;
+        check_records(config.retention, config.streams_max)?;
         check("journal_bytes_max", config.journal_bytes_max, JOURNAL_BYTES_MAX_LEAST, JOURNAL_BYTES_MAX_MOST)?;
         check("ticket_keys (files)", config.ticket_keys.len() as u64, 0, TICKET_KEY_FILES_MAX)?;
         check("ticket_lifetime_max_s", config.ticket_lifetime_max_s.into(), 1, TICKET_LIFETIME_MAX_S_MAX.into())?;
@@ -445,6 +471,16 @@ fn pair(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<cra
         (Some(_), None) => Err(ConfigError::Incomplete { setting: "tls_certificate", missing: "tls_key" }),
         (None, Some(_)) => Err(ConfigError::Incomplete { setting: "tls_key", missing: "tls_certificate" }),
     }
+}
+
+/// Checks what a host and a manager on its own have in common.
+///
+/// # Errors
+/// The first setting out of its range.
+pub fn check_records(retention: Retention, streams_max: u32) -> Result<(), ConfigError> {
+    check("events_days", retention.events_days.into(), 0, Retention::DAYS_MAX.into())?;
+    check("records_days", retention.records_days.into(), 0, Retention::DAYS_MAX.into())?;
+    check("streams_max", streams_max.into(), 0, CONNECTIONS_MAX.into())
 }
 
 fn check(setting: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {

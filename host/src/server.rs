@@ -146,7 +146,11 @@ impl Server {
         let events = Arc::new(events);
         let sink = events.sink();
         let manager = if config.manager {
-            let config = ManagerConfig { broker: events.broker_access().clone(), data_dir: data_dir.clone() };
+            let config = ManagerConfig {
+                broker: events.broker_access().clone(),
+                data_dir: data_dir.clone(),
+                retention: config.retention,
+            };
             Some(Manager::start(config).await.context("cannot start the manager, which keeps the records")?)
         } else {
             None
@@ -212,7 +216,7 @@ impl Server {
             rooms: Arc::clone(&rooms),
             swaps: Arc::clone(&swaps),
             admin,
-            records: RecordsDoor::new(manager.as_ref().map(Manager::records)),
+            records: RecordsDoor::new(manager.as_ref().map(Manager::records), config.streams_max),
             journals,
             tickets: Arc::clone(&tickets),
             openness: Openness::of(config.open_doors, addresses.http),
@@ -361,6 +365,7 @@ impl Server {
         let journals = self.journals;
         tokio::task::spawn_blocking(move || journals.stop()).await?;
         let _http_gone = self.stop_http.send(true);
+        self.doors.records.close();
         let drained = async {
             self.doors.sockets.none_left().await;
             self.http.await

@@ -11,11 +11,10 @@ use serde_json::json;
 
 use super::http::{ApiError, BODY_BYTES_MAX};
 use super::records::{self, RecordsDoor};
-use crate::manager::{ManagerFigures, Records};
+use crate::manager::ManagerFigures;
 
 /// The routes.
-pub fn router(figures: ManagerFigures, records: Records) -> Router {
-    let door = RecordsDoor::new(Some(records));
+pub fn router(figures: ManagerFigures, door: Arc<RecordsDoor>) -> Router {
     Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(readyz))

@@ -1,6 +1,7 @@
 //! The HTTP interface of the records alone: what the manager recorded, whatever host ran it. A host serves these routes beside its own; the process
 //! `holeshot manager` serves nothing else. What the answers mean is the business of [`crate::manager`].
 
+mod feed;
 mod question;
 mod table;
 
@@ -15,27 +16,51 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use super::http::ApiError;
 use crate::events::cloudevent::rfc3339;
 use crate::manager::records::boards::{BoardError, BoardQuery};
 use crate::manager::records::results::{DATA_FIELDS_MAX, ResultsQuery};
 use crate::manager::records::{PAGE_MAX, Records, RecordsError, RoomState, RoomsPage};
+use feed::Streams;
 use question::{Question, VALUE_BYTES_MAX, bad, check_length, cursor_text};
 use table::{Answer, Form};
+
+pub use feed::StreamFigures;
+
+/// Streams of events at a time unless the setting says otherwise: a tenth of the connections that a host takes.
+pub const STREAMS_MAX_DEFAULT: u32 = 100;
 
 /// What these routes need.
 #[derive(Debug)]
 pub struct RecordsDoor {
     /// None on a host whose records another process keeps.
     records: Option<Records>,
+    streams: Streams,
 }
 
 impl RecordsDoor {
-    /// A door to these records; without any, to the answer that they are elsewhere.
+    /// A door to these records, with so many streams of events at a time; without records, to the answer that they are elsewhere.
     #[must_use]
-    pub fn new(records: Option<Records>) -> Arc<Self> {
-        Arc::new(Self { records })
+    pub fn new(records: Option<Records>, streams_max: u32) -> Arc<Self> {
+        Arc::new(Self { records, streams: Streams::new(streams_max) })
+    }
+
+    /// Ends every stream of events: their answers would never be complete otherwise.
+    pub fn close(&self) {
+        self.streams.close();
+    }
+
+    /// How the streams of events do.
+    #[must_use]
+    pub fn stream_figures(&self) -> StreamFigures {
+        self.streams.figures()
+    }
+
+    /// What the recorder says of its commits.
+    fn commits(&self) -> Result<watch::Receiver<i64>, ApiError> {
+        Ok(self.records.as_ref().ok_or_else(elsewhere)?.commits())
     }
 
     /// Whether this process keeps the records.
@@ -72,6 +97,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(door: Arc<RecordsDoor>) -> Route
     Router::new()
         .route("/api/hosts", get(list_hosts))
         .route("/api/events", get(list_events))
+        .route("/api/events/stream", get(feed::stream))
         .route("/api/results", get(results))
         .route("/api/players/{player}", get(player))
         .route("/api/players/{player}/bests", get(bests))

@@ -20,6 +20,7 @@ use super::payload::{
 };
 use super::{BrokerAccess, BrokerConfig, EmitError, Events, EventsConfig, EventsError};
 use super::{EventSink, InternalEvent, topics};
+use crate::manager::chores::Retention;
 use crate::manager::records::{EventRecord, RoomState, RoomsPage};
 use crate::manager::{Manager, ManagerConfig, Records};
 
@@ -55,7 +56,13 @@ fn in_version(broker: &Broker, protocol: Protocol) -> BrokerAccess {
 }
 
 async fn manager_in(directory: &Path, access: &BrokerAccess) -> Manager {
-    Manager::start(ManagerConfig { broker: access.clone(), data_dir: directory.to_owned() }).await.unwrap()
+    Manager::start(ManagerConfig {
+        broker: access.clone(),
+        data_dir: directory.to_owned(),
+        retention: Retention::default(),
+    })
+    .await
+    .unwrap()
 }
 
 fn numbered(number: u64) -> InternalEvent {

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,7 +11,9 @@ use axum::Router;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::chores::Retention;
 use super::{Manager, ManagerConfig, ManagerFigures, ManagerStats};
+use crate::doors::records::RecordsDoor;
 use crate::doors::{listen, manager};
 use crate::events::BrokerAccess;
 use crate::limits::files;
@@ -27,6 +30,10 @@ pub struct ManagerServerConfig {
     pub data_dir: PathBuf,
     /// Address for HTTP; port 0 lets the system pick one.
     pub http_listen: SocketAddr,
+    /// How long records are kept.
+    pub retention: Retention,
+    /// Streams of events at a time.
+    pub streams_max: u32,
 }
 
 /// Where a manager listens and keeps its things.
@@ -45,6 +52,7 @@ pub struct ManagerAddresses {
 pub struct ManagerServer {
     addresses: ManagerAddresses,
     manager: Manager,
+    door: Arc<RecordsDoor>,
     http: tokio::task::JoinHandle<()>,
     stop_http: watch::Sender<bool>,
 }
@@ -66,16 +74,18 @@ impl ManagerServer {
             )
         })?;
         let mqtt = format!("{}:{}", config.broker.host, config.broker.port);
-        let manager = Manager::start(ManagerConfig { broker: config.broker, data_dir: config.data_dir }).await?;
+        let ManagerServerConfig { broker, data_dir, retention, streams_max, .. } = config;
+        let manager = Manager::start(ManagerConfig { broker, data_dir, retention }).await?;
+        let door = RecordsDoor::new(Some(manager.records()), streams_max);
         let addresses =
             ManagerAddresses { http: listener.local_addr()?, mqtt, records: manager.records().path().to_path_buf() };
         let (stop_http, stopped) = watch::channel(false);
         let connections_max = files::divide(files::raise_limit(), listen::CONNECTIONS_MAX, 0).http_max;
-        let router: Router = manager::router(manager.figures(), manager.records());
+        let router: Router = manager::router(manager.figures(), Arc::clone(&door));
         let http =
             tokio::spawn(listen::serve(listener, router, None, listen::Waits::default(), connections_max, stopped));
         tracing::info!(http = %addresses.http, mqtt = %addresses.mqtt, records = %addresses.records.display(), "manager runs");
-        Ok(Self { addresses, manager, http, stop_http })
+        Ok(Self { addresses, manager, door, http, stop_http })
     }
 
     /// Where it listens.
@@ -93,6 +103,7 @@ impl ManagerServer {
     /// Ends the requests, stores what has arrived, and disconnects. Gives the counters at the end.
     pub async fn stop(self) -> ManagerStats {
         let _http_gone = self.stop_http.send(true);
+        self.door.close();
         if tokio::time::timeout(Duration::from_secs(DRAIN_WAIT_S), self.http).await.is_err() {
             tracing::warn!("connections still open after {DRAIN_WAIT_S} s are cut off");
         }

@@ -3,6 +3,7 @@
 //! travel is the business of [`crate::events`].
 
 pub mod alone;
+pub mod chores;
 mod derive;
 pub(crate) mod recorder;
 pub mod records;
@@ -25,6 +26,7 @@ use crate::events::link::{Content, Link, LinkConfig, LinkEvent, LinkHandle};
 use crate::events::publisher::Receipt;
 use crate::events::{BrokerAccess, topics};
 use crate::files::{self, LockError};
+use chores::Retention;
 use recorder::{Desk, Recorder};
 
 pub use records::{Records, RecordsError};
@@ -46,6 +48,8 @@ pub struct ManagerConfig {
     pub broker: BrokerAccess,
     /// Where the records are kept.
     pub data_dir: PathBuf,
+    /// How long.
+    pub retention: Retention,
 }
 
 /// Why the manager did not start.
@@ -85,6 +89,12 @@ pub struct ManagerStats {
     pub overflowed: u64,
     /// Transactions.
     pub batches: u64,
+    /// Events deleted because of their age.
+    pub deleted_events: u64,
+    /// Rooms deleted because of their age.
+    pub deleted_rooms: u64,
+    /// The longest that recording waited for a step of that work, in microseconds.
+    pub chore_longest_us: u64,
     /// Whether the broker has taken the subscription on the present connection.
     pub subscribed: bool,
 }
@@ -112,19 +122,21 @@ impl Manager {
     /// [`ManagerError`].
     pub async fn start(config: ManagerConfig) -> Result<Self, ManagerError> {
         let directory = config.data_dir;
-        let (lock, connection, path, id) = tokio::task::spawn_blocking(move || {
+        let (lock, connection, path, id, newest) = tokio::task::spawn_blocking(move || {
             let lock = files::hold(directory.join(LOCK_FILE)).map_err(|error| match error {
                 LockError::Held { .. } => ManagerError::Held { folder: directory.clone() },
                 error @ LockError::Unusable { .. } => ManagerError::Folder(error.to_string()),
             })?;
             let (connection, path) = records::open(&directory)?;
             let id = manager_id(&connection, &path)?;
-            Ok::<_, ManagerError>((lock, connection, path, id))
+            let newest = records::newest_event(&connection, &path)?;
+            Ok::<_, ManagerError>((lock, connection, path, id, newest))
         })
         .await
         .map_err(|error| ManagerError::System(error.to_string()))??;
 
         let desk = Arc::new(Desk::default());
+        desk.committed.send_replace(newest);
         let for_link = Arc::clone(&desk);
         let link = Link::start(
             LinkConfig {
@@ -138,12 +150,13 @@ impl Manager {
             },
             |handle| reaction(for_link, handle),
         );
-        let recorder = Recorder::new(Arc::clone(&desk), link.handle().clone(), connection);
+        let recorder = Recorder::new(Arc::clone(&desk), link.handle().clone(), connection, config.retention);
         let thread = std::thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || recorder.run())
             .map_err(|error| ManagerError::System(format!("no thread: {error}")))?;
-        Ok(Self { desk, records: Records::new(path), link: Some(link), thread: Some(thread), _lock: lock })
+        let records = Records::live(path, desk.committed.subscribe());
+        Ok(Self { desk, records, link: Some(link), thread: Some(thread), _lock: lock })
     }
 
     /// A handle that reads the records. It works on after the manager has stopped.
@@ -197,6 +210,9 @@ impl ManagerFigures {
             rejected: read(&counters.rejected),
             overflowed: read(&counters.overflowed),
             batches: read(&counters.batches),
+            deleted_events: read(&counters.deleted_events),
+            deleted_rooms: read(&counters.deleted_rooms),
+            chore_longest_us: read(&counters.chore_longest_us),
             subscribed: counters.subscribed.load(Ordering::Relaxed),
         }
     }

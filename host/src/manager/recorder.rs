@@ -9,10 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use tokio::sync::watch;
 
+use super::chores::{Chores, Retention};
 use super::derive::{DeriveError, derive};
 use crate::events::cloudevent::{CloudEvent, CloudEventError, is_origin, rfc3339};
 use crate::events::link::{Ack, Content, LinkHandle, Message, Refused};
+use crate::events::payload::{ModuleLoaded, Payload};
 use crate::events::publisher::{Floor, Floors, Receipt};
 use crate::events::topics;
 
@@ -72,6 +75,9 @@ pub(super) struct Counters {
     pub(super) rejected: AtomicU64,
     pub(super) overflowed: AtomicU64,
     pub(super) batches: AtomicU64,
+    pub(super) deleted_events: AtomicU64,
+    pub(super) deleted_rooms: AtomicU64,
+    pub(super) chore_longest_us: AtomicU64,
     pub(super) subscribed: AtomicBool,
 }
 
@@ -89,6 +95,8 @@ pub(super) struct Desk {
     inbox: Mutex<Inbox>,
     work: Condvar,
     pub(super) counters: Counters,
+    /// The id of the newest event that is committed.
+    pub(super) committed: watch::Sender<i64>,
 }
 
 impl Desk {
@@ -188,12 +196,14 @@ pub(super) struct Recorder {
     link: LinkHandle,
     connection: Connection,
     origins: Origins,
+    chores: Chores,
     rejection_logged: Option<Instant>,
 }
 
 impl Recorder {
-    pub(super) fn new(desk: Arc<Desk>, link: LinkHandle, connection: Connection) -> Self {
-        Self { desk, link, connection, origins: Origins::default(), rejection_logged: None }
+    pub(super) fn new(desk: Arc<Desk>, link: LinkHandle, connection: Connection, retention: Retention) -> Self {
+        let chores = Chores::new(retention);
+        Self { desk, link, connection, origins: Origins::default(), chores, rejection_logged: None }
     }
 
     pub(super) fn run(mut self) {
@@ -206,7 +216,21 @@ impl Recorder {
             if stop {
                 return;
             }
+            // Between batches, however many wait: what is old must go under load, too.
+            if self.chores.wait().is_zero() {
+                self.tidy_up();
+            }
         }
+    }
+
+    fn tidy_up(&mut self) {
+        let begun = Instant::now();
+        let done = self.chores.step(&mut self.connection);
+        let counters = &self.desk.counters;
+        counters.deleted_events.fetch_add(done.events, Ordering::Relaxed);
+        counters.deleted_rooms.fetch_add(done.rooms, Ordering::Relaxed);
+        let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counters.chore_longest_us.fetch_max(took_us, Ordering::Relaxed);
     }
 
     /// Waits for messages, for a receipt that is due, or for the end.
@@ -228,15 +252,12 @@ impl Recorder {
             if inbox.stop {
                 return (Vec::new(), true);
             }
-            match self.next_receipt() {
-                Some(wait) if wait.is_zero() => return (Vec::new(), false),
-                Some(wait) => {
-                    inbox = self.desk.work.wait_timeout(inbox, wait).unwrap_or_else(PoisonError::into_inner).0;
-                }
-                None => {
-                    inbox = self.desk.work.wait(inbox).unwrap_or_else(PoisonError::into_inner);
-                }
+            let chore = self.chores.wait();
+            let wait = self.next_receipt().map_or(chore, |receipt| receipt.min(chore));
+            if wait.is_zero() {
+                return (Vec::new(), false);
             }
+            inbox = self.desk.work.wait_timeout(inbox, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -296,6 +317,12 @@ impl Recorder {
                     counters.duplicates.fetch_add(tally.duplicates, Ordering::Relaxed);
                     counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
                     counters.batches.fetch_add(1, Ordering::Relaxed);
+                    if tally.newest > 0 {
+                        self.desk.committed.send_replace(tally.newest);
+                    }
+                    if tally.loaded {
+                        self.chores.wake();
+                    }
                     break;
                 }
                 Err(error) => {
@@ -389,6 +416,10 @@ struct Tally {
     duplicates: u64,
     rejected: u64,
     reason: Option<String>,
+    /// The id of the last event.
+    newest: i64,
+    /// A module was loaded, whose leaderboards may be news.
+    loaded: bool,
 }
 
 /// One batch within its transaction.
@@ -526,6 +557,8 @@ impl Work<'_> {
             return Ok(());
         }
         self.tally.stored += 1;
+        self.tally.newest = self.connection.last_insert_rowid();
+        self.tally.loaded |= event.kind == ModuleLoaded::KIND;
         match derive(self.connection, &event) {
             Ok(()) => Ok(()),
             Err(DeriveError::Event(reason)) => self.reject(message, reason),

@@ -6,6 +6,7 @@
 //! program is refused, as is a file of another program (by `PRAGMA application_id`).
 
 pub mod boards;
+pub mod events;
 pub mod people;
 pub mod results;
 
@@ -20,6 +21,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 
 /// File of the records in the data directory.
 pub const FILE: &str = "records.sqlite3";
@@ -31,7 +33,7 @@ pub const PAGE_MAX: usize = 200;
 pub(crate) const APPLICATION_ID: i64 = 0x484F_4C45;
 
 /// How long another connection is waited for.
-const BUSY_MAX: Duration = Duration::from_secs(5);
+pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
 
 /// Read connections that are kept for the next call. More calls at once open their own.
 const IDLE_READERS_MAX: usize = 4;
@@ -318,6 +320,13 @@ pub(crate) fn open(directory: &Path) -> Result<(Connection, PathBuf), RecordsErr
     Ok((connection, path))
 }
 
+/// The id of the newest event; 0 if there is none.
+pub(super) fn newest_event(connection: &Connection, path: &Path) -> Result<i64, RecordsError> {
+    connection
+        .query_row("SELECT COALESCE(MAX(id), 0) FROM events", [], |row| row.get(0))
+        .map_err(|error| RecordsError::Sqlite { path: path.to_owned(), reason: error.to_string() })
+}
+
 /// Where a room stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -578,12 +587,24 @@ pub struct Records {
 struct Inner {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    commits: watch::Receiver<i64>,
 }
 
 impl Records {
-    /// A handle to a file that [`open`] has prepared.
+    /// A handle to a file that [`open`] has prepared, without a recorder.
+    #[cfg(test)]
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { inner: Arc::new(Inner { path, idle: Mutex::new(Vec::new()) }) }
+        Self::live(path, watch::channel(0).1)
+    }
+
+    /// A handle to a file that [`open`] has prepared, with what its recorder says of its commits.
+    pub(crate) fn live(path: PathBuf, commits: watch::Receiver<i64>) -> Self {
+        Self { inner: Arc::new(Inner { path, idle: Mutex::new(Vec::new()), commits }) }
+    }
+
+    /// The id of the newest event that is committed, as the recorder says it; closed once there is no recorder.
+    pub fn commits(&self) -> watch::Receiver<i64> {
+        self.inner.commits.clone()
     }
 
     /// The file.
