@@ -81,6 +81,20 @@ pub(crate) fn hold(path: PathBuf) -> Result<File, LockError> {
     }
 }
 
+/// Whether some process holds a file, without making it or holding it for longer than it takes to ask. None if that cannot be told.
+pub(crate) fn is_held(path: &Path) -> Option<bool> {
+    let file = match File::options().read(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(false),
+        Err(_) => return None,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Some(false),
+        Err(TryLockError::WouldBlock) => Some(true),
+        Err(TryLockError::Error(_)) => None,
+    }
+}
+
 /// Brings the new name to the disk. Where a folder cannot be opened as a file (Windows), the file system sees to it.
 fn sync_folder(path: &Path) {
     if let Some(folder) = path.parent() {

@@ -10,6 +10,7 @@ pub mod bots;
 mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod doors;
 pub mod events;
 mod files;

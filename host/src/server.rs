@@ -41,14 +41,14 @@ use crate::swap::{ROOMS_AT_ONCE_MAX, Swaps, Watched};
 use crate::tls::InForce;
 
 /// Name of the file in the data folder that a running host holds.
-const LOCK_FILE: &str = "holeshot.lock";
+pub(crate) const LOCK_FILE: &str = "holeshot.lock";
 /// The files in a data folder that are held by whoever uses it.
-pub(crate) const LOCK_FILES: [&str; 2] = [LOCK_FILE, crate::events::outbox::LOCK_FILE];
+pub(crate) const LOCK_FILES: [&str; 3] = [LOCK_FILE, crate::events::outbox::LOCK_FILE, crate::manager::LOCK_FILE];
 /// Receive buffer asked of the system for datagrams: 10,000 small ones, 20 ms of 10,000 players. The usual default holds 256.
-const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+pub(crate) const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Instances beyond one for each room: for the module that is asked for its manifest, and for each room between its trial and its swap. Nothing
 /// else has one, so no trial can take the place of a room that opens, or is put back after its rules failed.
-const INSTANCES_SPARE: u32 = MODULES_LOADING_MAX + ROOMS_AT_ONCE_MAX as u32 * INSTANCES_PER_CANDIDATE_MAX;
+pub(crate) const INSTANCES_SPARE: u32 = MODULES_LOADING_MAX + ROOMS_AT_ONCE_MAX as u32 * INSTANCES_PER_CANDIDATE_MAX;
 /// How long a stop waits for events to be recorded, in seconds. What is left is sent at the next start.
 pub const FLUSH_WAIT_S: u64 = 10;
 /// How long a stop waits for requests and WebSockets that are under way, in seconds.

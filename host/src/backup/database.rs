@@ -122,6 +122,21 @@ impl Reader {
         Self::of(connection, kind, path)
     }
 
+    /// Opens a database that nobody has open, without making files beside it: what has no WAL is only read.
+    pub(crate) fn open_untouched(kind: Kind, path: &Path) -> Result<Self, DatabaseError> {
+        let mut uri = String::from("file:");
+        for byte in path.as_os_str().as_encoded_bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+                byte => uri.push_str(&format!("%{byte:02x}")),
+            }
+        }
+        uri.push_str("?immutable=1");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(uri, flags).map_err(|error| sqlite(path, &error))?;
+        Self::of(connection, kind, path)
+    }
+
     fn of(connection: Connection, kind: Kind, path: &Path) -> Result<Self, DatabaseError> {
         connection.busy_timeout(BUSY_MAX).map_err(|error| sqlite(path, &error))?;
         let reader = Self { connection, kind, path: path.to_owned() };

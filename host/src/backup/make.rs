@@ -13,7 +13,7 @@ use crate::events::cloudevent::rfc3339;
 use crate::files::{Readers, write_whole};
 use crate::identity::{IDENTITY_FILE, Identity};
 use crate::journal::{self, CLOSED_FOLDER, Folder, JOURNAL_EXTENSION, JOURNALS_FOLDER, ReadError};
-use crate::limits::disk;
+use crate::limits::disk::{self, DiskSpace};
 use crate::modules::{CHOSEN_FILE, KeptModules, MODULES_FOLDER};
 
 /// What is added to the name of a backup that is not finished.
@@ -166,6 +166,15 @@ impl Drop for Unfinished {
 /// # Errors
 /// [`BackupError`]. There is no folder of that name then.
 pub fn make(options: &Options, watch: &mut Watch<'_>) -> Result<Made, BackupError> {
+    make_in(options, watch, disk::space)
+}
+
+/// The same, with what tells how much space there is.
+pub(super) fn make_in(
+    options: &Options,
+    watch: &mut Watch<'_>,
+    space: impl Fn(&Path) -> Option<DiskSpace>,
+) -> Result<Made, BackupError> {
     let made_at = rfc3339(SystemTime::now());
     let data_dir = data_folder(&options.data_dir)?;
     let dest = &options.dest;
@@ -199,7 +208,7 @@ pub fn make(options: &Options, watch: &mut Watch<'_>) -> Result<Made, BackupErro
         entries: BTreeMap::new(),
         notes: Vec::new(),
     };
-    work.check_space(options.journals, &real_parent)?;
+    work.check_space(options.journals, &real_parent, space(&real_parent))?;
     let (records, outbox) = work.copy_all(options.journals)?;
     let mode = std::fs::metadata(&work.data_dir).ok().and_then(|metadata| files::mode_of(&metadata));
     let manifest = Manifest {
@@ -263,7 +272,7 @@ struct Work<'a, 'b> {
 }
 
 impl Work<'_, '_> {
-    fn check_space(&mut self, journals: bool, place: &Path) -> Result<(), BackupError> {
+    fn check_space(&mut self, journals: bool, place: &Path, space: Option<DiskSpace>) -> Result<(), BackupError> {
         let mut total = 0u64;
         for kind in Kind::ALL {
             let path = self.data_dir.join(kind.file());
@@ -277,7 +286,7 @@ impl Work<'_, '_> {
             let lists = [self.folder.list_running(), self.folder.list_closed()];
             total = lists.iter().flatten().flatten().fold(total, |sum, entry| sum.saturating_add(entry.bytes));
         }
-        if let Some(space) = disk::space(place)
+        if let Some(space) = space
             && space.free_bytes < total.saturating_add(SPACE_RESERVE_BYTES)
         {
             return Err(BackupError::NoSpace {

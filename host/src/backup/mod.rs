@@ -63,6 +63,7 @@ mod restore;
 mod tests;
 
 pub use database::{DatabaseError, Facts};
+pub(crate) use database::{Kind, Reader};
 pub use files::FileError;
 pub use make::{BackupError, Made, Options, make};
 pub use manifest::{FORMAT, FileEntry, MANIFEST_FILE, Manifest};

@@ -10,11 +10,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::database::{self, Kind, Reader};
+use super::make::make_in;
 use super::{BackupError, MANIFEST_FILE, Made, Manifest, Options, Progress, RestoreError, Restored, Stage, Watch};
 use crate::admin::AdminToken;
 use crate::events::InternalEvent;
 use crate::events::outbox::{Limits, Outbox, Wake};
 use crate::identity::Identity;
+use crate::limits::disk::DiskSpace;
 
 /// A data folder with an identity and both databases.
 fn data_folder() -> TempDir {
@@ -40,7 +42,8 @@ fn options(data_dir: &Path, dest: &Path) -> Options {
 }
 
 fn make(data_dir: &Path, dest: &Path) -> Result<Made, BackupError> {
-    super::make(&options(data_dir, dest), &mut Watch::new(&mut |_| {}, &AtomicBool::new(false)))
+    // Starting `df` would hold the lock files of other tests for a moment, until it is another program.
+    make_in(&options(data_dir, dest), &mut Watch::new(&mut |_| {}, &AtomicBool::new(false)), |_| None)
 }
 
 fn restore(backup: &Path, data_dir: &Path, replace: bool) -> Result<Restored, RestoreError> {
@@ -251,8 +254,14 @@ fn a_backup_is_made_of_a_data_folder_and_nothing_else() {
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert!(fails(dir.path(), &dest).to_string().contains("damaged"), "{}", fails(dir.path(), &dest));
     std::fs::write(&path, &whole).unwrap();
+    let full = |free_bytes| move |_: &Path| Some(DiskSpace { total_bytes: 1 << 40, free_bytes, files: None });
+    let stop = AtomicBool::new(false);
+    let error = make_in(&options(dir.path(), &dest), &mut Watch::new(&mut |_| {}, &stop), full(64 << 20)).unwrap_err();
+    assert!(error.to_string().contains("has 64 MiB left, of which 64 MiB stay free"), "{error}");
     // None of it left anything behind.
     assert_eq!(names(elsewhere.path()), ["link"]);
+    make_in(&options(dir.path(), &dest), &mut Watch::new(&mut |_| {}, &stop), full(65 << 20)).unwrap();
+    std::fs::remove_dir_all(&dest).unwrap();
     let made = make(dir.path(), &dest).unwrap();
     assert_eq!(made.notes, Vec::<String>::new());
     std::fs::write(dir.path().join("notes.txt"), "").unwrap();
@@ -276,7 +285,7 @@ fn a_stop_leaves_nothing() {
             stop.store(asked > after, Ordering::Release);
         };
         let again = elsewhere.path().join("again");
-        let made = super::make(&options(dir.path(), &again), &mut Watch::new(&mut tell, &stop));
+        let made = make_in(&options(dir.path(), &again), &mut Watch::new(&mut tell, &stop), |_| None);
         if made.is_ok() {
             assert!(after > 5, "it asked {after} times only");
             std::fs::remove_dir_all(&again).unwrap();
@@ -350,6 +359,15 @@ fn what_is_restored_is_what_was_there_with_its_modes() {
     std::os::unix::fs::symlink(&empty, &link).unwrap();
     restore(&backup, &link, false).unwrap();
     assert!(link.is_symlink() && empty.join("identity.json").exists());
+    // An administrator restores for the user of the host.
+    use std::os::unix::fs::{MetadataExt, chown};
+    const SOMEBODY: u32 = 12_345;
+    if chown(&empty, Some(SOMEBODY), None).is_ok() {
+        let restored = restore(&backup, &empty, true).unwrap();
+        for path in ["", "identity.json", "records.sqlite3", "journals/closed", "journals/closed/r-1.journal"] {
+            assert_eq!(std::fs::metadata(restored.data_dir.join(path)).unwrap().uid(), SOMEBODY, "{path:?}");
+        }
+    }
     // Places that cannot be.
     for (place, words) in [
         (backup.join("data"), "inside"),

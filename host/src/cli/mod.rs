@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod bots;
 mod check;
+mod doctor;
 mod events;
 mod host;
 mod manager;
@@ -86,6 +87,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Put a backup in the place of a data folder, whole or not at all
     Restore(backup::RestoreArgs),
+    /// Look at what a host with these settings needs, and say what to do; takes the settings of `serve` and changes nothing
+    Doctor(Box<doctor::DoctorArgs>),
     /// Get a ticket for a room of a running host, for a person or a script
     Ticket(ticket::TicketArgs),
     /// Make a pair of keys for a matchmaker that signs tickets itself
@@ -137,6 +140,7 @@ pub fn run() -> ExitCode {
             Command::Replay(args) => replay::replay(args, json).await,
             Command::Backup(args) => backup::backup(args, json).await,
             Command::Restore(args) => backup::restore(args, json).await,
+            Command::Doctor(args) => doctor::doctor(*args, json).await,
             Command::Ticket(args) => ticket::ticket(args, json).await,
             Command::TicketKey(args) => ticket::ticket_key(&args, json),
             Command::Bench(args) => bench::bench(args, json).await,

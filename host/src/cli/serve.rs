@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{note, say};
-use crate::config::Settings;
+use crate::config::{Config, ConfigError, Settings};
 use crate::server::{FLUSH_WAIT_S, Server};
 
 #[derive(Debug, Clone, Args)]
@@ -19,9 +19,19 @@ pub(super) struct ServeArgs {
     settings: Settings,
 }
 
+impl ServeArgs {
+    /// The settings of all sources, checked.
+    ///
+    /// # Errors
+    /// The first that cannot be used.
+    pub(super) fn config(self) -> Result<Config, ConfigError> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+        self.settings.over(file).resolve()
+    }
+}
+
 pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
-    let file = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-    let config = args.settings.over(file).resolve()?;
+    let config = args.config()?;
     // Listened for from the start: a signal that comes while the host starts must stop it too.
     let mut stop = std::pin::pin!(stop_signal()?);
     let server = tokio::select! {

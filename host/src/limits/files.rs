@@ -10,7 +10,7 @@ pub struct Files {
 }
 
 /// Files for everything that is neither a player nor a request: databases, the broker and its clients, logs, folders.
-const FILES_RESERVED: u64 = 256;
+pub(crate) const FILES_RESERVED: u64 = 256;
 
 /// Divides `limit` files: none for the reserve, a quarter of the rest at most for HTTP, what is then left for WebSockets; at least one
 /// of each, at most `http_max` and `websockets_max`. Without a limit each gets its most.

@@ -36,7 +36,7 @@ const WINDOW: u16 = 10;
 
 /// Name of the file in the data folder that a manager holds: two on one folder would write the same records and take each other's place at
 /// the broker.
-const LOCK_FILE: &str = "manager.lock";
+pub(crate) const LOCK_FILE: &str = "manager.lock";
 
 /// How long acknowledgements, the last receipts and the farewell may take.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
