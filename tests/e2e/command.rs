@@ -513,6 +513,7 @@ fn every_command_explains_its_options() {
             ),
             ("backup", &["--data-dir", "--no-journals"]),
             ("restore", &["--data-dir", "--replace"]),
+            ("doctor", &["--config", "--http-listen", "--data-dir", "--tls-certificate", "--broker"]),
             ("bench", &[]),
         ];
         let overview = help(&["--help"]).await;

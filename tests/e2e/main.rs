@@ -21,6 +21,8 @@
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
 //! | `tickets.rs` | every ticket that opens nothing, tickets minted by Node, stolen ones, recorded datagrams; who may open rooms; what is in no log |
 //! | `watch.rs` | spectators: what they see, and that they have no say |
+//! | `backup.rs` | a data folder copied in the middle of races and started elsewhere; backups that are killed, touched, or without space |
+//! | `doctor.rs` | what the doctor says of folders and machines that are well, and of those that are not |
 //! | `command.rs` | the command as a process: signals, exit codes, settings, output |
 //!
 //! What these tests do not cover, and where that is covered: loss, reordering and delay of datagrams (`host/room/tests`, on a
@@ -37,8 +39,10 @@ mod peer;
 mod proof;
 
 mod broker_tls;
+mod backup;
 mod command;
 mod determinism;
+mod doctor;
 mod doors;
 mod external;
 mod journal;
