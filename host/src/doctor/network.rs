@@ -11,7 +11,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Finding, Verdict};
 use crate::clock::unix_ms;
-use crate::config::Config;
+use crate::config::{Config, OpenDoors};
+use crate::doors::tickets::keys::KeySet;
 use crate::events::follow::{Followed, Follower};
 use crate::files::is_held;
 use crate::server::LOCK_FILE;
@@ -43,6 +44,11 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
     findings.push(judge_reach(config.http_listen.ip(), config.udp_listen.ip(), config.tls.is_some()));
     if config.broker.is_none() {
         findings.extend(judge_mqtt(config.mqtt_listen.ip()));
+    }
+    findings.push(judge_doors(config.open_doors, config.http_listen.ip()));
+    if !config.ticket_keys.is_empty() {
+        let read = KeySet::read(&config.ticket_keys).map(|keys| keys.len()).map_err(|error| error.to_string());
+        findings.push(judge_keys(read));
     }
     if let Some(pair) = &config.tls {
         findings.push(certificate(pair));
@@ -189,6 +195,34 @@ fn judge_reach(http: IpAddr, udp: IpAddr, is_tls: bool) -> Finding {
             "set tls_certificate and tls_key; within a private network it may be right",
         ),
         (false, false) => Finding::ok(CHECK, "reached from elsewhere, with TLS"),
+    }
+}
+
+/// Who may open rooms and get tickets.
+fn judge_doors(setting: OpenDoors, http: IpAddr) -> Finding {
+    const CHECK: &str = "doors";
+    match (setting, http.is_loopback()) {
+        (OpenDoors::Yes, false) => Finding::warning(
+            CHECK,
+            "open_doors is yes: everybody who reaches the host opens rooms and gets any player's ticket",
+            "set open_doors to auto, and give players their tickets by `holeshot ticket` or a matchmaker",
+        ),
+        (OpenDoors::Yes | OpenDoors::Auto, true) => {
+            Finding::ok(CHECK, "open to everybody on this machine, who alone reaches it")
+        }
+        (OpenDoors::Auto, false) | (OpenDoors::No, _) => {
+            Finding::ok(CHECK, "rooms and tickets need the admin token, or a matchmaker's ticket")
+        }
+    }
+}
+
+fn judge_keys(read: Result<usize, String>) -> Finding {
+    const CHECK: &str = "ticket keys";
+    match read {
+        Ok(count) => Finding::ok(CHECK, format!("{count} keys of matchmakers")),
+        Err(reason) => {
+            Finding::problem(CHECK, reason, "a host does not start with it; one that runs keeps those before")
+        }
     }
 }
 
@@ -351,6 +385,11 @@ mod tests {
         says(&judge_reach(all, here, true), Verdict::Warning, &["WebSocket alone"]);
         says(&judge_reach(all, all, false), Verdict::Warning, &["tls_certificate"]);
         says(&judge_reach(all, all, true), Verdict::Ok, &["with TLS"]);
+        says(&judge_doors(OpenDoors::Auto, here), Verdict::Ok, &["open to everybody on this machine"]);
+        says(&judge_doors(OpenDoors::Auto, all), Verdict::Ok, &["need the admin token"]);
+        says(&judge_doors(OpenDoors::Yes, all), Verdict::Warning, &["everybody who reaches", "holeshot ticket"]);
+        says(&judge_keys(Ok(2)), Verdict::Ok, &["2 keys"]);
+        says(&judge_keys(Err("k.jwk: no key".into())), Verdict::Problem, &["k.jwk"]);
         assert_eq!(judge_mqtt(here), None);
         says(&judge_mqtt(all).unwrap(), Verdict::Warning, &["every event", "mqtt_listen"]);
         says(&judge_broker("b:1883", Ok(())), Verdict::Ok, &["b:1883"]);
