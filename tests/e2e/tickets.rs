@@ -333,6 +333,7 @@ outsider!(a_spectators_ticket_has_no_say, |game| {
     let again = eve.peer.resume(&grant);
     drop(eve);
     let mut eve = Peer::enter(&again).await;
+    eve.confirm().await;
     eve.frame(frame + 60).await;
     game.refuses("a spectator's way back, used", again.ticket, RefusalCode::UsedTicket).await;
 });

@@ -24,7 +24,7 @@ pub(super) struct TicketArgs {
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "spectator")]
     spectator: Option<String>,
     /// What the rules get of this player in place of what the room was opened with, as JSON: '{"car":"mx5"}'
-    #[arg(long, value_name = "JSON", requires = "player")]
+    #[arg(long, value_name = "JSON", conflicts_with = "spectator")]
     data: Option<String>,
     /// How long it opens a session, in seconds [default: as long as the host lets it]
     #[arg(long, value_name = "SECONDS")]
