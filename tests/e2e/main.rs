@@ -19,6 +19,7 @@
 //! | `broker_tls.rs` | a broker elsewhere with TLS, certificates, passwords, rights; both versions of MQTT |
 //! | `shards.rs` | rooms on two shards behind one socket |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
+//! | `takeover.rs` | a race over a bad network (`lossy.rs`), in the middle of which a driver is cut off and comes back, or is taken over from |
 //! | `tickets.rs` | every ticket that opens nothing, tickets minted by Node, stolen ones, recorded datagrams; who may open rooms; what is in no log |
 //! | `watch.rs` | spectators: what they see, and that they have no say |
 //! | `backup.rs` | a data folder copied in the middle of races and started elsewhere; backups that are killed, touched, or without space |
@@ -34,6 +35,7 @@
 //! error that the test had not announced.
 
 mod harness;
+mod lossy;
 mod modules_made;
 mod peer;
 mod proof;
@@ -58,6 +60,7 @@ mod race;
 mod rollback;
 mod shards;
 mod swap;
+mod takeover;
 mod tickets;
 mod undo;
 mod watch;

@@ -763,7 +763,7 @@ fn commands_show_the_token_of_the_data_folder_and_no_log_has_a_secret() {
         served.signal(libc::SIGTERM);
         assert_eq!(ended(served).await, Some(0));
         let log = std::fs::read_to_string(&log).unwrap();
-        assert!(log.contains("TRACE") && log.contains("session refused"), "{} bytes of log", log.len());
+        assert!(log.contains("shard runs") && log.contains("session refused"), "{} bytes of log", log.len());
         let identity: Value =
             serde_json::from_str(&std::fs::read_to_string(dir.path().join("identity.json")).unwrap()).unwrap();
         for (what, secret) in [
