@@ -5,9 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use holeshot_room::Supervision;
+use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::doors::listen::CONNECTIONS_MAX;
+use crate::doors::gate::{self, LimitSetting, Limits, ProxyHeader, limits};
 use crate::doors::records::STREAMS_MAX_DEFAULT;
 use crate::events::access::{AccessError, BrokerAccess, BrokerSettings, Protocol, Secret};
 use crate::manager::chores::Retention;
@@ -136,6 +137,22 @@ pub struct Settings {
     /// Whether anybody may open rooms and get tickets, without the admin token; `auto`: only while HTTP is for this machine alone [default: auto]
     #[arg(long, env = "HOLESHOT_OPEN_DOORS", value_name = "auto|yes|no")]
     pub open_doors: Option<OpenDoors>,
+
+    /// Addresses and ranges of proxies in front of this host, whose headers say who asks [default: none]
+    #[arg(long, env = "HOLESHOT_TRUSTED_PROXIES", value_name = "ADDRESS", value_delimiter = ',', value_parser = range)]
+    #[serde(default, deserialize_with = "ranges")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header that these proxies write; no other one is read [default: x-forwarded-for, with x-forwarded-proto]
+    #[arg(long, env = "HOLESHOT_PROXY_HEADER", value_name = "HEADER")]
+    pub proxy_header: Option<ProxyHeader>,
+    /// Addresses and ranges for which limits per address do not hold; `none` for nobody [default: 127.0.0.0/8,::1]
+    #[arg(long, env = "HOLESHOT_LIMITS_EXEMPT", value_name = "ADDRESS", value_delimiter = ',')]
+    #[serde(default)]
+    pub limits_exempt: Vec<String>,
+    /// A limit of the doors, as in `address_requests_per_s=100`; host/LIMITS.md has them all. In the file: the table `limits`
+    #[arg(long = "limit", env = "HOLESHOT_LIMITS", value_name = "NAME=N", value_delimiter = ',')]
+    #[serde(default, deserialize_with = "limits::from_table")]
+    pub limits: Vec<LimitSetting>,
 }
 
 /// Who may open rooms and get tickets without the admin token.
@@ -213,6 +230,8 @@ pub struct Config {
     pub retention: Retention,
     /// Streams of recorded events at a time.
     pub streams_max: u32,
+    /// Who may come in how often, and who stands in between.
+    pub gate: gate::Rules,
 }
 
 /// A setting that cannot be used.
@@ -251,6 +270,14 @@ pub enum ConfigError {
         value: u64,
         /// What is accepted.
         accepted: String,
+    },
+    /// A value that is none.
+    #[error("setting `{setting}` cannot be used: {reason}")]
+    Unusable {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A setting that needs another one.
     #[error("setting `{setting}` is given without `{missing}`; give both or none")]
@@ -368,6 +395,11 @@ impl Settings {
             ticket_lifetime_max_s: self.ticket_lifetime_max_s.or(weaker.ticket_lifetime_max_s),
             ticket_leeway_s: self.ticket_leeway_s.or(weaker.ticket_leeway_s),
             open_doors: self.open_doors.or(weaker.open_doors),
+            trusted_proxies: stronger(self.trusted_proxies, weaker.trusted_proxies),
+            proxy_header: self.proxy_header.or(weaker.proxy_header),
+            limits_exempt: stronger(self.limits_exempt, weaker.limits_exempt),
+            // Of two settings of one limit the last counts.
+            limits: [weaker.limits, self.limits].concat(),
         }
     }
 
@@ -432,6 +464,12 @@ impl Settings {
             ticket_lifetime_max_s: self.ticket_lifetime_max_s.unwrap_or(86_400),
             ticket_leeway_s: self.ticket_leeway_s.unwrap_or(5),
             open_doors: self.open_doors.unwrap_or_default(),
+            gate: gate::Rules {
+                limits: Limits::new(&self.limits)?,
+                exempt: exempt(&self.limits_exempt)?,
+                trusted: self.trusted_proxies,
+                proxy_header: self.proxy_header.unwrap_or_default(),
+            },
         };
         check("shards", config.shards as u64, 1, cores as u64)?;
         check("watch (files)", config.watch.len() as u64, 0, WATCHED_MAX)?;
@@ -464,6 +502,33 @@ impl Settings {
     }
 }
 
+fn stronger<T>(these: Vec<T>, weaker: Vec<T>) -> Vec<T> {
+    if these.is_empty() { weaker } else { these }
+}
+
+/// Reads a range of addresses, or one address.
+fn range(text: &str) -> Result<IpNet, String> {
+    let one = || text.trim().parse::<std::net::IpAddr>().ok().map(|address| IpNet::from(address.to_canonical()));
+    let range = text.trim().parse::<IpNet>().ok().or_else(one);
+    range.ok_or_else(|| format!("{text:?} is neither an address nor a range like 10.0.0.0/8"))
+}
+
+fn ranges<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| range(text).map_err(serde::de::Error::custom)).collect()
+}
+
+fn exempt(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
+    match texts {
+        [] => Ok(gate::loopback()),
+        [one] if one == "none" => Ok(Vec::new()),
+        texts => texts
+            .iter()
+            .map(|text| range(text).map_err(|reason| ConfigError::Unusable { setting: "limits_exempt", reason }))
+            .collect(),
+    }
+}
+
 fn pair(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<crate::tls::Pair>, ConfigError> {
     match (certificate, key) {
         (None, None) => Ok(None),
@@ -473,6 +538,9 @@ fn pair(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<cra
     }
 }
 
+/// Streams of events at a time, each of which holds an HTTP connection: as many as there are of those unless that is set, too.
+const STREAMS_MAX_MOST: u64 = 1_000;
+
 /// Checks what a host and a manager on its own have in common.
 ///
 /// # Errors
@@ -480,7 +548,7 @@ fn pair(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<cra
 pub fn check_records(retention: Retention, streams_max: u32) -> Result<(), ConfigError> {
     check("events_days", retention.events_days.into(), 0, Retention::DAYS_MAX.into())?;
     check("records_days", retention.records_days.into(), 0, Retention::DAYS_MAX.into())?;
-    check("streams_max", streams_max.into(), 0, CONNECTIONS_MAX.into())
+    check("streams_max", streams_max.into(), 0, STREAMS_MAX_MOST)
 }
 
 fn check(setting: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {

@@ -17,13 +17,14 @@ use tokio::sync::watch;
 use crate::admin::AdminToken;
 use crate::clock::{Clock, unix_ms};
 use crate::config::Config;
+use crate::doors::gate::{Gate, Limit};
 use crate::doors::http::{Doors, router};
 use crate::doors::listen;
 use crate::doors::records::RecordsDoor;
 use crate::doors::roles::Openness;
 use crate::doors::tickets::keys::{self, KeySet};
 use crate::doors::tickets::{Bounds, Tickets};
-use crate::doors::websocket::{SOCKETS_MAX, SocketCount};
+use crate::doors::websocket::SocketCount;
 use crate::events::{BrokerConfig, EventSink, Events, EventsConfig, EventsError, Flush, InternalEvent};
 use crate::files::{self, LockError};
 use crate::identity::Identity;
@@ -36,7 +37,7 @@ use crate::metrics::gather::Metrics;
 use crate::modules::{MODULES_FOLDER, Modules};
 use crate::rooms::Rooms;
 use crate::rules::{Engine, EngineSettings, MODULES_LOADING_MAX, ModuleHash, ModuleStore};
-use crate::shard::{Command, ShardHandle, ShardLayout};
+use crate::shard::{Command, SessionLimits, ShardHandle, ShardLayout};
 use crate::swap::{ROOMS_AT_ONCE_MAX, Swaps, Watched};
 use crate::tls::InForce;
 
@@ -115,7 +116,8 @@ impl Server {
             Arc::new(Tickets::new(&identity.host_id, &identity.ticket_key, KeySet::read(&config.ticket_keys)?, bounds));
         let clock = Clock::start();
         let files_max = limits::files::raise_limit();
-        let files = limits::files::divide(files_max, listen::CONNECTIONS_MAX, SOCKETS_MAX);
+        let most = |limit| u32::try_from(config.gate.limits.get(limit)).unwrap_or(u32::MAX);
+        let files = limits::files::divide(files_max, most(Limit::Connections), most(Limit::Websockets));
 
         let modules = {
             let config = config.clone();
@@ -205,6 +207,13 @@ impl Server {
             watching.extend(Watched::new(path).start(Arc::clone(&swaps)).await);
         }
         watching.extend(keys::watch(config.ticket_keys.clone(), Arc::clone(&tickets)));
+        let tls = tls.map(|(pair, certificate)| {
+            let in_force = Arc::new(InForce::new(certificate));
+            watching.push(Arc::clone(&in_force).follow(pair));
+            in_force
+        });
+        let is_tls = tls.is_some();
+        let gate = Gate::new(config.gate.clone(), clock);
         let doors = Arc::new(Doors {
             metrics: Metrics::new(
                 Arc::clone(&rooms),
@@ -226,18 +235,16 @@ impl Server {
             udp_address: addresses.udp,
             ready: AtomicBool::new(true),
             sockets: SocketCount::new(files.websockets_max),
+            gate: Arc::clone(&gate),
+            tls: tls.clone(),
+            session_limits: SessionLimits::new(gate.limits(), Arc::clone(gate.refused())),
         });
-        let tls = tls.map(|(pair, certificate)| {
-            let in_force = Arc::new(InForce::new(certificate));
-            watching.push(Arc::clone(&in_force).follow(pair));
-            in_force
-        });
-        let is_tls = tls.is_some();
         let (stop_http, stopped) = watch::channel(false);
         let http = tokio::spawn(listen::serve(
             http_listener,
             router(Arc::clone(&doors)),
             tls,
+            gate,
             listen::Waits::default(),
             files.http_max,
             stopped,

@@ -15,18 +15,21 @@ use drag_race::Input;
 use holeshot_room::{Phase, Supervision};
 use holeshot_wire::{ClientHandshake, HostKeypair, Inputs};
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::config::Settings;
+use crate::doors::gate::Limits;
 use crate::identity::random;
 use crate::metrics::distribution::{Distribution, LATENESS_US, Quantiles};
 use crate::modules::Source;
 use crate::rooms::{CreateRoom, LiveRoom, NewPlayer};
 use crate::rules::DRAG_RACE_WASM;
 use crate::server::Server;
-use crate::shard::{Attach, Command, OUTBOUND_QUEUED_MAX, Outbound, Pass, SessionId, ShardHandle, TicketId};
+use crate::shard::{
+    Attach, Command, OutboundReceiver, Pass, SessionId, SessionLimits, ShardHandle, TicketId, outbound,
+};
 use crate::swap::{SwapReport, SwapRequest, Target, Verdict};
 
 /// The least that is looked at, with swaps and without, in milliseconds.
@@ -248,7 +251,7 @@ struct Drivers {
     shard: ShardHandle,
     sessions: Vec<SessionId>,
     /// What the room tells them. There is room for all of it.
-    _told: Vec<mpsc::Receiver<Outbound>>,
+    _told: Vec<OutboundReceiver>,
 }
 
 async fn seat_drivers(server: &Server, rooms: u32) -> anyhow::Result<Vec<Drivers>> {
@@ -266,7 +269,7 @@ async fn seat_drivers(server: &Server, rooms: u32) -> anyhow::Result<Vec<Drivers
             // With keys and without an address a session gets no snapshots: sending them is not what is measured.
             let (_, message) = ClientHandshake::start(&host.public(), "bench", random()?)?;
             let keys = Some(holeshot_wire::accept(&host, "bench", &message, random()?)?);
-            let (outbound, messages) = mpsc::channel(OUTBOUND_QUEUED_MAX);
+            let (outbound, messages) = outbound(SessionLimits::new(&Limits::default(), Arc::default()));
             let (reply, answer) = oneshot::channel();
             let pass = Pass {
                 ticket: TicketId::of("bench", "first"),

@@ -7,8 +7,7 @@ use std::path::Path;
 use super::{Finding, size};
 use crate::clock::{Clock, wake_promptly};
 use crate::config::Config;
-use crate::doors::listen::CONNECTIONS_MAX;
-use crate::doors::websocket::SOCKETS_MAX;
+use crate::doors::gate::{Limit, Limits};
 use crate::limits::ask::ask;
 use crate::limits::files::{FILES_RESERVED, divide};
 use crate::limits::mappings::Mappings;
@@ -27,7 +26,7 @@ const LATE_MAX_US_MAX: u64 = FRAME_US;
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    findings.extend(open_files_max(&limits).map(|limit| judge_files(limit, config.rooms_max)));
+    findings.extend(open_files_max(&limits).map(|limit| judge_files(limit, &config.gate.limits, config.rooms_max)));
     findings.extend(Mappings::of_this_process().map(|mappings| judge_mappings(mappings, config.rooms_max)));
     let gate = MemoryGate::new(config.memory_reserve_mib, Clock::start());
     if let (Some(seen), Some((rooms, bound))) = (gate.available(), gate.rooms_possible()) {
@@ -45,12 +44,14 @@ fn open_files_max(limits: &str) -> Option<u64> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn judge_files(limit: u64, rooms_max: u32) -> Finding {
+fn judge_files(limit: u64, limits: &Limits, rooms_max: u32) -> Finding {
     const CHECK: &str = "open files";
-    let fit = divide(Some(limit), CONNECTIONS_MAX, SOCKETS_MAX).websockets_max;
+    let [http_max, websockets_max] =
+        [Limit::Connections, Limit::Websockets].map(|limit| u32::try_from(limits.get(limit)).unwrap_or(u32::MAX));
+    let fit = divide(Some(limit), http_max, websockets_max).websockets_max;
     let found = format!("at most {limit} in a process started here, which carries {fit} players' WebSockets");
     let advice = "raise it: LimitNOFILE=65536 in the systemd unit, or `ulimit -n` in the shell that starts the host";
-    let wished = rooms_max.saturating_mul(2).min(SOCKETS_MAX);
+    let wished = rooms_max.saturating_mul(2).min(websockets_max);
     if limit < 2 * FILES_RESERVED {
         let found = format!("{found}; databases, broker and log take up to {FILES_RESERVED}");
         Finding::problem(CHECK, found, advice)
@@ -214,9 +215,9 @@ mod tests {
 
     #[test]
     fn files_and_mappings_are_judged_by_what_the_rooms_need() {
-        says(&judge_files(1 << 20, 4_000), Verdict::Ok, &["1048576"]);
-        says(&judge_files(4_096, 4_000), Verdict::Warning, &["need 8000", "LimitNOFILE"]);
-        says(&judge_files(64, 16), Verdict::Problem, &["at most 64", "ulimit -n"]);
+        says(&judge_files(1 << 20, &Limits::default(), 4_000), Verdict::Ok, &["1048576"]);
+        says(&judge_files(4_096, &Limits::default(), 4_000), Verdict::Warning, &["need 8000", "LimitNOFILE"]);
+        says(&judge_files(64, &Limits::default(), 16), Verdict::Problem, &["at most 64", "ulimit -n"]);
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files\n";
         assert_eq!(open_files_max(limits), Some(524_288));
         assert_eq!((open_files_max(""), open_files_max("Max open files 1024 unlimited files")), (None, None));

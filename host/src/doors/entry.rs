@@ -2,13 +2,13 @@
 //! carrying messages is the business of [`super::websocket`].
 
 use holeshot_wire::{HandshakeMessage, RefusalCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::http::Doors;
 use super::tickets::{Ticket, TicketError};
 use crate::clock::unix_ms;
 use crate::rooms::LiveRoom;
-use crate::shard::{Attach, Command, Outbound, SessionId, ShardHandle};
+use crate::shard::{Attach, Command, OutboundSender, SessionId, ShardHandle};
 
 /// Why no session was opened, for programs and for people.
 pub(super) type Refused = (RefusalCode, String);
@@ -28,7 +28,7 @@ pub(super) struct Hello {
 pub(super) async fn enter(
     doors: &Doors,
     hello: Hello,
-    outbound: mpsc::Sender<Outbound>,
+    outbound: OutboundSender,
 ) -> Result<(SessionId, ShardHandle), Refused> {
     let now_s = unix_ms() / 1_000;
     let ticket = doors.tickets.check(&hello.ticket, now_s).map_err(|error| (code_of(&error), error.to_string()))?;

@@ -9,7 +9,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use holeshot_abi::PLAYER_NAME_BYTES_MAX;
 
+use super::gate::{Client, Gate};
 use super::records::{RecordsDoor, RoomsQuery, limit_in_range};
 use super::roles::{Openness, require_admin};
 use super::tickets::{NewTicket, TICKET_BYTES_MAX, TicketError, Tickets};
@@ -26,7 +27,9 @@ use crate::journal::Journals;
 use crate::manager::records::{Records, RecordsError, RoomsPage};
 use crate::metrics::gather::{Budget, Metrics, Sockets};
 use crate::rooms::{CreateError, CreateRoom, RoomSummary, Rooms};
+use crate::shard::SessionLimits;
 use crate::swap::Swaps;
+use crate::tls::InForce;
 
 /// Longest request body in bytes: the options and the data of 64 players at their largest, twice over for JSON's escapes.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -62,6 +65,12 @@ pub struct Doors {
     pub ready: AtomicBool,
     /// WebSockets open at the moment.
     pub sockets: super::websocket::SocketCount,
+    /// Who may come in how often.
+    pub gate: Arc<Gate>,
+    /// The certificate, if the host speaks TLS.
+    pub tls: Option<Arc<InForce>>,
+    /// What each session may do.
+    pub session_limits: SessionLimits,
 }
 
 /// The host's description of its HTTP interface (OpenAPI 3.1).
@@ -186,7 +195,12 @@ async fn readyz(State(doors): Shared) -> Response {
 }
 
 async fn metrics(State(doors): Shared) -> Result<Response, ApiError> {
-    let sockets = Sockets { open: doors.sockets.open(), max: doors.sockets.max() };
+    let sockets = Sockets {
+        open: doors.sockets.open(),
+        max: doors.sockets.max(),
+        gate: Arc::clone(&doors.gate),
+        certificate_until_s: doors.tls.as_ref().map(|tls| tls.not_after_s()),
+    };
     let page = doors.metrics.page(sockets).await;
     let page = page
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?
@@ -196,9 +210,13 @@ async fn metrics(State(doors): Shared) -> Result<Response, ApiError> {
 
 async fn create_room(
     State(doors): Shared,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Result<Json<CreateRoom>, JsonRejection>,
 ) -> Result<Response, ApiError> {
+    if let Err(refusal) = doors.gate.room(&client) {
+        return Ok(refusal.into_response());
+    }
     may_enter(&doors, &headers, "opening a room")?;
     let Json(request) = body?;
     let created = doors.rooms.create(request).await?;
@@ -237,6 +255,7 @@ struct Joined {
 async fn join_room(
     State(doors): Shared,
     room: Result<Path<String>, PathRejection>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Result<Json<Join>, JsonRejection>,
 ) -> Result<Json<Joined>, ApiError> {
@@ -252,7 +271,7 @@ async fn join_room(
     let player = u16::try_from(player).unwrap_or(u16::MAX);
     let lifetime_s = lifetime(&doors, lifetime_s)?;
     let new = NewTicket { room: &room, player: Some(player), name: &name, data: data.as_ref(), lifetime_s };
-    ticket(&doors, &new, &headers)
+    ticket(&doors, &new, &client, &headers)
 }
 
 #[derive(Debug, Deserialize)]
@@ -267,6 +286,7 @@ struct Watch {
 async fn watch_room(
     State(doors): Shared,
     room: Result<Path<String>, PathRejection>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Result<Json<Watch>, JsonRejection>,
 ) -> Result<Json<Joined>, ApiError> {
@@ -280,7 +300,7 @@ async fn watch_room(
     }
     doors.rooms.live(&room).ok_or_else(|| no_such_room(&room))?;
     let lifetime_s = lifetime(&doors, lifetime_s)?;
-    ticket(&doors, &NewTicket { room: &room, player: None, name: &name, data: None, lifetime_s }, &headers)
+    ticket(&doors, &NewTicket { room: &room, player: None, name: &name, data: None, lifetime_s }, &client, &headers)
 }
 
 /// How long a ticket that was asked for is good, in seconds.
@@ -297,7 +317,7 @@ fn lifetime(doors: &Doors, asked_s: Option<u64>) -> Result<u64, ApiError> {
 }
 
 /// Signs a ticket for a player or a spectator and says where to take it.
-fn ticket(doors: &Doors, new: &NewTicket<'_>, headers: &HeaderMap) -> Result<Json<Joined>, ApiError> {
+fn ticket(doors: &Doors, new: &NewTicket<'_>, client: &Client, headers: &HeaderMap) -> Result<Json<Joined>, ApiError> {
     let signed = doors.tickets.sign(new, unix_ms() / 1_000).map_err(|error| match error {
         // All else of it is short.
         TicketError::TooLong { bytes } => {
@@ -313,7 +333,7 @@ fn ticket(doors: &Doors, new: &NewTicket<'_>, headers: &HeaderMap) -> Result<Jso
         player: new.player,
         ticket: signed.ticket,
         expires_ms: signed.exp_s.saturating_mul(1_000),
-        ws_url: format!("ws://{host}/ws"),
+        ws_url: format!("{}://{host}/ws", client.websocket_scheme()),
         udp_port: doors.udp_address.port(),
         host_key: URL_SAFE_NO_PAD.encode(doors.host_key),
     }))

@@ -24,15 +24,17 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::gate::{self, Gate, Refusal};
 use super::http::ApiError;
 use super::stall::Stall;
 use crate::tls::InForce;
 
-/// HTTP connections at a time, WebSockets not counted (an upgrade frees the place), where the system lets a process have as many files:
-/// beyond this, clients wait in the system's queue. Each may hold a body of a megabyte.
-pub const CONNECTIONS_MAX: u32 = 1_000;
 /// What a request's head and what is read ahead of it may take in memory, in bytes: a ticket in a header has 2 KiB.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// What the system may keep of answers that a client has not taken, in bytes: 1.3 MB/s at a round trip of 100 ms.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
+/// What the system may keep of requests that the host has not read, in bytes.
+const RECEIVE_BUFFER_BYTES: usize = 128 << 10;
 /// The first byte of a TLS connection: a record of the type handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 /// What is read of a request that came without TLS before its connection closes, in bytes: one that is closed with bytes unread is reset, and its
@@ -84,6 +86,12 @@ pub struct Peer {
     is_long_lived: Arc<AtomicBool>,
 }
 
+impl Peer {
+    pub(super) fn new(address: SocketAddr, is_tls: bool) -> Self {
+        Self { address, is_tls, is_long_lived: Arc::default() }
+    }
+}
+
 /// Pause after the system refused a connection, which is when files run out: others must end first.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 /// Refusals between two lines of log: one a minute at that pause.
@@ -94,22 +102,27 @@ const REFUSALS_PER_LOG: u64 = 300;
 struct Door {
     router: Router,
     tls: Option<Arc<InForce>>,
+    gate: Arc<Gate>,
     waits: Waits,
     stop: watch::Receiver<bool>,
 }
 
 /// Serves up to `connections_max` clients at a time until `stop` is true, then ends every connection after the request that it is at. With `tls` it
-/// speaks TLS alone.
+/// speaks TLS alone. The `gate` decides whom it serves, and adds who asks to each request.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     tls: Option<Arc<InForce>>,
+    gate: Arc<Gate>,
     waits: Waits,
     connections_max: u32,
     mut stop: watch::Receiver<bool>,
 ) {
-    let router = router.layer(from_fn_with_state(waits.request, in_time));
-    let door = Door { router, tls, waits, stop: stop.clone() };
+    let router = router
+        .layer(from_fn_with_state(Arc::clone(&gate), gate::admit))
+        .layer(from_fn_with_state(waits.request, in_time));
+    bound_buffers(&listener);
+    let door = Door { router, tls, gate, waits, stop: stop.clone() };
     let places = Arc::new(Semaphore::new(connections_max as usize));
     let mut refusals = 0_u64;
     loop {
@@ -124,10 +137,20 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address)) => {
+                let held = match door.gate.connection(address.ip()) {
+                    Ok(held) => held,
+                    Err(refusal) => {
+                        if door.tls.is_none() {
+                            // As much as the system takes now: nobody waits for a client who is refused.
+                            let _untold = stream.try_write(plain_refusal(&refusal).as_bytes());
+                        }
+                        continue;
+                    }
+                };
                 let door = door.clone();
                 tokio::spawn(async move {
                     connection(stream, address, door).await;
-                    drop(place);
+                    drop((held, place));
                 });
             }
             // The client was gone before it was its turn.
@@ -145,15 +168,43 @@ pub async fn serve(
     let _all_ended = places.acquire_many(connections_max).await;
 }
 
+/// Bounds what the system keeps for a connection whose client does not read, or whose bytes the host does not read: connections take these sizes over
+/// from the listener. Without it Linux lets each grow to 4 MiB and more.
+fn bound_buffers(listener: &TcpListener) {
+    let socket = socket2::SockRef::from(listener);
+    for refused in [socket.set_send_buffer_size(SEND_BUFFER_BYTES), socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)] {
+        if let Err(error) = refused {
+            tracing::debug!(%error, "the system keeps its own sizes of buffers");
+        }
+    }
+}
+
+/// An answer for who is refused before a request of theirs is read.
+fn plain_refusal(refusal: &Refusal) -> String {
+    let body = json!({ "error": { "code": "too_many_requests", "message": refusal.to_string() } }).to_string();
+    format!(
+        "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        refusal.retry_after_s,
+        body.len()
+    )
+}
+
 async fn connection(stream: TcpStream, address: SocketAddr, mut door: Door) {
     // An answer is one write; waiting to fill a packet would only delay it.
     let _slower = stream.set_nodelay(true);
     let Some(tls) = &door.tls else { return http(stream, address, false, door).await };
+    if door.gate.tls_handshake(address.ip()).is_err() {
+        // Counted; before the handshake there is no way to say it.
+        return;
+    }
     let acceptor = TlsAcceptor::from(tls.config());
     let shaken = tokio::select! {
         shaken = timeout(door.waits.handshake, handshake(stream, acceptor)) => shaken,
         _sender_gone = door.stop.wait_for(|stop| *stop) => return,
     };
+    let handshakes = door.gate.tls_handshakes();
+    let counter = if matches!(shaken, Ok(Ok(_))) { &handshakes.done } else { &handshakes.failed };
+    counter.fetch_add(1, Ordering::Relaxed);
     match shaken {
         Ok(Ok(stream)) => http(stream, address, true, door).await,
         // Its client knows better than the host what it did not like, and strangers who knock at a port are no news.
@@ -188,7 +239,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Door { router, waits, mut stop, .. } = door;
-    let peer = Peer { address, is_tls, is_long_lived: Arc::default() };
+    let peer = Peer::new(address, is_tls);
     let is_long_lived = Arc::clone(&peer.is_long_lived);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -267,7 +318,8 @@ mod tests {
             .route("/", post(async |body: String| body))
             .route("/stream", get(stream));
         let (stop, stopped) = watch::channel(false);
-        (address, stop, tokio::spawn(serve(listener, router, None, waits, CONNECTIONS_MAX, stopped)))
+        let gate = Gate::new(gate::Rules::default(), crate::clock::Clock::start());
+        (address, stop, tokio::spawn(serve(listener, router, None, gate, waits, 1_000, stopped)))
     }
 
     /// What comes until the host closes the connection.

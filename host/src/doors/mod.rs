@@ -1,6 +1,7 @@
 //! Where people and programs come in: HTTP and WebSocket on one port. Datagrams come in at the shards.
 
 mod entry;
+pub mod gate;
 pub mod http;
 mod journal;
 pub mod listen;

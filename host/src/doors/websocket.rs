@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::SplitStream;
 use futures_util::{SinkExt, StreamExt};
-use holeshot_wire::message::CLIENT_MESSAGE_BYTES_MAX;
+use holeshot_wire::message::{CLIENT_MESSAGE_BYTES_MAX, HOST_MESSAGE_BYTES_MAX};
 use holeshot_wire::{ByeCode, ClientMessage, HostMessage, PROTOCOL_VERSION, RefusalCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, watch};
@@ -20,8 +21,10 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::entry::{self, Hello};
+use super::gate::bucket::Bucket;
+use super::gate::{Client, Limit, Place};
 use super::http::{ApiError, Doors};
-use crate::shard::{Command, OUTBOUND_QUEUED_MAX, Outbound, SessionId, ShardHandle};
+use crate::shard::{Command, Outbound, OutboundReceiver, SessionId, ShardHandle, outbound};
 
 /// How long a client has for its hello, in seconds: it has nothing else to do first.
 pub const HELLO_WAIT_S: u64 = 5;
@@ -31,9 +34,11 @@ pub const SILENCE_PING_S: u64 = 10;
 pub const SILENCE_MAX_S: u64 = 30;
 /// How long a client may take to accept one message before it is dropped, in seconds.
 pub const SEND_WAIT_MAX_S: u64 = 10;
-/// WebSockets open at a time, where the system lets a process have as many files; more are refused with 503. Each takes up to 100 KiB of buffers
-/// when its client reads slowly.
-pub const SOCKETS_MAX: u32 = 20_000;
+/// What a WebSocket reads at once, in bytes: the longest message of a client in two pieces. It is allocated for each.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+/// What waits in a WebSocket's own buffer to be written, in bytes: one message of the host's at its longest, and answers to pings. The queue before
+/// it has a bound of its own, and the system's buffer behind it, too.
+const WRITE_BUFFER_BYTES_MAX: usize = HOST_MESSAGE_BYTES_MAX + (4 << 10);
 
 /// Counts open WebSockets.
 #[derive(Debug)]
@@ -93,7 +98,11 @@ impl Drop for Counted {
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// Answers a request for a WebSocket.
-pub async fn upgrade(State(doors): State<Arc<Doors>>, mut request: Request) -> Response {
+pub async fn upgrade(
+    State(doors): State<Arc<Doors>>,
+    Extension(client): Extension<Client>,
+    mut request: Request,
+) -> Response {
     let value =
         |name: header::HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let wants_websocket = value(header::UPGRADE).eq_ignore_ascii_case("websocket")
@@ -110,15 +119,22 @@ pub async fn upgrade(State(doors): State<Arc<Doors>>, mut request: Request) -> R
         return ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "this connection cannot be upgraded")
             .into_response();
     };
+    let half_open = match doors.gate.half_open_websocket(&client) {
+        Ok(half_open) => half_open,
+        Err(refusal) => return refusal.into_response(),
+    };
     let Some(counted) = Counted::new(&doors) else {
+        doors.gate.refused().count(Limit::Websockets);
         let max = doors.sockets.max;
-        let message =
-            format!("the host has its {max} WebSockets; try again later, or raise its limit on open files (ulimit -n)");
-        return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_sockets", message).into_response();
+        let message = format!(
+            "the host has its {max} WebSockets; try again later, or raise its limit `websockets_max` and that on open files (ulimit -n)"
+        );
+        let refusal = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_sockets", message);
+        return ([(header::RETRY_AFTER, "5")], refusal).into_response();
     };
     tokio::spawn(async move {
         if let Ok(upgraded) = on_upgrade.await {
-            serve(TokioIo::new(upgraded), &counted.0).await;
+            serve(TokioIo::new(upgraded), &counted.0, &client, half_open).await;
         }
     });
     let headers = [
@@ -129,13 +145,18 @@ pub async fn upgrade(State(doors): State<Arc<Doors>>, mut request: Request) -> R
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-async fn serve(io: TokioIo<hyper::upgrade::Upgraded>, doors: &Doors) {
+async fn serve(io: TokioIo<hyper::upgrade::Upgraded>, doors: &Doors, client: &Client, half_open: Place) {
     let config = WebSocketConfig::default()
         .max_message_size(Some(CLIENT_MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(CLIENT_MESSAGE_BYTES_MAX));
+        .max_frame_size(Some(CLIENT_MESSAGE_BYTES_MAX))
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX);
     let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    match hello(&mut socket, doors).await {
-        Ok((session, shard, outbound)) => converse(socket, session, &shard, outbound).await,
+    let greeted = hello(&mut socket, doors, client).await;
+    drop(half_open);
+    match greeted {
+        Ok(entered) => converse(socket, entered, doors).await,
         Err(Refusal::Say(code, reason)) => {
             tracing::debug!(code = code.as_str(), reason, "session refused");
             if let Ok(text) = (HostMessage::Refused { code, reason }).encode() {
@@ -145,6 +166,15 @@ async fn serve(io: TokioIo<hyper::upgrade::Upgraded>, doors: &Doors) {
         }
         Err(Refusal::Gone) => {}
     }
+}
+
+/// A session that is open.
+struct Entered {
+    session: SessionId,
+    shard: ShardHandle,
+    messages: OutboundReceiver,
+    /// Its place among the sessions of its address.
+    _place: Place,
 }
 
 enum Refusal {
@@ -176,10 +206,7 @@ async fn first_text(socket: &mut Socket) -> Result<tungstenite::Utf8Bytes, Refus
 }
 
 /// Reads the hello and attaches the player to its room.
-async fn hello(
-    socket: &mut Socket,
-    doors: &Doors,
-) -> Result<(SessionId, ShardHandle, mpsc::Receiver<Outbound>), Refusal> {
+async fn hello(socket: &mut Socket, doors: &Doors, client: &Client) -> Result<Entered, Refusal> {
     // Only the client's part has a limit: a time-out after the shard took the player would leave a session that nobody reads.
     let text = timeout(Duration::from_secs(HELLO_WAIT_S), first_text(socket))
         .await
@@ -195,19 +222,29 @@ async fn hello(
         );
         return Err(Refusal::say(RefusalCode::ProtocolVersion, reason));
     }
-    let (outbound, messages) = mpsc::channel(OUTBOUND_QUEUED_MAX);
-    let (session, shard) = entry::enter(doors, Hello { ticket, noise, after }, outbound)
-        .await
-        .map_err(|(code, reason)| Refusal::Say(code, reason))?;
-    Ok((session, shard, messages))
+    doors.gate.ticket(client).map_err(|refusal| Refusal::say(RefusalCode::TooManyAttempts, refusal.to_string()))?;
+    let place = doors
+        .gate
+        .session(client)
+        .map_err(|refusal| Refusal::say(RefusalCode::TooManySessions, refusal.to_string()))?;
+    let (outbound, messages) = outbound(doors.session_limits.clone());
+    let (session, shard) =
+        entry::enter(doors, Hello { ticket, noise, after }, outbound).await.map_err(|(code, reason)| {
+            if matches!(code, RefusalCode::BadTicket | RefusalCode::ExpiredTicket | RefusalCode::WrongRoom) {
+                doors.gate.bad_ticket(client);
+            }
+            Refusal::Say(code, reason)
+        })?;
+    Ok(Entered { session, shard, messages, _place: place })
 }
 
 /// Moves messages both ways until one side ends it.
-async fn converse(socket: Socket, session: SessionId, shard: &ShardHandle, mut messages: mpsc::Receiver<Outbound>) {
+async fn converse(socket: Socket, entered: Entered, doors: &Doors) {
+    let Entered { session, shard, mut messages, _place } = entered;
     let (mut sink, mut stream) = socket.split();
     // What the reader wants to be said goes to the writer, which alone writes. After a goodbye nothing else may follow.
     let (answers, mut answered) = mpsc::channel(16);
-    let reader = read(&mut stream, session, shard, answers);
+    let reader = read(&mut stream, session, &shard, answers, Allowance::new(doors));
     let writer = async {
         let mut pings = tokio::time::interval(Duration::from_secs(SILENCE_PING_S));
         pings.tick().await;
@@ -249,6 +286,27 @@ async fn converse(socket: Socket, session: SessionId, shard: &ShardHandle, mut m
     shard.send(Command::Detach(session)).await;
 }
 
+/// What a client may still say.
+struct Allowance<'a> {
+    doors: &'a Doors,
+    messages: Bucket,
+    bytes: Bucket,
+}
+
+impl<'a> Allowance<'a> {
+    fn new(doors: &'a Doors) -> Self {
+        Self { doors, messages: Bucket::default(), bytes: Bucket::default() }
+    }
+
+    /// Takes a message of this length; or says which limit forbids it.
+    fn take(&mut self, bytes: usize) -> Result<(), Limit> {
+        let (limits, now_us) = (&self.doors.session_limits, self.doors.gate.now_us());
+        self.messages = limits.messages.take(self.messages, 1, now_us).map_err(|_| Limit::SessionMessages)?;
+        self.bytes = limits.bytes.take(self.bytes, bytes as u64, now_us).map_err(|_| Limit::SessionBytes)?;
+        Ok(())
+    }
+}
+
 /// What a reader has to say to its client, as text.
 enum Answer {
     Message(String),
@@ -261,6 +319,7 @@ async fn read(
     session: SessionId,
     shard: &ShardHandle,
     answers: mpsc::Sender<Answer>,
+    mut allowance: Allowance<'_>,
 ) {
     let bye = async |code, reason: String| {
         if let Ok(text) = (HostMessage::Bye { code, reason }).encode() {
@@ -278,6 +337,13 @@ async fn read(
             Ok(Some(Err(_)) | None) => return,
             Err(_) => return bye(ByeCode::Idle, format!("nothing came for {SILENCE_MAX_S} s")).await,
         };
+        if let Err(limit) = allowance.take(message.len()) {
+            let doors = allowance.doors;
+            doors.gate.refused().count(limit);
+            let reason =
+                format!("more than the limit `{limit}` of this host allows: {}", doors.gate.limits().get(limit));
+            return bye(ByeCode::TooManyMessages, reason).await;
+        }
         let command = match message {
             Message::Text(text) => match ClientMessage::decode(&text) {
                 Ok(ClientMessage::Ready) => Command::Ready(session),

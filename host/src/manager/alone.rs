@@ -13,6 +13,8 @@ use tokio::sync::watch;
 
 use super::chores::Retention;
 use super::{Manager, ManagerConfig, ManagerFigures, ManagerStats};
+use crate::clock::Clock;
+use crate::doors::gate::{Gate, Limit, Rules};
 use crate::doors::records::RecordsDoor;
 use crate::doors::{listen, manager};
 use crate::events::BrokerAccess;
@@ -80,10 +82,19 @@ impl ManagerServer {
         let addresses =
             ManagerAddresses { http: listener.local_addr()?, mqtt, records: manager.records().path().to_path_buf() };
         let (stop_http, stopped) = watch::channel(false);
-        let connections_max = files::divide(files::raise_limit(), listen::CONNECTIONS_MAX, 0).http_max;
+        let gate = Gate::new(Rules::default(), Clock::start());
+        let connections_max = u32::try_from(gate.limits().get(Limit::Connections)).unwrap_or(u32::MAX);
+        let connections_max = files::divide(files::raise_limit(), connections_max, 0).http_max;
         let router: Router = manager::router(manager.figures(), Arc::clone(&door));
-        let http =
-            tokio::spawn(listen::serve(listener, router, None, listen::Waits::default(), connections_max, stopped));
+        let http = tokio::spawn(listen::serve(
+            listener,
+            router,
+            None,
+            gate,
+            listen::Waits::default(),
+            connections_max,
+            stopped,
+        ));
         tracing::info!(http = %addresses.http, mqtt = %addresses.mqtt, records = %addresses.records.display(), "manager runs");
         Ok(Self { addresses, manager, door, http, stop_http })
     }

@@ -15,6 +15,7 @@ use super::distribution::{Distribution, Quantiles};
 use super::page::{Labels, Page};
 use super::process::Process;
 use crate::clock::{Clock, unix_ms};
+use crate::doors::gate::{Gate, Limit};
 use crate::events::Events;
 use crate::manager::{ManagerFigures, ManagerStats};
 use crate::rooms::{LiveRoom, Rooms};
@@ -49,12 +50,16 @@ pub struct Metrics {
 }
 
 /// What the doors know of connections.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Sockets {
     /// WebSockets open now.
     pub open: usize,
     /// WebSockets that may be open.
     pub max: u32,
+    /// Who decides who comes in.
+    pub gate: Arc<Gate>,
+    /// Until when the certificate is valid, in seconds since 1970; none without TLS.
+    pub certificate_until_s: Option<u64>,
 }
 
 /// What the rules of a room or module cost, for people.
@@ -235,6 +240,7 @@ impl Metrics {
         page.gauge("holeshot_instances_limit", "Places in the pool: rooms and spare ones.", one(instances_max));
         page.gauge("holeshot_websockets", "WebSockets open.", one(sockets.open as u64));
         page.gauge("holeshot_websockets_limit", "Most WebSockets open.", one(sockets.max.into()));
+        door_figures(page, &sockets);
         let available = memory_available.map(|bytes| (Labels::new(), bytes));
         page.bytes("holeshot_memory_available", "Memory left to the host by the strictest bound.", available);
         let reserve = self.rooms.memory().reserve_bytes();
@@ -326,6 +332,23 @@ fn manager_figures(page: &mut Page, manager: ManagerStats) {
     page.counter("holeshot_manager_overflowed", "Messages that were one too many.", one(manager.overflowed));
     page.counter("holeshot_manager_batches", "Transactions.", one(manager.batches));
     page.gauge("holeshot_manager_subscribed", "Whether the manager hears the broker.", one(manager.subscribed.into()));
+}
+
+fn door_figures(page: &mut Page, sockets: &Sockets) {
+    let gate = &sockets.gate;
+    page.gauge("holeshot_websockets_half_open", "WebSockets without a valid hello.", one(gate.half_open()));
+    page.gauge("holeshot_addresses", "Addresses that are known.", one(gate.addresses() as u64));
+    page.counter("holeshot_addresses_left_out", "Times an address found no place among them.", one(gate.unknown()));
+    let refused = Limit::ALL.iter().map(|limit| (label("limit", limit.name()), gate.refused().get(*limit)));
+    page.counter("holeshot_limit_refused", "Times a limit of the doors held.", refused);
+    let limits = Limit::ALL.iter().map(|limit| (label("limit", limit.name()), gate.limits().get(*limit)));
+    page.gauge("holeshot_limit", "The limits of the doors as they are set.", limits);
+    let handshakes = gate.tls_handshakes();
+    let handshakes = [("done", &handshakes.done), ("failed", &handshakes.failed)];
+    let handshakes = handshakes.map(|(outcome, counter)| (label("outcome", outcome), read(counter)));
+    page.counter("holeshot_tls_handshakes", "TLS handshakes of clients.", handshakes);
+    let until = sockets.certificate_until_s.map(|until_s| (Labels::new(), until_s as f64));
+    page.seconds("holeshot_tls_certificate_end", "When the certificate expires, since 1970.", until);
 }
 
 fn module_figures(page: &mut Page, modules: &[ModuleFigures], fuel_max: impl Fn(u32) -> u64) {

@@ -5,6 +5,7 @@
 //! (measured: a wake-up costs 4 to 20 times what the datagram does).
 
 mod farewell;
+mod outbound;
 mod seats;
 mod session;
 mod swap;
@@ -21,7 +22,7 @@ use std::thread::JoinHandle;
 use holeshot_room::{AbortReason, Arrival, Departure, Room, Supervisor};
 use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SessionKeys, ToHost};
 use tokio::sync::{mpsc, oneshot};
-use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
+use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::clock::{Clock, wake_promptly};
 use crate::events::{EventSink, InternalEvent};
@@ -32,9 +33,10 @@ use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::metrics::distribution::{Distribution, LATENESS_US};
 use crate::rooms::{LiveRoom, Rooms};
 use farewell::Farewells;
+pub use outbound::{OUTBOUND_QUEUED_MAX, Outbound, OutboundReceiver, OutboundSender, SessionLimits, outbound};
 use seats::{Gallery, Place, Seat};
 pub use seats::{Pass, REOPEN_WITHIN_US, SPECTATOR_TICKETS_MAX, TICKETS_PER_SECOND_MAX, TicketId};
-pub use session::{OUTBOUND_QUEUED_MAX, SESSIONS_MAX, SessionId};
+pub use session::{SESSIONS_MAX, SessionId};
 use session::{Session, Sessions};
 pub use swap::{SwapCommand, SwapDone};
 
@@ -45,6 +47,9 @@ pub const POLL_US: u64 = 1_000;
 pub const IDLE_POLL_US: u64 = 10_000;
 /// Datagrams taken in one pass before due rooms are looked at again: 2 ms of work.
 pub const DATAGRAMS_PER_PASS_MAX: usize = 4_096;
+/// Datagrams after which a shard looks whether a room is due meanwhile, and steps it before it takes more: a flood makes a tick 50 µs late, and not the
+/// whole of a pass. So many are taken even when rooms are due all the time.
+const DATAGRAMS_PER_LOOK: usize = 64;
 /// Commands taken in one pass, for the same reason.
 pub const COMMANDS_PER_PASS_MAX: usize = 1_024;
 /// Commands that may wait for a shard. Senders wait when it is full: a WebSocket is then read more slowly.
@@ -124,20 +129,9 @@ pub struct Attach {
     /// The last public event that the player has.
     pub after: Option<u64>,
     /// Where messages to the player go.
-    pub outbound: mpsc::Sender<Outbound>,
+    pub outbound: OutboundSender,
     /// Gets the session, or why there is none.
     pub reply: oneshot::Sender<Result<SessionId, (RefusalCode, String)>>,
-}
-
-/// What a shard hands to a player's WebSocket.
-#[derive(Debug, Clone)]
-pub enum Outbound {
-    /// A text message.
-    Text(Utf8Bytes),
-    /// A payload.
-    Binary(Bytes),
-    /// Close the WebSocket once what came before is sent.
-    Close,
 }
 
 /// What a shard counts. Written by the shard alone, read by anyone.
@@ -315,9 +309,13 @@ impl Shard {
         tracing::debug!(shard = self.index, "shard runs");
         while !(self.stopping && self.places.is_empty() && self.farewells.is_empty()) {
             self.take_commands();
-            self.take_datagrams();
-            self.take_handed_over();
+            let all_received = self.take_datagrams();
+            let all_taken_over = self.take_handed_over();
             self.step_due();
+            if !(all_received && all_taken_over) {
+                // What is left would wait while the system throws newer datagrams away.
+                continue;
+            }
             self.farewells.look(self.clock.now_us(), &self.sink);
             let poll_us = if self.places.is_empty() && self.farewells.is_empty() { IDLE_POLL_US } else { POLL_US };
             let next_us = self.clock.now_us() + poll_us;
@@ -566,9 +564,19 @@ impl Shard {
         self.schedule(room);
     }
 
-    fn take_datagrams(&mut self) {
+    /// Whether a room is due; looked at now and then.
+    fn is_due(&self, taken: usize) -> bool {
+        taken % DATAGRAMS_PER_LOOK == DATAGRAMS_PER_LOOK - 1
+            && self.due.peek().is_some_and(|Reverse((due_us, _))| *due_us <= self.clock.now_us())
+    }
+
+    /// Takes what has arrived. False if something may be left.
+    fn take_datagrams(&mut self) -> bool {
         let mut buffer = [0u8; RECEIVE_BYTES];
-        for _ in 0..DATAGRAMS_PER_PASS_MAX {
+        for taken in 0..DATAGRAMS_PER_PASS_MAX {
+            if self.is_due(taken) {
+                return false;
+            }
             match self.socket.recv_from(&mut buffer) {
                 Ok((len, from)) => {
                     count(&self.counters.datagrams_received, 1);
@@ -579,7 +587,7 @@ impl Shard {
                         Err(_) => count(&self.counters.datagrams_refused, 1),
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
                 // On some systems an answer "port unreachable" to what was sent shows up here; it concerns one address only.
                 Err(error)
                     if matches!(
@@ -595,6 +603,7 @@ impl Shard {
                 }
             }
         }
+        false
     }
 
     fn hand_over(&self, id: SessionId, from: SocketAddr, datagram: &[u8]) {
@@ -607,12 +616,17 @@ impl Shard {
         }
     }
 
-    fn take_handed_over(&mut self) {
-        for _ in 0..DATAGRAMS_PER_PASS_MAX {
-            let Ok(HandedOver { from, mut bytes }) = self.handed_over.try_recv() else { return };
+    /// Takes what other shards received for this one. False if something may be left.
+    fn take_handed_over(&mut self) -> bool {
+        for taken in 0..DATAGRAMS_PER_PASS_MAX {
+            if self.is_due(taken) {
+                return false;
+            }
+            let Ok(HandedOver { from, mut bytes }) = self.handed_over.try_recv() else { return true };
             let Ok(header) = Header::peek(&bytes) else { continue };
             self.datagram(SessionId::from_bits(header.session), from, &mut bytes);
         }
+        false
     }
 
     fn datagram(&mut self, id: SessionId, from: SocketAddr, datagram: &mut [u8]) {
@@ -627,6 +641,9 @@ impl Shard {
             return;
         };
         if let Some(session) = self.sessions.get_mut(id) {
+            if session.is_too_much(bytes, self.clock.now_us()) {
+                return;
+            }
             session.heard(
                 from,
                 bytes,

@@ -4,15 +4,15 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 
-use holeshot_abi::EVENTS_PER_TICK_MAX;
-use holeshot_room::RERUN_PUBLIC_EVENTS_MAX;
 use holeshot_wire::path::Asks;
 use holeshot_wire::payload::Encode;
 use holeshot_wire::{ByeCode, Heard, HostMessage, Opener, Path, Route, Sealer, SessionKeys, ToClient, ToHost};
-use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
-use super::{Outbound, ShardCounters, count};
+use super::outbound::{Outbound, OutboundSender};
+use super::{ShardCounters, count};
+use crate::doors::gate::Limit;
+use crate::doors::gate::bucket::Bucket;
 
 /// Names a session: 8 bits of shard, 16 of place, 8 of generation, so that a datagram finds its session without a search and a place that is
 /// used again has another name.
@@ -53,14 +53,6 @@ impl SessionId {
 
 /// Sessions that one shard holds: what 16 bits can name.
 pub const SESSIONS_MAX: usize = 1 << 16;
-/// Messages that may wait for a WebSocket. A reader that is further behind is dropped before it costs memory. One that keeps up has places for all
-/// that a rollback tells at once, and for the frame's own events.
-pub const OUTBOUND_QUEUED_MAX: usize = 256;
-const _: () =
-    assert!(OUTBOUND_QUEUED_MAX >= RERUN_PUBLIC_EVENTS_MAX + EVENTS_PER_TICK_MAX + OUTBOUND_KEPT_FOR_MESSAGES);
-/// Places of that queue that payloads leave free for messages, which must not be lost.
-const OUTBOUND_KEPT_FOR_MESSAGES: usize = 64;
-
 /// Free places that are left alone as long as there are others. A WebSocket may speak for up to 20 s after its session was
 /// replaced; a name must not come again within that time, or it would speak for another player. It comes again after
 /// 255 times as many sessions.
@@ -75,7 +67,9 @@ pub(super) struct Session {
     /// Something came from it: its client has its welcome, and the ticket is used up.
     pub(super) is_confirmed: bool,
     keys: Option<(Sealer, Opener)>,
-    outbound: mpsc::Sender<Outbound>,
+    outbound: OutboundSender,
+    /// Datagrams that it sent, and their bytes.
+    said: (Bucket, Bucket),
 }
 
 impl Session {
@@ -84,11 +78,11 @@ impl Session {
         room: usize,
         player: Option<u16>,
         keys: Option<SessionKeys>,
-        outbound: mpsc::Sender<Outbound>,
+        outbound: OutboundSender,
     ) -> Self {
         let keys = keys.map(|keys| keys.into_host(id.bits()));
         let path = if keys.is_some() { Path::udp() } else { Path::websocket() };
-        Self { room, player, path, is_confirmed: false, keys, outbound }
+        Self { room, player, path, is_confirmed: false, keys, outbound, said: Default::default() }
     }
 
     /// Whether the client asked for datagrams.
@@ -102,6 +96,22 @@ impl Session {
         let opened = opener.open(datagram).ok()?;
         self.is_confirmed = true;
         Some((opened.newest, opened.payload))
+    }
+
+    /// Whether a datagram that opened is one too many. Who cannot seal one spends nothing of this.
+    pub(super) fn is_too_much(&mut self, bytes: usize, now_us: u64) -> bool {
+        let limits = self.outbound.limits();
+        let (messages, of_bytes) =
+            (limits.messages.take(self.said.0, 1, now_us), limits.bytes.take(self.said.1, bytes as u64, now_us));
+        match (messages, of_bytes) {
+            (Ok(messages), Ok(bytes)) => {
+                self.said = (messages, bytes);
+                return false;
+            }
+            (Err(_), _) => limits.refused.count(Limit::SessionMessages),
+            (Ok(_), Err(_)) => limits.refused.count(Limit::SessionBytes),
+        }
+        true
     }
 
     /// Takes note of a datagram that opened, and challenges a new address.
@@ -161,8 +171,7 @@ impl Session {
             Route::WebSocket => {
                 buffer.clear();
                 if payload.encode(buffer).is_ok() {
-                    let sent = self.outbound.capacity() > OUTBOUND_KEPT_FOR_MESSAGES
-                        && self.outbound.try_send(Outbound::Binary(Bytes::copy_from_slice(buffer))).is_ok();
+                    let sent = self.outbound.payload(Bytes::copy_from_slice(buffer));
                     count(&counters.messages_unsent, u64::from(!sent));
                 }
             }
@@ -170,7 +179,7 @@ impl Session {
     }
 
     fn send_text(&self, text: Utf8Bytes) -> bool {
-        self.outbound.try_send(Outbound::Text(text)).is_ok()
+        self.outbound.message(Outbound::Text(text))
     }
 
     /// Says goodbye and closes the WebSocket. A queue that is full closes all the same, when the sender goes.
@@ -178,7 +187,7 @@ impl Session {
         if let Ok(text) = (HostMessage::Bye { code, reason: reason.into() }).encode() {
             let _full = self.send_text(text.into());
         }
-        let _full = self.outbound.try_send(Outbound::Close);
+        let _full = self.outbound.message(Outbound::Close);
     }
 }
 
@@ -266,12 +275,13 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outbound::{outbound, tests::limits};
     use super::*;
 
     #[test]
     fn a_name_does_not_come_again_soon() {
         let mut sessions = Sessions::new(3);
-        let session = |id| Session::new(id, 0, Some(0), None, mpsc::channel(1).0);
+        let session = |id| Session::new(id, 0, Some(0), None, outbound(limits(1_000)).0);
         let first = sessions.insert(session).unwrap();
         assert_eq!((first.shard(), first.place()), (3, 0));
         assert!(sessions.get_mut(first).is_some());
@@ -292,11 +302,10 @@ mod tests {
     #[test]
     fn a_shard_holds_as_many_sessions_as_it_can_name() {
         let mut sessions = Sessions::new(0);
-        let outbound = mpsc::channel(1).0;
         for _ in 0..SESSIONS_MAX {
-            assert!(sessions.insert(|id| Session::new(id, 0, Some(0), None, outbound.clone())).is_some());
+            assert!(sessions.insert(|id| Session::new(id, 0, Some(0), None, outbound(limits(1_000)).0)).is_some());
         }
         assert!(sessions.is_full());
-        assert!(sessions.insert(|id| Session::new(id, 0, Some(0), None, outbound.clone())).is_none());
+        assert!(sessions.insert(|id| Session::new(id, 0, Some(0), None, outbound(limits(1_000)).0)).is_none());
     }
 }
