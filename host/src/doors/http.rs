@@ -82,6 +82,7 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(readyz))
         .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
+        .route("/asyncapi.json", get(asyncapi))
         .route("/metrics", get(metrics))
         .route("/api/rooms", get(list_rooms).post(create_room))
         .route("/api/rooms/{room}", get(one_room))
@@ -185,6 +186,11 @@ impl From<CreateError> for ApiError {
 }
 
 pub(super) type Shared = State<Arc<Doors>>;
+
+/// The description of the events.
+pub(super) async fn asyncapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], crate::events::asyncapi::DOCUMENT)
+}
 
 async fn readyz(State(doors): Shared) -> Response {
     if doors.ready.load(Ordering::Acquire) {

@@ -18,6 +18,7 @@ pub fn router(figures: ManagerFigures, door: Arc<RecordsDoor>) -> Router {
     Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(readyz))
+        .route("/asyncapi.json", get(super::http::asyncapi))
         .merge(records::routes(Arc::clone(&door)))
         .merge(records::recorded_rooms(door))
         .fallback(async || {

@@ -88,6 +88,8 @@ struct Wire<'a> {
     subject: Option<&'a str>,
     time: String,
     datacontenttype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataschema: Option<String>,
     origin: &'a str,
     sequence: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +110,7 @@ impl CloudEvent {
             subject: self.room.as_deref(),
             time: rfc3339(self.time),
             datacontenttype: "application/json",
+            dataschema: super::asyncapi::schema_of(&self.kind),
             origin: &self.origin,
             sequence: format!("{:0width$}", self.sequence, width = SEQUENCE_DIGITS),
             room: self.room.as_deref(),
@@ -118,7 +121,8 @@ impl CloudEvent {
         serde_json::to_vec(&wire).unwrap_or_default()
     }
 
-    /// Reads an event. Attributes that are not ours are passed over, as CloudEvents ask.
+    /// Reads an event. Attributes that are not ours are passed over, as CloudEvents ask, and so is `dataschema`: events of hosts before 0.2 have
+    /// none, and the type says it already.
     ///
     /// # Errors
     /// The first attribute that is missing or wrong.
@@ -265,10 +269,23 @@ mod tests {
             json!({
                 "specversion": "1.0", "id": "pit.0190f3/42", "source": "/holeshot/pit",
                 "type": "holeshot.room.finished", "subject": "r-1", "time": "2026-11-18T11:06:40.123456Z",
-                "datacontenttype": "application/json", "origin": "pit.0190f3", "sequence": "0000000000000042",
+                "datacontenttype": "application/json",
+                "dataschema": "holeshot:/asyncapi.json#/components/schemas/room.finished",
+                "origin": "pit.0190f3", "sequence": "0000000000000042",
                 "room": "r-1", "module": "drag-race", "data": {"frames": 900},
             })
         );
+    }
+
+    #[test]
+    fn events_of_before_are_read_without_a_schema() {
+        let mut map: Map<String, Value> = serde_json::from_slice(&sample().encode()).unwrap();
+        map.remove("dataschema").unwrap();
+        assert_eq!(CloudEvent::parse(&serde_json::to_vec(&map).unwrap()), Ok(sample()));
+        // A kind that is in no document has none.
+        let other = CloudEvent { kind: "tyres.changed".to_owned(), ..sample() };
+        let json: Value = serde_json::from_slice(&other.encode()).unwrap();
+        assert!(json.get("dataschema").is_none(), "{json}");
     }
 
     #[test]

@@ -23,12 +23,16 @@
 //! ```json
 //! {"specversion":"1.0","id":"pit.0193…/42","source":"/holeshot/pit","type":"holeshot.room.finished",
 //!  "subject":"r-1","time":"2026-11-21T12:00:00.123456Z","datacontenttype":"application/json",
+//!  "dataschema":"holeshot:/asyncapi.json#/components/schemas/room.finished",
 //!  "origin":"pit.0193…","sequence":"0000000000000042","room":"r-1","module":"drag-race","data":{}}
 //! ```
 //!
 //! `origin` is one start of one host; `sequence` counts from 1 within it, without holes. (origin, sequence) is the
 //! identity: an event may be delivered twice, and a subscriber drops what it has. `subject` and `room` are the same and
-//! absent where no room is concerned. `data` by kind, in the types of [`payload`]:
+//! absent where no room is concerned. `dataschema` names the schema of `data` in the host's AsyncAPI document ([`asyncapi`], served at
+//! `/asyncapi.json`); events of hosts before 0.2 have none. In MQTT 5 an event has the content type
+//! `application/cloudevents+json; charset=utf-8`, every other message `application/json`, and the payload format indicator is 1.
+//! `data` by kind, in the types of [`payload`]:
 //!
 //! | kind | data |
 //! | --- | --- |
@@ -51,6 +55,7 @@
 //! | `rules.{name}` | whatever the rules module says |
 
 pub mod access;
+pub mod asyncapi;
 pub mod broker;
 pub mod cloudevent;
 pub mod follow;
