@@ -68,7 +68,7 @@ impl Recording {
     /// Opens the records of a folder, which come about if they are not there.
     pub fn open(folder: &Path) -> Result<Self, String> {
         let (connection, path) = crate::manager::records::open(folder).map_err(|error| error.to_string())?;
-        Ok(Self { offline: Offline::new(connection), records: Records::live(path, tokio::sync::watch::channel(0).1) })
+        Ok(Self { offline: Offline::new(connection), records: Records::new(path) })
     }
 
     /// Takes a batch of messages, topic and payload, in one transaction.

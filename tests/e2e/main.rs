@@ -17,6 +17,7 @@
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
 //! | `external.rs` | a broker elsewhere, the manager in a process of its own, and their settings |
 //! | `broker_tls.rs` | a broker elsewhere with TLS, certificates, passwords, rights; both versions of MQTT |
+//! | `records.rs` | results, leaderboards, personal bests and head-to-head after real races, the live feed, and questions that are refused |
 //! | `shards.rs` | rooms on two shards behind one socket |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
 //! | `takeover.rs` | a race over a bad network (`lossy.rs`), in the middle of which a driver is cut off and comes back, or is taken over from |
@@ -57,6 +58,7 @@ mod mosquitto;
 mod mqtt;
 mod node;
 mod race;
+mod records;
 mod rollback;
 mod shards;
 mod swap;

@@ -206,6 +206,7 @@ async fn metrics(State(doors): Shared) -> Result<Response, ApiError> {
         max: doors.sockets.max(),
         gate: Arc::clone(&doors.gate),
         certificate_until_s: doors.tls.as_ref().map(|tls| tls.not_after_s()),
+        streams: doors.records.stream_figures(),
     };
     let page = doors.metrics.page(sockets).await;
     let page = page

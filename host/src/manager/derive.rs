@@ -289,7 +289,10 @@ fn finished(connection: &Connection, event: &CloudEvent, data: &RoomFinished, ti
     for result in &data.results {
         run(
             connection,
-            "INSERT INTO results (room, player, place, outcome, data, ended_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            // As it nearly always is in the end, so that nothing has to be written twice; `score_room` has the last word.
+            "INSERT INTO results (room, player, place, outcome, data, ended_at, name, module_hash, module_name)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, (SELECT p.name FROM players AS p WHERE p.room = ?1 AND p.player = ?2),
+                r.module_hash, r.module_name FROM rooms AS r WHERE r.room = ?1
              ON CONFLICT (room, player) DO UPDATE SET
              place = excluded.place, outcome = excluded.outcome, data = excluded.data",
             params![room, result.player, result.place, result.outcome, text(&result.data), time],

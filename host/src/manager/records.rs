@@ -592,7 +592,6 @@ struct Inner {
 
 impl Records {
     /// A handle to a file that [`open`] has prepared, without a recorder.
-    #[cfg(test)]
     pub(crate) fn new(path: PathBuf) -> Self {
         Self::live(path, watch::channel(0).1)
     }

@@ -57,7 +57,9 @@ pub(super) fn score_room(connection: &Connection, room: &str) -> rusqlite::Resul
         .prepare_cached(
             "UPDATE results SET module_hash = ?2, module_name = ?3, mixed = ?4, ended_at = COALESCE(?5, ended_at),
              name = (SELECT p.name FROM players AS p WHERE p.room = results.room AND p.player = results.player)
-             WHERE room = ?1",
+             WHERE room = ?1 AND (module_hash IS NOT ?2 OR module_name IS NOT ?3 OR mixed IS NOT ?4
+                OR ended_at IS NOT COALESCE(?5, ended_at)
+                OR name IS NOT (SELECT p.name FROM players AS p WHERE p.room = results.room AND p.player = results.player))",
         )?
         .execute(params![room, hash, module_name, mixed, ended_at])?;
 

@@ -16,6 +16,7 @@ use super::page::{Labels, Page};
 use super::process::Process;
 use crate::clock::{Clock, unix_ms};
 use crate::doors::gate::{Gate, Limit};
+use crate::doors::records::StreamFigures;
 use crate::events::Events;
 use crate::manager::{ManagerFigures, ManagerStats};
 use crate::rooms::{LiveRoom, Rooms};
@@ -60,6 +61,8 @@ pub struct Sockets {
     pub gate: Arc<Gate>,
     /// Until when the certificate is valid, in seconds since 1970; none without TLS.
     pub certificate_until_s: Option<u64>,
+    /// Streams of recorded events.
+    pub streams: StreamFigures,
 }
 
 /// What the rules of a room or module cost, for people.
@@ -241,6 +244,12 @@ impl Metrics {
         page.gauge("holeshot_websockets", "WebSockets open.", one(sockets.open as u64));
         page.gauge("holeshot_websockets_limit", "Most WebSockets open.", one(sockets.max.into()));
         door_figures(page, &sockets);
+        let streams = sockets.streams;
+        page.gauge("holeshot_streams", "Streams of recorded events open.", one(streams.open));
+        page.gauge("holeshot_streams_limit", "Most streams, by the setting streams_max.", one(streams.max));
+        page.counter("holeshot_streams_opened", "Streams of recorded events opened.", one(streams.opened));
+        page.counter("holeshot_streams_refused", "Streams refused: as many were open as may be.", one(streams.refused));
+        page.counter("holeshot_streams_slow", "Streams ended: their clients did not read.", one(streams.slow));
         let available = memory_available.map(|bytes| (Labels::new(), bytes));
         page.bytes("holeshot_memory_available", "Memory left to the host by the strictest bound.", available);
         let reserve = self.rooms.memory().reserve_bytes();

@@ -10,8 +10,8 @@ use super::boards::Boards;
 use super::results::{Page, ResultCursor};
 use super::{Records, RecordsError, limit};
 
-/// Results that one question about two players walks, of the one who has fewer: a thousand a day for a quarter of a year, in half a second.
-pub const VERSUS_ROWS_MAX: usize = 100_000;
+/// Results that one question about two players walks, of the one who has fewer: a hundred a day for most of a year, in about a second.
+pub const VERSUS_ROWS_MAX: usize = 30_000;
 
 /// How much a player has played.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
