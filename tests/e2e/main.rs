@@ -16,6 +16,7 @@
 //! | `node.rs` | the journal of a race through the same wasm in V8 |
 //! | `mqtt.rs` | the events as a foreign MQTT client sees them |
 //! | `external.rs` | a broker elsewhere, the manager in a process of its own, and their settings |
+//! | `asyncapi.rs` | every message that is heard over MQTT against the description that the host serves |
 //! | `broker_tls.rs` | a broker elsewhere with TLS, certificates, passwords, rights; both versions of MQTT |
 //! | `records.rs` | results, leaderboards, personal bests and head-to-head after real races, the live feed, and questions that are refused |
 //! | `shards.rs` | rooms on two shards behind one socket |
@@ -41,6 +42,7 @@ mod modules_made;
 mod peer;
 mod proof;
 
+mod asyncapi;
 mod broker_tls;
 mod backup;
 mod command;
