@@ -104,10 +104,14 @@ fn judge_port(door: &Door, bound: Result<(), ErrorKind>, is_running: bool) -> Fi
                 address.port()
             ),
         ),
-        Err(ErrorKind::PermissionDenied) => Finding::problem(
+        Err(ErrorKind::PermissionDenied) if is_running => {
+            Finding::ok(CHECK, format!("{place} cannot be tried by this user; a host runs on this data folder"))
+        }
+        // The service may have the right that the one who calls the doctor has not.
+        Err(ErrorKind::PermissionDenied) => Finding::warning(
             CHECK,
-            format!("{place} may not be used by this user"),
-            "ports below 1024 need AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit; or choose one above",
+            format!("{place} may not be used by this user, so a host started like this does not start"),
+            "a systemd unit gives the right with AmbientCapabilities=CAP_NET_BIND_SERVICE; without it choose a port from 1024 on",
         ),
         Err(ErrorKind::AddrNotAvailable) => Finding::problem(
             CHECK,
@@ -361,7 +365,8 @@ mod tests {
         says(&judge_port(&door, Err(ErrorKind::AddrInUse), true), Verdict::Ok, &["a host runs"]);
         let taken = judge_port(&door, Err(ErrorKind::AddrInUse), false);
         says(&taken, Verdict::Problem, &["ss -tlnp 'sport = :7700'", "http_listen"]);
-        says(&judge_port(&door, Err(ErrorKind::PermissionDenied), false), Verdict::Problem, &["CAP_NET_BIND_SERVICE"]);
+        says(&judge_port(&door, Err(ErrorKind::PermissionDenied), false), Verdict::Warning, &["CAP_NET_BIND_SERVICE"]);
+        says(&judge_port(&door, Err(ErrorKind::PermissionDenied), true), Verdict::Ok, &["a host runs"]);
         says(&judge_port(&door, Err(ErrorKind::AddrNotAvailable), false), Verdict::Problem, &["ip address"]);
         let any = Door { address: "127.0.0.1:0".parse().unwrap(), is_udp: true, ..door };
         says(&judge_port(&any, Ok(()), true), Verdict::Ok, &["the system picks"]);

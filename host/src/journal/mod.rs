@@ -22,7 +22,7 @@
 //! file: a journal as a BLOB would go through the one transaction that the events of every room wait for, would be written twice (into the
 //! WAL and out of it), would not give its space back when it is deleted, and a manager on another machine would need it over
 //! MQTT. A file is there for `holeshot replay` while the room runs, and after a crash nothing has to be moved to where it belongs. The price: a backup
-//! is the data folder, not one file.
+//! is the data folder, not one file; `holeshot backup` makes it.
 //!
 //! # States
 //!
