@@ -5,6 +5,7 @@ use std::path::Path;
 
 use holeshot_abi::Manifest;
 
+use crate::doors::tickets::keys::{KeyError, KeySet};
 use crate::events::publisher::{Floor, Floors, Receipt};
 use crate::manager::Records;
 use crate::manager::recorder::Offline;
@@ -19,6 +20,13 @@ pub fn inspect(module: &[u8]) -> Result<(), LoadError> {
 /// Reads a scenario without playing it. Gives its number of frames, plays, deeds and expectations.
 pub fn scenario(text: &str, manifest: &Manifest) -> Result<[usize; 4], FileError> {
     crate::modder::scenario::parsed(text, manifest)
+}
+
+/// Reads a file of matchmakers' keys.
+pub fn ticket_keys(file: &[u8]) -> Result<KeySet, KeyError> {
+    let mut keys = KeySet::default();
+    keys.add(Path::new("keys.json"), file)?;
+    Ok(keys)
 }
 
 /// An origin, up to which sequence of it everything is stored, and whether later ones came; none of a manager that is merely there.

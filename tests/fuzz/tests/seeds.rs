@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use drag_race::{DragRace, Driver};
-use holeshot::doors::tickets::Tickets;
+use holeshot::doors::tickets::{NewTicket, Tickets};
 use holeshot::events::CloudEvent;
 use holeshot::rules::{ModuleHash, NativeProgram};
 use holeshot_abi::{Item, Manifest, OutputReader, OutputWriter, PlayerSetup, Setup, TickRecord, write_restore};
@@ -285,6 +285,7 @@ fn messages(race: &Race) -> Seeds {
                 rules: rules.clone(),
                 phase: Phase::Gathering,
                 resumed: true,
+                resume: Some("t.t.t".into()),
             },
         ),
         (
@@ -300,6 +301,7 @@ fn messages(race: &Race) -> Seeds {
                 rules,
                 phase: Phase::Closed,
                 resumed: false,
+                resume: None,
             },
         ),
         ("refused", HostMessage::Refused { code: RefusalCode::ExpiredTicket, reason: "it expired 3 s ago".into() }),
@@ -324,31 +326,51 @@ fn messages(race: &Race) -> Seeds {
 }
 
 fn tickets() -> Seeds {
-    let ours = Tickets::new("pit", &[7; 32]);
-    let now_s = 1_795_000_000;
-    let player = ours.sign("r-1", Some(1), "Ada", now_s, 3_600, "t-1".into()).unwrap();
-    let spectator = ours.sign("r-1", None, "Zoë", now_s, 60, "t-2".into()).unwrap();
-    let expired = ours.sign("r-1", Some(0), "Ada", now_s - 100, 60, "t-3".into()).unwrap();
-    let foreign = Tickets::new("paddock", &[7; 32]).sign("r-1", Some(0), "Ada", now_s, 60, "t-4".into()).unwrap();
-    let header = br#"{"typ":"JWT","alg":"HS256"}"#;
-    let made = |header: &[u8], claims: Value| {
-        let len = (header.len() as u16).to_le_bytes();
-        [&[1][..], &len, header, claims.to_string().as_bytes()].concat()
+    use holeshot_fuzz::ticket::{BOUNDS, HOST, HOST_KEY, KEYS, NOW_S};
+    let keys = || holeshot::fuzzing::ticket_keys(KEYS.as_bytes()).unwrap();
+    let ours = Tickets::new(HOST, &HOST_KEY, keys(), BOUNDS);
+    let data = json!({ "car": "mx5" });
+    let new = |player, data, lifetime_s| NewTicket { room: "r-1", player, name: "Ada", data, lifetime_s };
+    let signed = |tickets: &Tickets, new: &NewTicket<'_>, now_s| tickets.sign(new, now_s).unwrap().ticket;
+    let player = signed(&ours, &new(Some(1), Some(&data), 3_600), NOW_S);
+    let expired = signed(&Tickets::new(HOST, &HOST_KEY, keys(), BOUNDS), &new(Some(0), None, 60), NOW_S - 100);
+    let foreign = signed(&Tickets::new("host-paddock", &HOST_KEY, keys(), BOUNDS), &new(Some(0), None, 60), NOW_S);
+    let resume = ours.pass(&ours.check(&player, NOW_S).unwrap(), NOW_S).unwrap().resume;
+    let made = |mode: u8, header: Value, claims: &Value| {
+        let header = header.to_string();
+        [&[mode][..], &(header.len() as u16).to_le_bytes(), header.as_bytes(), claims.to_string().as_bytes()].concat()
     };
-    let claims =
-        json!({ "iss": "pit", "sub": "Ada", "room": "r-1", "player": 1, "iat": now_s, "exp": now_s + 60, "jti": "t" });
-    let bare = json!({ "iss": "pit", "sub": "Ada", "room": "r-1", "iat": 0, "exp": u64::MAX, "jti": "" });
-    Seeds::from([
+    let claims = json!({
+        "iss": "mm", "aud": HOST, "sub": "Ada", "room": "r-1", "role": "player", "player": 1, "data": data,
+        "iat": NOW_S - 3, "nbf": NOW_S, "exp": NOW_S + 60, "jti": "t-1",
+    });
+    let spectator = json!({
+        "iss": "mm", "aud": [HOST, "host-paddock"], "sub": "Zoë", "room": "r-1", "role": "spectator",
+        "iat": 1_795_000_000.5, "exp": NOW_S + 60, "jti": "t-2", "resume": true,
+    });
+    let host_header = json!({ "alg": "HS256", "typ": "JWT", "kid": "host" });
+    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
+    let seeds = Seeds::from([
         ("player".into(), with_mode(0, player.as_bytes())),
-        ("spectator".into(), with_mode(0, spectator.as_bytes())),
+        ("spectator".into(), with_mode(0, signed(&ours, &new(None, None, 60), NOW_S).as_bytes())),
+        ("resume".into(), with_mode(0, resume.as_bytes())),
         ("expired".into(), with_mode(0, expired.as_bytes())),
         ("foreign".into(), with_mode(0, foreign.as_bytes())),
         ("cut".into(), with_mode(0, &player.as_bytes()[..player.len() - 1])),
-        ("minted".into(), made(header, claims.clone())),
-        ("minted-bare".into(), made(header, bare)),
-        ("minted-unsigned".into(), made(br#"{"alg":"none"}"#, claims.clone())),
-        ("minted-other-algorithm".into(), made(br#"{"alg":"EdDSA","kid":"k","crit":["b64"]}"#, claims)),
-    ])
+        ("keys".into(), with_mode(1, KEYS.as_bytes())),
+        ("keys-pem".into(), with_mode(1, pem.as_bytes())),
+        ("host".into(), made(2, host_header, &claims)),
+        ("mm".into(), made(3, json!({ "alg": "HS256", "kid": "mm" }), &claims)),
+        ("mm-no-kid".into(), made(3, json!({ "alg": "HS256" }), &spectator)),
+        ("mm-unsigned".into(), made(3, json!({ "alg": "none" }), &claims)),
+        ("mm-crit".into(), made(3, json!({ "alg": "HS256", "kid": "mm", "crit": ["b64"] }), &claims)),
+        ("ed".into(), made(4, json!({ "alg": "EdDSA", "kid": "ed" }), &claims)),
+        ("ed-spectator".into(), made(4, json!({ "alg": "EdDSA", "kid": "ed" }), &spectator)),
+    ]);
+    for good in ["player", "spectator", "resume", "host", "mm", "ed", "ed-spectator"] {
+        ours.check(&holeshot_fuzz::ticket::written(&seeds[good]).unwrap(), NOW_S).unwrap();
+    }
+    seeds
 }
 
 fn manifests() -> Seeds {
@@ -584,11 +606,13 @@ fn events(race: &Race) -> Seeds {
     }
     let mut seeds = Seeds::new();
     let joined = |lines: &[Vec<u8>]| lines.join(&b'\n');
-    let mut start = Vec::new();
-    for line in &lines {
-        if start.len() + line.len() < 4_000 {
-            start = if start.is_empty() { line.clone() } else { joined(&[start, line.clone()]) };
+    let mut start = lines[0].clone();
+    // As many as fit: one that is left out would be a gap.
+    for line in lines.drain(1..) {
+        if start.len() + line.len() >= 4_000 {
+            break;
         }
+        start = joined(&[start, line]);
     }
     seeds.insert("race".into(), start);
     let swap = |sequence, kind: &str, data: Value| event(sequence, kind, Some("r-1"), data);

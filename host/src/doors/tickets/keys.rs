@@ -172,7 +172,7 @@ impl KeySet {
     }
 
     /// Adds the keys of a file.
-    pub(super) fn add(&mut self, path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+    pub(crate) fn add(&mut self, path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
         let unusable = |problem: String| KeyError::Unusable { path: path.to_path_buf(), problem };
         if bytes.len() as u64 > KEY_FILE_BYTES_MAX {
             return Err(unusable(format!("the file has more than {} KiB", KEY_FILE_BYTES_MAX >> 10)));
