@@ -1,4 +1,4 @@
-//! The files in `deploy`: settings that a host takes, and units that systemd takes. What the README says to do with them was tried by hand.
+//! The files in `host/deploy`: settings that a host takes, and units that systemd takes. What the README says to do with them was tried by hand.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use holeshot::config::Settings;
 
 fn deploy() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../host/deploy"))
 }
 
 #[test]

@@ -25,7 +25,7 @@
 //! | `tickets.rs` | every ticket that opens nothing, tickets minted by Node, stolen ones, recorded datagrams; who may open rooms; what is in no log |
 //! | `watch.rs` | spectators: what they see, and that they have no say |
 //! | `backup.rs` | a data folder copied in the middle of races and started elsewhere; backups that are killed, touched, or without space |
-//! | `deploy.rs` | the settings and systemd units of `deploy` |
+//! | `deploy.rs` | the settings and systemd units of `host/deploy` |
 //! | `doctor.rs` | what the doctor says of folders and machines that are well, and of those that are not |
 //! | `command.rs` | the command as a process: signals, exit codes, settings, output |
 //!
