@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use crate::doors::gate::{self, LimitSetting, Limits, ProxyHeader, limits};
 use crate::doors::records::STREAMS_MAX_DEFAULT;
+use crate::events::Limits as OutboxLimits;
 use crate::events::access::{AccessError, BrokerAccess, BrokerSettings, Protocol, Secret};
+use crate::events::outbox::{DATA_MAX_BYTES, OUTBOX_MAX_BYTES, OUTBOX_MAX_EVENTS};
 use crate::manager::chores::Retention;
 use crate::rules::EngineSettings;
 
@@ -51,6 +53,12 @@ pub struct Settings {
     /// Which MQTT to speak with that broker; auto: 5 where it does [default: auto]
     #[arg(long, env = "HOLESHOT_BROKER_PROTOCOL", value_name = "VERSION")]
     pub broker_protocol: Option<Protocol>,
+    /// Most events that wait for the manager, 1000 to 100000000; of those of the rules half [default: 200000]
+    #[arg(long, env = "HOLESHOT_OUTBOX_EVENTS_MAX", value_name = "N")]
+    pub outbox_events_max: Option<u64>,
+    /// Most bytes of events that wait for the manager; of those of the rules half [default: 268435456, 256 MiB]
+    #[arg(long, env = "HOLESHOT_OUTBOX_BYTES_MAX", value_name = "BYTES")]
+    pub outbox_bytes_max: Option<u64>,
     /// Whether this process keeps the records, too; with no, `holeshot manager` does elsewhere, over `broker` [default: yes]
     #[arg(long, env = "HOLESHOT_MANAGER", value_name = "yes|no", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
     pub manager: Option<bool>,
@@ -181,6 +189,8 @@ pub struct Config {
     pub broker: Option<BrokerAccess>,
     /// Whether this process keeps the records.
     pub manager: bool,
+    /// Bounds of what waits for the manager.
+    pub outbox: OutboxLimits,
     /// Folder for all that stays.
     pub data_dir: PathBuf,
     /// Modules besides the default one.
@@ -313,6 +323,14 @@ const CHECKPOINT_FRAMES_MAX: u32 = 1_000;
 const PROBATION_FRAMES_MAX: u32 = 3_000;
 /// A day: a longer wait is a mistake in the units.
 const WAIT_S_MAX: u32 = 86_400;
+/// Fifty races: below it a manager that restarts would cost events.
+const OUTBOX_EVENTS_MAX_LEAST: u64 = 1_000;
+/// Five million races: what SQLite counts in a second or so at the start.
+const OUTBOX_EVENTS_MAX_MOST: u64 = 100_000_000;
+/// Sixteen of the largest events, half of them the rules', in bytes.
+const OUTBOX_BYTES_MAX_LEAST: u64 = 16 * DATA_MAX_BYTES as u64;
+/// A tebibyte: more is a mistake in the units.
+const OUTBOX_BYTES_MAX_MOST: u64 = 1 << 40;
 /// Ten years of journals: more is a mistake in the units.
 const JOURNAL_DAYS_MAX: u32 = 3_660;
 /// What a journal of a minute needs with room to spare, in bytes: below it not one race would be kept.
@@ -368,6 +386,8 @@ impl Settings {
             broker_key: self.broker_key.or(weaker.broker_key),
             broker_protocol: self.broker_protocol.or(weaker.broker_protocol),
             manager: self.manager.or(weaker.manager),
+            outbox_events_max: self.outbox_events_max.or(weaker.outbox_events_max),
+            outbox_bytes_max: self.outbox_bytes_max.or(weaker.outbox_bytes_max),
             data_dir: self.data_dir.or(weaker.data_dir),
             modules: if self.modules.is_empty() { weaker.modules } else { self.modules },
             watch: if self.watch.is_empty() { weaker.watch } else { self.watch },
@@ -436,6 +456,10 @@ impl Settings {
             mqtt_listen: self.mqtt_listen.unwrap_or_else(|| loopback(MQTT_PORT)),
             broker,
             manager,
+            outbox: OutboxLimits {
+                events_max: self.outbox_events_max.unwrap_or(OUTBOX_MAX_EVENTS),
+                bytes_max: self.outbox_bytes_max.unwrap_or(OUTBOX_MAX_BYTES),
+            },
             data_dir: self.data_dir.unwrap_or_else(|| "holeshot-data".into()),
             modules: self.modules,
             watch: self.watch,
@@ -492,6 +516,8 @@ impl Settings {
         ] {
             check(setting, value.into(), least, WAIT_S_MAX.into())?;
         }
+        check("outbox_events_max", config.outbox.events_max, OUTBOX_EVENTS_MAX_LEAST, OUTBOX_EVENTS_MAX_MOST)?;
+        check("outbox_bytes_max", config.outbox.bytes_max, OUTBOX_BYTES_MAX_LEAST, OUTBOX_BYTES_MAX_MOST)?;
         check("journal_days", config.journal_days.into(), 0, JOURNAL_DAYS_MAX.into())?;
         check_records(config.retention, config.streams_max)?;
         check("journal_bytes_max", config.journal_bytes_max, JOURNAL_BYTES_MAX_LEAST, JOURNAL_BYTES_MAX_MOST)?;
@@ -624,6 +650,10 @@ mod tests {
         assert!(out(Settings { overruns_max: Some(0), ..Settings::default() }).contains("overruns_max"));
         assert!(out(Settings { memory_reserve_mib: Some(u32::MAX), ..Settings::default() }).contains("0 to 1048576"));
         assert!(out(Settings { linger_s: Some(86_401), ..Settings::default() }).contains("linger_s"));
+        let few = Settings { outbox_events_max: Some(999), ..Settings::default() };
+        assert!(out(few).starts_with("setting `outbox_events_max` is 999; accepted: 1000 to"));
+        let small = Settings { outbox_bytes_max: Some(1 << 20), ..Settings::default() };
+        assert!(out(small).starts_with("setting `outbox_bytes_max` is 1048576; accepted: 2097152 to"));
         assert!(out(Settings { journal_days: Some(3_661), ..Settings::default() }).contains("0 to 3660"));
         let few = Settings { journal_bytes_max: Some(1_000), ..Settings::default() };
         assert!(out(few).starts_with("setting `journal_bytes_max` is 1000; accepted: 1048576 to"));

@@ -136,6 +136,7 @@ impl Server {
                 Some(access) => BrokerConfig::External(access),
                 None => BrokerConfig::Embedded { listen: config.mqtt_listen },
             },
+            outbox: config.outbox,
         })
         .await
         .map_err(|error| match error {

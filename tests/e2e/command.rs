@@ -482,6 +482,8 @@ fn every_command_explains_its_options() {
                     "--broker-certificate",
                     "--broker-key",
                     "--broker-protocol",
+                    "--outbox-events-max",
+                    "--outbox-bytes-max",
                     "--manager",
                 ],
             ),

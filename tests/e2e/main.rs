@@ -44,8 +44,8 @@ mod peer;
 mod proof;
 
 mod asyncapi;
-mod broker_tls;
 mod backup;
+mod broker_tls;
 mod command;
 mod deploy;
 mod determinism;

@@ -82,11 +82,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use broker::{Broker, BrokerError};
-use outbox::{EventClass, Limits, Outbox, OutboxError, OutboxSink, Wake};
+use outbox::{EventClass, Outbox, OutboxError, OutboxSink, Wake};
 use publisher::{Publisher, PublisherCounters};
 
 pub use access::BrokerAccess;
 pub use cloudevent::CloudEvent;
+pub use outbox::Limits;
 pub use publisher::Status;
 
 /// Something that happened, as the code that saw it tells it.
@@ -125,6 +126,8 @@ pub struct EventsConfig {
     pub data_dir: PathBuf,
     /// The broker.
     pub broker: BrokerConfig,
+    /// The bounds of the outbox.
+    pub outbox: Limits,
 }
 
 /// Why the events did not start.
@@ -253,6 +256,14 @@ impl io::Write for Measure {
 pub struct EventsStats {
     /// Accepted and without a receipt yet (some perhaps of an earlier start).
     pub queued: u64,
+    /// Most that the outbox takes of them; of the rules' events half.
+    pub queued_max: u64,
+    /// Topics and payloads of those that are written, in bytes.
+    pub outbox_bytes: u64,
+    /// Most that the outbox takes of these, in bytes; of the rules' events half.
+    pub outbox_bytes_max: u64,
+    /// When the oldest of them happened, in microseconds since 1970.
+    pub oldest_unix_us: Option<u64>,
     /// Acknowledgements by the broker; an event that was sent twice counts twice.
     pub published: u64,
     /// Events that the broker acknowledged with a refusal (MQTT 5); they stay in the outbox.
@@ -347,8 +358,9 @@ impl Events {
             }
         };
         let wake = Arc::new(Wake::default());
-        let (directory, host, for_outbox) = (config.data_dir, config.host_id.clone(), Arc::clone(&wake));
-        let outbox = blocking(move || Outbox::open(&directory, &host, Limits::default(), for_outbox)).await??;
+        let (directory, host, limits) = (config.data_dir, config.host_id.clone(), config.outbox);
+        let for_outbox = Arc::clone(&wake);
+        let outbox = blocking(move || Outbox::open(&directory, &host, limits, for_outbox)).await??;
         let boot = uuid::Uuid::now_v7().to_string();
         let publisher =
             Publisher::start(&config.host_id, boot.clone(), &access, outbox.reader()?, outbox.sink(), wake)?;
@@ -396,8 +408,13 @@ impl Events {
         let counters = outbox.counters();
         let inner = self.inner();
         let publisher = inner.publisher.as_ref().map_or(inner.last, Publisher::counters);
+        let (limits, level) = (outbox.limits(), *outbox.level().borrow());
         EventsStats {
-            queued: outbox.pending() + outbox.level().borrow().events,
+            queued: outbox.pending() + level.events,
+            queued_max: limits.events_max,
+            outbox_bytes: level.bytes,
+            outbox_bytes_max: limits.bytes_max,
+            oldest_unix_us: outbox.oldest_unix_us(),
             published: publisher.published,
             refused_by_broker: publisher.refused,
             stored: counters.stored,

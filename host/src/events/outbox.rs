@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::watch;
@@ -41,10 +41,10 @@ pub const QUEUE_MAX_EVENTS: u64 = 16_384;
 /// Data that waits for the writer, in bytes.
 pub const QUEUE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Events in the file. A race has some 20: ten thousand races without a manager.
+/// Events in the file unless the setting says otherwise. A race has some 20: ten thousand races without a manager.
 pub const OUTBOX_MAX_EVENTS: u64 = 200_000;
 
-/// Topics and payloads in the file, in bytes.
+/// Topics and payloads in the file, in bytes, unless the setting says otherwise: 1.3 KiB for each of that many events, a race's average.
 pub const OUTBOX_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Events in one transaction: beyond this, larger batches gain nothing (measured: 395,000 rows/s at 100, 551,000 at 1,000).
@@ -163,11 +163,13 @@ impl Wake {
     }
 }
 
-/// The bounds of the file.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) events_max: u64,
-    pub(crate) bytes_max: u64,
+/// The bounds of the file. Events of the rules have half of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Events.
+    pub events_max: u64,
+    /// Their topics and payloads, in bytes.
+    pub bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -217,6 +219,8 @@ struct Shared {
     work: Condvar,
     level: watch::Sender<Level>,
     last_position: AtomicI64,
+    /// When the oldest event in the file happened, in microseconds since 1970; 0 while there is none.
+    oldest_unix_us: AtomicU64,
     /// Events written since the start, in the order in which they were accepted.
     written: AtomicU64,
     stored: AtomicU64,
@@ -296,6 +300,7 @@ impl Outbox {
             work: Condvar::new(),
             level: watch::Sender::new(Level { events, bytes }),
             last_position: AtomicI64::new(last.unwrap_or(0)),
+            oldest_unix_us: AtomicU64::new(oldest_unix_us(&connection).map_err(sqlite)?),
             written: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             refused_rules: AtomicU64::new(0),
@@ -330,6 +335,16 @@ impl Outbox {
     /// How much there is, to be watched.
     pub(crate) fn level(&self) -> watch::Receiver<Level> {
         self.shared.level.subscribe()
+    }
+
+    /// The bounds.
+    pub(crate) fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    /// When the oldest event in the file happened, in microseconds since 1970; none if there is none.
+    pub(crate) fn oldest_unix_us(&self) -> Option<u64> {
+        Some(self.shared.oldest_unix_us.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 
     /// Events that were accepted and are not written yet.
@@ -566,6 +581,17 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     Ok(found)
 }
 
+/// When the oldest event happened, in microseconds since 1970; 0 if there is none, or its time cannot be read.
+fn oldest_unix_us(connection: &Connection) -> rusqlite::Result<u64> {
+    let payload: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT payload FROM outbox ORDER BY position LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let event = payload.and_then(|payload| CloudEvent::parse(&payload).ok());
+    let since = event.and_then(|event| event.time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    Ok(since.and_then(|since| u64::try_from(since.as_micros()).ok()).unwrap_or(0))
+}
+
 /// Begins a new origin after everything that is left, and forgets the origins of which nothing is left.
 fn begin(connection: &Connection, origin: &str) -> rusqlite::Result<Vec<Span>> {
     let transaction = connection.unchecked_transaction()?;
@@ -685,6 +711,7 @@ impl Writer {
                     self.shared.last_position.store(self.last_position, Ordering::Release);
                     self.shared.written.fetch_add(batch_events, Ordering::Release);
                     self.shared.stored.fetch_add(change.gone_events, Ordering::Relaxed);
+                    self.look_at_the_oldest(change.gone_events > 0);
                     self.settle(batch_events, batch_bytes, |level| {
                         level.events = (level.events + batch_events).saturating_sub(change.gone_events);
                         level.bytes = (level.bytes + change.added_bytes).saturating_sub(change.gone_bytes);
@@ -707,6 +734,16 @@ impl Writer {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(RETRY_MAX);
                 }
+            }
+        }
+    }
+
+    /// Keeps the time of the oldest event, for the figures. Before the level changes: an empty outbox has none.
+    fn look_at_the_oldest(&self, others_are_gone: bool) {
+        if others_are_gone || self.shared.oldest_unix_us.load(Ordering::Relaxed) == 0 {
+            match oldest_unix_us(&self.connection) {
+                Ok(at) => self.shared.oldest_unix_us.store(at, Ordering::Relaxed),
+                Err(error) => tracing::debug!(%error, "the oldest event in the outbox cannot be looked at"),
             }
         }
     }
@@ -778,7 +815,6 @@ struct Change {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::time::SystemTime;
 
     fn event(kind: &str) -> InternalEvent {
         InternalEvent { kind: kind.to_owned(), module: None, room: None, data: json!("x"), time: SystemTime::now() }

@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 
 use super::access::Protocol;
 use super::broker::Broker;
+use super::outbox::EventClass;
 use super::payload::{
     HostStarted, HostStopping, ModuleLoaded, ModuleRef, Payload, PlayerJoined, PlayerLeft, PlayerResult, RoomAborted,
     RoomClosed, RoomFinished, RoomOpened, RoomPlayer, RoomStarted,
 };
-use super::{BrokerAccess, BrokerConfig, EmitError, Events, EventsConfig, EventsError};
+use super::{BrokerAccess, BrokerConfig, EmitError, Events, EventsConfig, EventsError, Limits};
 use super::{EventSink, InternalEvent, topics};
 use crate::manager::chores::Retention;
 use crate::manager::records::{EventRecord, RoomState, RoomsPage};
@@ -38,7 +39,9 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 async fn events_in(directory: &Path, broker: BrokerConfig) -> Events {
-    Events::start(EventsConfig { host_id: "pit".to_owned(), data_dir: directory.to_owned(), broker }).await.unwrap()
+    let config =
+        EventsConfig { host_id: "pit".to_owned(), data_dir: directory.to_owned(), broker, outbox: Limits::default() };
+    Events::start(config).await.unwrap()
 }
 
 async fn embedded(directory: &Path) -> Events {
@@ -419,6 +422,78 @@ async fn a_broker_that_dies_in_a_burst_costs_nothing() {
     exactly_once(&manager.records(), COUNT);
     assert_eq!(events.shutdown(DEADLINE).await.left, 0);
     manager.shutdown().await;
+}
+
+/// The broker is away and the outbox small: the events of the rules are refused first, those of the host last, what was accepted is all
+/// recorded when the broker is there, and then there is room again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_outbox_refuses_by_class_and_loses_nothing_that_it_took() {
+    for limits in [Limits { events_max: 400, ..Limits::default() }, Limits { bytes_max: 400_000, ..Limits::default() }]
+    {
+        let (host, keeper) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let broker = Broker::start(ANY_PORT).unwrap();
+        let (access, address) = (broker.access().clone(), broker.address());
+        broker.stop();
+        let config = EventsConfig {
+            host_id: "pit".to_owned(),
+            data_dir: host.path().to_owned(),
+            broker: external(&access),
+            outbox: limits,
+        };
+        let events = Events::start(config).await.unwrap();
+        let sink = events.sink();
+        let event = |number: u64, of_rules: bool| {
+            let kind = if of_rules { "rules.passed" } else { "room.passed" };
+            // A kilobyte or so.
+            let data = json!({ "number": number, "padding": "x".repeat(700) });
+            InternalEvent { kind: kind.to_owned(), data, ..numbered(number) }
+        };
+        let mut accepted = 0;
+        let mut shares = Vec::new();
+        for (of_rules, class) in [(true, EventClass::Rules), (false, EventClass::Host)] {
+            loop {
+                match sink.emit(event(accepted, of_rules)) {
+                    Ok(()) => accepted += 1,
+                    Err(refused) => {
+                        assert_eq!(refused, EmitError::OutboxFull { class });
+                        break;
+                    }
+                }
+                // Written one by one, so that each weighs what it weighs in the file.
+                until("it is written", || events.stats().outbox_bytes > 0 && events.outbox.0.pending() == 0).await;
+            }
+            shares.push(accepted);
+            // Once full for a class, it is full for that class, however often it is asked.
+            for _ in 0..50 {
+                assert!(sink.emit(event(accepted, of_rules)).is_err());
+            }
+        }
+        assert!(sink.emit(event(accepted, true)).is_err());
+        let full = events.stats();
+        assert_eq!((full.refused_rules, full.refused_host, full.queued, full.lost), (52, 51, accepted, 0));
+        assert_eq!((full.queued_max, full.outbox_bytes_max), (limits.events_max, limits.bytes_max));
+        assert!(full.queued <= full.queued_max && full.oldest_unix_us.is_some() && full.stored == 0, "{full:?}");
+        assert!(full.queued == full.queued_max || full.outbox_bytes >= full.outbox_bytes_max, "{full:?}");
+        let (of_rules, of_all) = (shares[0], shares[1]);
+        assert!((of_all * 2 / 5..=of_all * 3 / 5).contains(&of_rules), "{shares:?}");
+
+        let broker = Broker::start_with(address, access.password.clone().unwrap()).unwrap();
+        let manager = manager_in(keeper.path(), &access).await;
+        until("everything has its receipt", || events.stats().queued == 0).await;
+        exactly_once(&manager.records(), accepted);
+        assert_eq!((events.stats().oldest_unix_us, events.stats().outbox_bytes), (None, 0));
+        sink.emit(event(accepted, true)).unwrap();
+        assert_eq!(events.shutdown(DEADLINE).await.left, 0);
+        exactly_once(&manager.records(), accepted + 1);
+        println!(
+            "{limits:?}: accepted {of_rules} of the rules and {} of the host, refused {} and {}, recorded {accepted}, lost 0, doubled 0",
+            of_all - of_rules,
+            full.refused_rules,
+            full.refused_host
+        );
+        manager.shutdown().await;
+        broker.stop();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -865,6 +940,7 @@ async fn an_event_that_cannot_be_is_refused_with_its_reason() {
         host_id: host_id.to_owned(),
         data_dir: directory.path().to_owned(),
         broker: BrokerConfig::Embedded { listen: ANY_PORT },
+        outbox: Limits::default(),
     };
     for host_id in ["", "all", "Pit", "a/b", "+"] {
         let error = Events::start(config(host_id)).await.unwrap_err();

@@ -20,7 +20,14 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// A sink whose events stay in its outbox: no broker is there.
 async fn events(dir: &Path) -> Events {
     let broker = BrokerConfig::External(BrokerAccess::from_url("mqtt://127.0.0.1:9", None, None).unwrap());
-    Events::start(EventsConfig { host_id: "test".into(), data_dir: dir.join("events"), broker }).await.unwrap()
+    Events::start(EventsConfig {
+        host_id: "test".into(),
+        data_dir: dir.join("events"),
+        broker,
+        outbox: crate::events::Limits::default(),
+    })
+    .await
+    .unwrap()
 }
 
 /// Nothing runs that needs a module.

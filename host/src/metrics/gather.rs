@@ -305,6 +305,24 @@ impl Metrics {
         // None while the host ends.
         let events = self.events.upgrade().map(|events| events.stats()).unwrap_or_default();
         page.gauge("holeshot_events_queued", "Events without a receipt of the manager.", one(events.queued));
+        page.gauge(
+            "holeshot_events_queued_limit",
+            "The setting outbox_events_max; events of the rules have half of it.",
+            one(events.queued_max),
+        );
+        page.bytes("holeshot_events_outbox", "Topics and payloads in the outbox.", one(events.outbox_bytes));
+        page.bytes(
+            "holeshot_events_outbox_limit",
+            "The setting outbox_bytes_max; events of the rules have half of it.",
+            one(events.outbox_bytes_max),
+        );
+        let now_us = unix_ms().saturating_mul(1_000);
+        let age_s = events.oldest_unix_us.map_or(0.0, |at| now_us.saturating_sub(at) as f64 / US_PER_S);
+        page.seconds(
+            "holeshot_events_oldest_age",
+            "How long ago the oldest event without a receipt happened.",
+            [(Labels::new(), age_s)],
+        );
         page.counter("holeshot_events_published", "Acknowledgements by the broker.", one(events.published));
         page.counter(
             "holeshot_events_refused_by_broker",
