@@ -10,6 +10,9 @@ use serde_json::{Number, Value};
 /// One list of one player: name, module's hash, board, group.
 type Entry = (String, String, String, String);
 
+/// Hash and name of the module at the finish, whether the room is mixed, and when it ended.
+type Finish = (Option<String>, Option<String>, bool, Option<String>);
+
 /// Takes the leaderboards of a module down. Where results of it are recorded already, they are looked through later, some at a time: see
 /// [`score_some`].
 pub(super) fn set_boards(connection: &Connection, hash: &str, boards: &[Leaderboard]) -> rusqlite::Result<()> {
@@ -31,7 +34,7 @@ pub(super) fn set_boards(connection: &Connection, hash: &str, boards: &[Leaderbo
 /// Works out anew what the results of a room count for; nothing if it has none.
 pub(super) fn score_room(connection: &Connection, room: &str) -> rusqlite::Result<()> {
     // The last rules that came and were not taken back again. A swap between the last frame and the end of the room decided nothing.
-    let found: Option<(Option<String>, Option<String>, bool, Option<String>)> = connection
+    let found: Option<Finish> = connection
         .prepare_cached(
             "SELECT COALESCE(
                 (SELECT s.to_hash FROM swaps AS s WHERE s.room = r.room AND s.outcome IN ('swapped', 'kept')

@@ -1,5 +1,6 @@
 //! Players by name: how much one has played, and how two did against each other. A player is a name: whoever joined under it.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
@@ -162,9 +163,11 @@ fn versus(
             .prepare_cached("SELECT COUNT(*) FROM (SELECT 1 FROM results WHERE name = ?1 LIMIT ?2)")?
             .query_row(params![name, VERSUS_ROWS_MAX as i64 + 1], |row| row.get(0))
     };
-    let counts = [count(players[0])?, count(players[1])?];
-    let walked = usize::from(counts[1] < counts[0]);
-    let complete = counts[walked] <= VERSUS_ROWS_MAX as i64;
+    let [one, two] = players;
+    let (of_one, of_two) = (count(one)?, count(two)?);
+    let is_turned = of_two < of_one;
+    let (walked, other) = if is_turned { (two, one) } else { (one, two) };
+    let complete = of_one.min(of_two) <= VERSUS_ROWS_MAX as i64;
     let limit = usize::try_from(limit(Some(limit_max))).unwrap_or(1);
 
     let mut select = connection.prepare_cached(
@@ -176,34 +179,30 @@ fn versus(
     )?;
     let mut scores = connection
         .prepare_cached("SELECT board, module_hash, group_key, rank FROM scores WHERE room = ?1 AND player = ?2")?;
-    let mut wins = [0_i64; 2];
     let mut bests: [Bests; 2] = [Bests::new(), Bests::new()];
-    let (mut races, mut undecided) = (0_i64, 0_i64);
+    let (mut races, mut undecided, mut wins_of_one, mut wins_of_two) = (0_i64, 0_i64, 0_i64, 0_i64);
     let mut page = Page { rows: Vec::new(), next: None };
     let mut last = None;
-    let mut rows = select.query(params![players[walked], players[1 - walked], VERSUS_ROWS_MAX as i64])?;
+    let mut rows = select.query(params![walked, other, VERSUS_ROWS_MAX as i64])?;
     while let Some(row) = rows.next()? {
         let (id, room, ended_at): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let mut slots: [i64; 2] = [row.get(6)?, row.get(9)?];
         let mut places: [Option<i64>; 2] = [row.get(7)?, row.get(10)?];
         let mut outcomes: [String; 2] = [row.get(8)?, row.get(11)?];
-        if walked == 1 {
+        if is_turned {
             slots.swap(0, 1);
             places.swap(0, 1);
             outcomes.swap(0, 1);
         }
         races += 1;
         // No place is behind every place.
-        let key = places.map(|place| place.unwrap_or(i64::MAX));
-        let winner = match key[0].cmp(&key[1]) {
-            std::cmp::Ordering::Less => Some(0),
-            std::cmp::Ordering::Greater => Some(1),
-            std::cmp::Ordering::Equal => None,
+        let [of_one, of_two] = places.map(|place| place.unwrap_or(i64::MAX));
+        let (winner, counter) = match of_one.cmp(&of_two) {
+            Ordering::Less => (Some(one), &mut wins_of_one),
+            Ordering::Greater => (Some(two), &mut wins_of_two),
+            Ordering::Equal => (None, &mut undecided),
         };
-        match winner {
-            Some(winner) => wins[winner] += 1,
-            None => undecided += 1,
-        }
+        *counter += 1;
         for (slot, bests) in slots.iter().zip(&mut bests) {
             let mut found = scores.query(params![room, slot])?;
             while let Some(score) = found.next()? {
@@ -231,7 +230,7 @@ fn versus(
             mixed: row.get(5)?,
             places,
             outcomes,
-            winner: winner.map(|winner| players[winner].to_owned()),
+            winner: winner.map(str::to_owned),
         });
     }
 
@@ -256,6 +255,6 @@ fn versus(
         Ok(VersusPlayer { name: name.to_owned(), wins, bests })
     };
     let [first, second] = bests;
-    let players = [tell(players[0], wins[0], first)?, tell(players[1], wins[1], second)?];
+    let players = [tell(one, wins_of_one, first)?, tell(two, wins_of_two, second)?];
     Ok(Versus { players, races, undecided, complete, page })
 }
