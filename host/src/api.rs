@@ -188,6 +188,27 @@ impl Api {
         self.answer(self.http.get(format!("{}{path}", self.url))).await
     }
 
+    /// A page of a list as it came, and the path of the next one if there is one. `path` may ask for JSON or for CSV.
+    ///
+    /// # Errors
+    /// As for [`create_room`](Api::create_room).
+    pub async fn page(&self, path: &str) -> anyhow::Result<(Vec<u8>, Option<String>)> {
+        let response = self.send(self.http.get(format!("{}{path}", self.url))).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = self.body(response).await?;
+        if !status.is_success() {
+            let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            if body.pointer("/error/message").is_some() {
+                bail!("{}", Self::refusal(&body));
+            }
+            bail!("{} answered {status}, and not as a Holeshot host does", self.url);
+        }
+        let link = headers.get("link").and_then(|link| link.to_str().ok());
+        let next = link.and_then(|link| link.strip_prefix('<')?.strip_suffix(">; rel=\"next\""));
+        // Another place than this host's is no next page.
+        Ok((bytes, next.filter(|next| next.starts_with("/api/")).map(str::to_owned)))
+    }
+
     /// Sends a rules module for `rooms`: `all`, `new` or the id of one.
     ///
     /// # Errors
@@ -241,18 +262,7 @@ impl Api {
 
     /// Whether the request was met, and the body of the answer. A failed one without a body says its status there.
     async fn ask(&self, request: reqwest::RequestBuilder) -> anyhow::Result<(bool, Value)> {
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => match tls_problem(&error) {
-                Some(problem) => bail!("no TLS with {}: {problem} (--ca FILE names whom to trust)", self.url),
-                None => {
-                    return Err(error).with_context(|| {
-                        let url = &self.url;
-                        format!("cannot reach a host at {url}; start one with `holeshot serve`, or name it with --url")
-                    });
-                }
-            },
-        };
+        let response = self.send(request).await?;
         let status = response.status();
         let bytes = self.body(response).await?;
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -261,6 +271,16 @@ impl Api {
             return Ok((status.is_success(), body));
         }
         bail!("{} answered {status}, and not as a Holeshot host does", self.url)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+        request.send().await.or_else(|error| match tls_problem(&error) {
+            Some(problem) => bail!("no TLS with {}: {problem} (--ca FILE names whom to trust)", self.url),
+            None => Err(error).with_context(|| {
+                let url = &self.url;
+                format!("cannot reach a host at {url}; start one with `holeshot serve`, or name it with --url")
+            }),
+        })
     }
 
     async fn body(&self, mut response: reqwest::Response) -> anyhow::Result<Vec<u8>> {

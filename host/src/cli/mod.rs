@@ -13,6 +13,7 @@ mod manager;
 mod new;
 mod output;
 mod race;
+mod records;
 mod replay;
 mod serve;
 mod slips;
@@ -73,6 +74,8 @@ enum Command {
     Bots(bots::BotsArgs),
     /// Watch a room of a running host as a spectator
     Watch(watch::WatchArgs),
+    /// Ask a running host for results, personal bests, head-to-head and leaderboards
+    Records(records::RecordsArgs),
     /// Follow the events of hosts as they happen
     Events(events::EventsArgs),
     /// Write a crate of rules to begin with, which builds without this repository
@@ -133,6 +136,7 @@ pub fn run() -> ExitCode {
             Command::Swap(args) => swap::swap(args, json).await,
             Command::Bots(args) => bots::bots(args, json).await,
             Command::Watch(args) => watch::watch(args, json).await,
+            Command::Records(args) => records::records(args, json).await,
             Command::Events(args) => events::events(args, json).await,
             Command::New(args) => new::new(&args, json),
             Command::Check(args) => check::check(args, json).await,
