@@ -25,6 +25,8 @@ use crate::rules::{Module, ModuleHash, RoomProgram};
 use crate::shard::{Command, OpenRoom, ShardHandle, count};
 use crate::swap::{FailedModule, InForce};
 
+/// Rooms whose rules are begun anew at a time: each has an instance more than it is counted for, and an `init` may take as long as a tick or several.
+pub const SETUPS_AT_ONCE_MAX: u32 = 4;
 /// The module of a room whose maker names none.
 pub const DEFAULT_MODULE: &str = "drag-race";
 
@@ -115,8 +117,9 @@ pub struct LiveRoom {
     pub module: String,
     /// The rules that it has now.
     pub rules: InForce,
-    /// What every module of it is begun with.
-    pub setup: Arc<Setup>,
+    setup: Mutex<Arc<Setup>>,
+    /// Held by who begins the rules anew with another setup: one at a time.
+    pub setting_up: tokio::sync::Mutex<()>,
     /// Its players, by slot.
     pub players: Vec<RoomPlayer>,
     /// When it was opened, in milliseconds since 1970.
@@ -152,6 +155,18 @@ const PHASES: [Phase; 8] = [
 ];
 
 impl LiveRoom {
+    /// What every module of it is begun with.
+    #[must_use]
+    pub fn setup(&self) -> Arc<Setup> {
+        // Replaced whole, so a thread that panicked while it held the lock spoilt nothing.
+        Arc::clone(&self.setup.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes note of another setup, with which its rules were begun anew.
+    pub fn set_setup(&self, setup: Arc<Setup>) {
+        *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = setup;
+    }
+
     /// Takes note of the room's phase.
     pub fn set_phase(&self, phase: Phase) {
         let number = PHASES.iter().position(|p| *p == phase).unwrap_or_default();
@@ -246,6 +261,43 @@ pub enum CreateError {
     },
 }
 
+/// Rules that were begun anew for a room that gathers its players, with other data of one of them.
+#[derive(Debug)]
+pub struct NewSetup {
+    /// What the room had when they were begun. If it has something else by now, they are of no use.
+    pub base: Arc<dyn Program>,
+    /// The rules.
+    pub rules: Supervisor,
+    /// Whose data it is.
+    pub player: u16,
+}
+
+/// Why a room's rules were not begun anew. The room is as before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetUpError {
+    /// The rules refuse the data; the words are theirs.
+    #[error("{0}")]
+    Refused(String),
+    /// No event could carry the setup.
+    #[error("{0}")]
+    TooLong(String),
+    /// A fault of the rules or of the host, or no instance is left.
+    #[error("the rules could not be set up anew: {reason}")]
+    Internal {
+        /// How.
+        reason: String,
+    },
+}
+
+impl From<CreateError> for SetUpError {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Refused { reason, .. } => Self::Refused(reason),
+            error => Self::Internal { reason: error.to_string() },
+        }
+    }
+}
+
 /// The open rooms at one moment.
 #[derive(Debug)]
 pub struct Census {
@@ -319,6 +371,7 @@ pub struct Rooms {
     counters: RoomsCounters,
     clock: Clock,
     journals: Option<Journals>,
+    setups: tokio::sync::Semaphore,
     stopping: AtomicBool,
 }
 
@@ -346,6 +399,7 @@ impl Rooms {
             counters: RoomsCounters::default(),
             clock,
             journals: None,
+            setups: tokio::sync::Semaphore::new(SETUPS_AT_ONCE_MAX as usize),
             stopping: AtomicBool::new(false),
         }
     }
@@ -451,7 +505,7 @@ impl Rooms {
         feed: Option<Box<JournalFeed>>,
     ) -> Result<(), CreateError> {
         let begun = {
-            let program = RoomProgram::new(Arc::clone(module), Arc::clone(&live.setup), live.id.as_str().into());
+            let program = RoomProgram::new(Arc::clone(module), live.setup(), live.id.as_str().into());
             let supervision = self.supervision;
             tokio::task::spawn_blocking(move || Supervisor::begin(Arc::new(program), supervision)).await
         };
@@ -462,9 +516,10 @@ impl Rooms {
         };
         let rules = rules.inspect_err(|_| self.forget(&live.id))?;
         let room = Room::open(config, self.clock.now_us()).map_err(bad_setup).inspect_err(|_| self.forget(&live.id))?;
-        let begin = |journals: &Journals| journals.begin(live, &live.setup, module);
+        let setup = live.setup();
+        let begin = |journals: &Journals| journals.begin(live, &setup, &**rules.program());
         let journal = self.journals.as_ref().map(begin).unwrap_or_default();
-        let opened = opened_event(live, &live.setup);
+        let opened = opened_event(live, &setup);
         let open = OpenRoom { room, rules, live: Arc::clone(live), opened, journal, feed };
         let command = Command::Open(Box::new(open));
         let sent = match self.shards.get(live.shard) {
@@ -476,6 +531,37 @@ impl Rooms {
             return Err(CreateError::Stopping);
         }
         Ok(())
+    }
+
+    /// Begins a room's rules anew with other data of one player, beside the room: it goes on as it is until the shard lets them take its place.
+    /// `program` is what the room has.
+    ///
+    /// # Errors
+    /// See [`SetUpError`].
+    pub async fn set_up(
+        &self,
+        live: &LiveRoom,
+        program: &Arc<dyn Program>,
+        player: u16,
+        data: &str,
+    ) -> Result<NewSetup, SetUpError> {
+        let internal = |reason: String| SetUpError::Internal { reason };
+        let mut setup = program.setup().clone();
+        let slot =
+            setup.players.get_mut(usize::from(player)).ok_or_else(|| internal("there is no such slot".into()))?;
+        slot.data = data.to_owned();
+        check_recordable(&setup).map_err(|error| SetUpError::TooLong(error.to_string()))?;
+        let anew = program.with_setup(Arc::new(setup)).ok_or_else(|| internal("the rules keep their setup".into()))?;
+        let supervision = self.supervision;
+        // Never closed, so there is a permit in the end.
+        let _place = self.setups.acquire().await;
+        let begun = tokio::task::spawn_blocking(move || Supervisor::begin(anew, supervision)).await;
+        let rules = match begun {
+            Ok(Ok(rules)) => rules,
+            Ok(Err(error)) => return Err(create_error(&live.module, error, self.rooms_max).into()),
+            Err(error) => return Err(internal(error.to_string())),
+        };
+        Ok(NewSetup { base: Arc::clone(program), rules, player })
     }
 
     /// How many open rooms are in which phase, and the `limit` oldest of them.
@@ -580,7 +666,8 @@ impl Rooms {
             shard: live.shard_with_fewest(),
             module: module.manifest().name.clone(),
             rules: InForce::new(ModuleName::of(module)),
-            setup: Arc::new(setup.clone()),
+            setup: Mutex::new(Arc::new(setup.clone())),
+            setting_up: tokio::sync::Mutex::default(),
             players: (0..).zip(&setup.players).map(|(player, p)| RoomPlayer { player, name: p.name.clone() }).collect(),
             opened_ms: unix_ms(),
             phase: AtomicU8::new(0),
@@ -708,7 +795,8 @@ mod tests {
             shard,
             module: "n".into(),
             rules: InForce::new(ModuleName { name: "n".into(), version: "1".into(), hash: "f".into() }),
-            setup: Arc::new(Setup { seed: 0, tick_hz: 50, options: String::new(), players: Vec::new() }),
+            setup: Mutex::new(Arc::new(Setup { seed: 0, tick_hz: 50, options: String::new(), players: Vec::new() })),
+            setting_up: tokio::sync::Mutex::default(),
             players: Vec::new(),
             opened_ms: 0,
             phase: AtomicU8::new(0),
@@ -762,7 +850,8 @@ mod tests {
             shard: 0,
             module: module.name.clone(),
             rules: InForce::new(module.clone()),
-            setup: Arc::new(setup.clone()),
+            setup: Mutex::new(Arc::new(setup.clone())),
+            setting_up: tokio::sync::Mutex::default(),
             players: (0..).zip(&setup.players).map(|(player, p)| RoomPlayer { player, name: p.name.clone() }).collect(),
             opened_ms: 0,
             phase: AtomicU8::new(0),

@@ -35,7 +35,7 @@ use crate::limits::{self, RoomsCeiling};
 use crate::manager::{Manager, ManagerConfig, Records};
 use crate::metrics::gather::Metrics;
 use crate::modules::{MODULES_FOLDER, Modules};
-use crate::rooms::Rooms;
+use crate::rooms::{Rooms, SETUPS_AT_ONCE_MAX};
 use crate::rules::{Engine, EngineSettings, MODULES_LOADING_MAX, ModuleHash, ModuleStore};
 use crate::shard::{Command, SessionLimits, ShardHandle, ShardLayout};
 use crate::swap::{ROOMS_AT_ONCE_MAX, Swaps, Watched};
@@ -49,7 +49,9 @@ pub(crate) const LOCK_FILES: [&str; 3] = [LOCK_FILE, crate::events::outbox::LOCK
 pub(crate) const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Instances beyond one for each room: for the module that is asked for its manifest, and for each room between its trial and its swap. Nothing
 /// else has one, so no trial can take the place of a room that opens, or is put back after its rules failed.
-pub(crate) const INSTANCES_SPARE: u32 = MODULES_LOADING_MAX + ROOMS_AT_ONCE_MAX as u32 * INSTANCES_PER_CANDIDATE_MAX;
+/// Likewise for rooms that are set up anew: two for each that is begun at a time, since the one before it may still wait for its shard.
+pub(crate) const INSTANCES_SPARE: u32 =
+    MODULES_LOADING_MAX + ROOMS_AT_ONCE_MAX as u32 * INSTANCES_PER_CANDIDATE_MAX + 2 * SETUPS_AT_ONCE_MAX;
 /// How long a stop waits for events to be recorded, in seconds. What is left is sent at the next start.
 pub const FLUSH_WAIT_S: u64 = 10;
 /// How long a stop waits for requests and WebSockets that are under way, in seconds.

@@ -194,7 +194,14 @@ async fn race(host: &Host) {
     let bot = |name: &str, seed, with_udp| Bot { name: name.into(), car: "gtr".into(), skill: 0.7, seed, with_udp };
     let (ada, ben) = (bot("Ada", 1, true), bot("Ben", 2, false));
     let players = [&ada, &ben].map(|bot| json!({ "name": bot.name, "data": { "car": bot.car } }));
+    let mut players = players;
+    players[0]["data"]["car"] = json!("mx5");
     let room = host.open_room(&json!({ "players": players, "options": { "tree": "pro" }, "seed": 3 })).await;
+    // Ada's ticket brings another car. Her driver comes with a newer one.
+    let brings = json!({ "player": "Ada", "data": { "car": "gtr" } });
+    let (status, grant) = host.post(&format!("/api/rooms/{room}/join"), &brings).await;
+    assert_eq!(status, 200, "{grant}");
+    Peer::enter(&serde_json::from_value(grant).unwrap()).await.confirm().await;
     let (of_ada, of_ben) = tokio::join!(bots::play(&api, &room, &ada, None), bots::play(&api, &room, &ben, None));
     assert_eq!((of_ada.unwrap().ending, of_ben.unwrap().ending), ("finished".into(), "finished".into()));
 }
@@ -260,6 +267,7 @@ fn every_message_of_real_rooms_is_as_the_document_says() {
             "room.opened",
             "player.joined",
             "player.left",
+            "player.data_changed",
             "room.started",
             "room.rules_swapped",
             "room.rules_kept",

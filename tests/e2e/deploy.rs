@@ -38,7 +38,8 @@ fn the_units_are_those_of_systemd() {
             let text = std::fs::read_to_string(&from).unwrap();
             assert!(from.ends_with("holeshot-backup.timer") || text.contains("/usr/local/bin/holeshot "), "{from:?}");
             let to = dir.path().join(from.file_name().unwrap());
-            std::fs::write(&to, text.replace("/usr/local/bin/holeshot", env!("CARGO_BIN_EXE_holeshot-under-test"))).unwrap();
+            std::fs::write(&to, text.replace("/usr/local/bin/holeshot", env!("CARGO_BIN_EXE_holeshot-under-test")))
+                .unwrap();
             units.push(to);
         }
     }

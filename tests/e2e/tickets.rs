@@ -9,6 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use holeshot::config::OpenDoors;
 use holeshot::doors::tickets::keys::KeyPair;
+use holeshot::rules::{DRAG_RACE_WASM, Engine, EngineSettings, ModuleStore};
+use holeshot_room::journal::Journal;
 use holeshot_wire::{ByeCode, ClientMessage, PROTOCOL_VERSION, RefusalCode, ToHost};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
@@ -16,9 +18,10 @@ use tokio::net::UdpSocket;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::command::{FREE_PORTS, Served, holeshot, output, text};
-use crate::harness::{Grant, Host, SOON, data_dir, eventually, lines_with, run};
+use crate::harness::{Grant, Host, SOON, compiled, data_dir, eventually, lines_with, run};
 use crate::modules_made::{SHORT, Tally, short};
 use crate::peer::{Peer, Said, UdpPeer, tally_of};
+use crate::proof::prove;
 
 /// A game that is longer than any test.
 const LONG: &str = "tally-long";
@@ -800,4 +803,132 @@ async fn served_room(served: &Served, token: &str) -> (String, Value) {
 /// Waits for the end of a host whose log goes to a file.
 async fn ended(mut served: Served) -> Option<i32> {
     tokio::time::timeout(SOON, served.child.wait()).await.expect("the host ends").unwrap().code()
+}
+
+// ---- data for the rules ----
+
+/// What the records say that a player has.
+async fn data_of(host: &Host, room: &str, player: usize, expected: &Value) {
+    let what = format!("has the data {expected} of player {player}");
+    host.recorded(room, &what, |record| &record["players"][player]["data"] == expected).await;
+}
+
+#[test]
+fn the_data_of_tickets_counts_while_a_room_gathers_its_players_and_not_after() {
+    run(120, async {
+        let mut lobby = Matchmaker::new();
+        let keys = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(keys.path(), lobby.jwks()).unwrap();
+        let host = Host::start_with(|settings| {
+            settings.ticket_keys = vec![keys.path().to_path_buf()];
+            settings.linger_s = Some(1);
+        })
+        .await;
+        let players = json!([{ "name": "Ada", "data": { "car": "gtr" } }, { "name": "Ben", "data": { "car": "gtr" } }]);
+        let asked = json!({ "players": players, "options": { "tree": "pro" }, "seed": 3 });
+        let room = host.open_room(&asked).await;
+        let grant = host.join(&room, "Ada").await;
+        let mut ticket = |player: u16, changes: Value| {
+            let mut claims = lobby.claims(&host, &room, player, ["Ada", "Ben"][usize::from(player)]);
+            claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            Grant { ticket: lobby.ed(&claims), ..grant.clone() }
+        };
+        // The rules refuse it, in their own words; the ticket is not used up, the room is as it was.
+        let boat = ticket(0, json!({ "data": { "car": "boat" } }));
+        for _ in 0..2 {
+            let (code, reason) = Peer::try_enter(&boat, None).await.unwrap_err();
+            assert_eq!(code, RefusalCode::RefusedByRules, "{reason}");
+            assert!(reason.contains("boat"), "{reason}");
+        }
+        data_of(&host, &room, 0, &json!({ "car": "gtr" })).await;
+        // Ada comes in another car, and again in another: the last one counts.
+        let mut first = Peer::enter(&ticket(0, json!({ "data": { "car": "hellcat" } }))).await;
+        first.confirm().await;
+        data_of(&host, &room, 0, &json!({ "car": "hellcat" })).await;
+        let mut ada = Peer::enter(&ticket(0, json!({ "data": { "car": "mx5" }, "iat": now_s() + 2 }))).await;
+        assert_eq!(first.bye().await.0, ByeCode::Replaced);
+        ada.ready().await;
+        data_of(&host, &room, 0, &json!({ "car": "mx5" })).await;
+        // A ticket that opens nothing changes nothing: used up, and older than the session.
+        let used = ticket(0, json!({ "data": { "car": "corvette_c8" }, "iat": now_s() - 1 }));
+        assert_eq!(Peer::try_enter(&used, None).await.unwrap_err().0, RefusalCode::SupersededTicket);
+        // Another room, in which both come at the same moment, each with a car.
+        let both = host.open_room(&asked).await;
+        let mut at_once = Vec::new();
+        for (player, name, car) in [(0, "Ada", "mx5"), (1, "Ben", "hellcat")] {
+            let mut claims = lobby.claims(&host, &both, player, name);
+            claims["data"] = json!({ "car": car });
+            at_once.push(Grant { ticket: lobby.ed(&claims), ..grant.clone() });
+        }
+        let (one, two) = tokio::join!(Peer::enter(&at_once[0]), Peer::enter(&at_once[1]));
+        data_of(&host, &both, 0, &json!({ "car": "mx5" })).await;
+        data_of(&host, &both, 1, &json!({ "car": "hellcat" })).await;
+        drop((one, two));
+
+        // Ben completes the first room, with data that is what he has: nothing is begun anew. Its race is driven by nobody, and is a race.
+        let mut claims = lobby.claims(&host, &room, 1, "Ben");
+        claims["data"] = json!({ "car": "gtr" });
+        let mut ben = Peer::enter(&Grant { ticket: lobby.ed(&claims), ..grant.clone() }).await;
+        ben.ready().await;
+        ben.event("started").await;
+        // In mid-race a newer ticket of another car: the session is his, the car stays.
+        let mut claims = lobby.claims(&host, &room, 1, "Ben");
+        claims["data"] = json!({ "car": "boat" });
+        claims["iat"] = json!(now_s() + 3);
+        let mut late = Peer::enter(&Grant { ticket: lobby.ed(&claims), ..grant.clone() }).await;
+        assert!(late.welcome().resumed);
+        let finished = late.event("finished").await;
+        let cars: Vec<&Value> =
+            finished.data["results"].as_array().unwrap().iter().map(|result| &result["data"]["car"]).collect();
+        let mut cars: Vec<&str> = cars.into_iter().map(|car| car.as_str().unwrap()).collect();
+        cars.sort_unstable();
+        assert_eq!(cars, ["gtr", "mx5"], "{}", finished.data);
+        data_of(&host, &room, 1, &json!({ "car": "gtr" })).await;
+
+        // The journal begins with the setup in force, once, and proves the room.
+        crate::journal::closed_journal(&host, &room).await;
+        let journal = Journal::read(&crate::journal::download(&host, &room).await).unwrap();
+        let setup: Vec<&str> = journal.setup().players.iter().map(|player| player.data.as_str()).collect();
+        assert_eq!(setup, ["{\"car\":\"mx5\"}", "{\"car\":\"gtr\"}"]);
+        let engine = Engine::new(EngineSettings::default()).unwrap();
+        let module = ModuleStore::new(engine, Some(compiled().to_owned())).unwrap().load(DRAG_RACE_WASM).unwrap();
+        prove("a race that was set up anew", &journal, &[module]);
+        host.stop().await;
+    });
+}
+
+#[test]
+fn rules_that_were_swapped_while_the_room_gathers_are_set_up_anew_as_they_are() {
+    run(120, async {
+        let host = Host::start_with(|settings| settings.linger_s = Some(1)).await;
+        let players = json!([{ "name": "Ada", "data": { "car": "gtr" } }]);
+        let room = host.open_room(&json!({ "players": players, "seed": 4 })).await;
+        // Another build of the same rules: a section that says nothing, so that it has another hash.
+        let other = [DRAG_RACE_WASM, &[0, 5, 4, b'n', b'o', b't', b'e']].concat();
+        let (status, report) = host.put_module("drag-race", "all", other.clone()).await;
+        assert_eq!((status, &report["rooms"][0]["verdict"]), (200, &json!("swapped")), "{report}");
+        let body = json!({ "player": "Ada", "data": { "car": "mx5" } });
+        let (status, body) = host.post(&format!("/api/rooms/{room}/join"), &body).await;
+        assert_eq!(status, 200, "{body}");
+        let grant: Grant = serde_json::from_value(body).unwrap();
+        let mut ada = Peer::enter(&grant).await;
+        data_of(&host, &room, 0, &json!({ "car": "mx5" })).await;
+        let hash = report["module"]["hash"].as_str().unwrap();
+        assert_eq!(ada.welcome().rules.hash, hash);
+        let (_, body) = host.get(&format!("/api/rooms/{room}")).await;
+        assert_eq!(body["open"]["on_probation"], json!(false), "{body}");
+        // A swap after that finds the room as it is now.
+        let (status, report) = host.put_module("drag-race", &room, DRAG_RACE_WASM.to_vec()).await;
+        assert_eq!((status, &report["rooms"][0]["verdict"]), (200, &json!("swapped")), "{report}");
+        ada.ready().await;
+        ada.event("finished").await;
+        crate::journal::closed_journal(&host, &room).await;
+        let journal = Journal::read(&crate::journal::download(&host, &room).await).unwrap();
+        assert_eq!(journal.setup().players[0].data, "{\"car\":\"mx5\"}");
+        let engine = Engine::new(EngineSettings::default()).unwrap();
+        let store = ModuleStore::new(engine, Some(compiled().to_owned())).unwrap();
+        let modules = [store.load(DRAG_RACE_WASM).unwrap(), store.load(&other).unwrap()];
+        prove("a room with other rules, set up anew, with other rules again", &journal, &modules);
+        host.stop().await;
+    });
 }

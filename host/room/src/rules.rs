@@ -2,6 +2,7 @@
 //! about a failure.
 
 use std::fmt;
+use std::sync::Arc;
 
 use holeshot_abi::{Manifest, Setup};
 
@@ -64,6 +65,12 @@ pub trait Program: Send + Sync + fmt::Debug {
     /// # Errors
     /// See [`BeginError`].
     fn begin(&self) -> Result<Box<dyn Rules + Send>, BeginError>;
+
+    /// The same module for the same room with another setup. None if this program is bound to its own.
+    fn with_setup(&self, setup: Arc<Setup>) -> Option<Arc<dyn Program>> {
+        let _bound = setup;
+        None
+    }
 }
 
 /// Why there are no fresh rules.

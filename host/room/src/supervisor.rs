@@ -305,6 +305,11 @@ impl Supervisor {
 
     /// Replaces the rules between two frames.
     pub(crate) fn swap(&mut self, candidate: Candidate) -> Result<Replaced, SwapRefusal> {
+        if candidate.program().setup() != self.program.setup() {
+            // Its trial was of a room that is set up otherwise by now. Trying again is all that it takes, as on probation.
+            let message = "the setup of the room has changed since the trial began; try again";
+            return Err(SwapRefusal::new(SwapRefusalKind::OnProbation, message));
+        }
         if self.probation.is_some() && !self.records.is_empty() {
             let message = "the rules of the room are on probation; try again when that is over";
             return Err(SwapRefusal::new(SwapRefusalKind::OnProbation, message));

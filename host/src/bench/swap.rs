@@ -280,7 +280,16 @@ async fn seat_drivers(server: &Server, rooms: u32) -> anyhow::Result<Vec<Drivers
                 resume_ticket: TicketId::of("bench", "next"),
                 resume: "bench".into(),
             };
-            let attach = Attach { room: room.clone(), player: Some(player), pass, keys, after: None, outbound, reply };
+            let attach = Attach {
+                room: room.clone(),
+                player: Some(player),
+                pass,
+                setup: None,
+                keys,
+                after: None,
+                outbound,
+                reply,
+            };
             shard.send(Command::Attach(Box::new(attach))).await;
             let session = answer.await?.map_err(|(code, reason)| anyhow::anyhow!("{code}: {reason}"))?;
             sessions.push(session);

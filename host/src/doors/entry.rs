@@ -1,14 +1,15 @@
 //! From a ticket to a session: what a hello asks for is checked here, in the order of what it costs, before the room hears of it. Reading the hello and
 //! carrying messages is the business of [`super::websocket`].
 
+use holeshot_room::Phase;
 use holeshot_wire::{HandshakeMessage, RefusalCode};
 use tokio::sync::oneshot;
 
 use super::http::Doors;
 use super::tickets::{Ticket, TicketError};
 use crate::clock::unix_ms;
-use crate::rooms::LiveRoom;
-use crate::shard::{Attach, Command, OutboundSender, SessionId, ShardHandle};
+use crate::rooms::{LiveRoom, NewSetup, SetUpError};
+use crate::shard::{Admit, Attach, Command, OutboundSender, Pass, SessionId, ShardHandle};
 
 /// Why no session was opened, for programs and for people.
 pub(super) type Refused = (RefusalCode, String);
@@ -50,13 +51,46 @@ pub(super) async fn enter(
         }
     };
     let pass = doors.tickets.pass(&ticket, now_s).map_err(|error| internal(error.to_string()))?;
+    // Held until the session is open, so that the data of two players is not begun from the same setup.
+    let _turn;
+    let setup = match (&ticket.data, ticket.player) {
+        (Some(data), Some(player)) if live.phase() == Phase::Gathering => {
+            _turn = live.setting_up.lock().await;
+            set_up(doors, &live, &shard, (player, data), &pass).await?
+        }
+        _ => None,
+    };
+    let (room, player, after) = (ticket.room, ticket.player, hello.after);
     let (reply, answer) = oneshot::channel();
-    let attach = Attach { room: ticket.room, player: ticket.player, pass, keys, after: hello.after, outbound, reply };
+    let attach = Attach { room, player, pass, setup, keys, after, outbound, reply };
     if !shard.send(Command::Attach(Box::new(attach))).await {
         return Err(stopping());
     }
     let session = answer.await.map_err(|_| stopping())??;
     Ok((session, shard))
+}
+
+/// Rules that are begun anew with a player's data, if the room needs them. A ticket that opens nothing gets no rules begun.
+async fn set_up(
+    doors: &Doors,
+    live: &LiveRoom,
+    shard: &ShardHandle,
+    (player, data): (u16, &str),
+    pass: &Pass,
+) -> Result<Option<Box<NewSetup>>, Refused> {
+    let stopping = || (RefusalCode::HostClosing, "the host is stopping".to_owned());
+    let (reply, answer) = oneshot::channel();
+    let admit = Admit { room: live.id.clone(), player, pass: pass.clone(), data: data.to_owned(), reply };
+    if !shard.send(Command::Admit(Box::new(admit))).await {
+        return Err(stopping());
+    }
+    let Some(program) = answer.await.map_err(|_| stopping())?? else { return Ok(None) };
+    let begun = doors.rooms.set_up(live, &program, player, data).await.map_err(|error| match error {
+        SetUpError::Refused(reason) => (RefusalCode::RefusedByRules, reason),
+        SetUpError::TooLong(reason) => (RefusalCode::BadTicket, reason),
+        SetUpError::Internal { .. } => (RefusalCode::Internal, error.to_string()),
+    })?;
+    Ok(Some(Box::new(begun)))
 }
 
 const fn code_of(error: &TicketError) -> RefusalCode {

@@ -43,6 +43,7 @@
 //! | `room.opened` | [`payload::RoomOpened`] |
 //! | `player.joined` | [`payload::PlayerJoined`] |
 //! | `player.left` | [`payload::PlayerLeft`] |
+//! | `player.data_changed` | [`payload::PlayerDataChanged`] |
 //! | `room.started` | [`payload::RoomStarted`] |
 //! | `room.rules_swapped` | [`payload::RulesSwapped`] |
 //! | `room.rules_kept` | [`payload::RulesKept`] |

@@ -44,6 +44,7 @@ kinds! {
     RoomOpened => "room.opened",
     PlayerJoined => "player.joined",
     PlayerLeft => "player.left",
+    PlayerDataChanged => "player.data_changed",
     RoomStarted => "room.started",
     RulesSwapped => "room.rules_swapped",
     RulesKept => "room.rules_kept",
@@ -145,6 +146,17 @@ pub struct PlayerLeft {
     pub name: String,
     /// Why.
     pub reason: String,
+}
+
+/// A ticket brought other data of a player than the room was opened with, before the match began: the rules were begun anew with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlayerDataChanged {
+    /// Slot in the room, from 0.
+    pub player: u32,
+    /// Name to show.
+    pub name: String,
+    /// What the rules get of this player from now on, as JSON.
+    pub data: Value,
 }
 
 /// The game loop of a room has begun.

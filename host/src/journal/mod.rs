@@ -176,6 +176,8 @@ impl Open {
 enum Message {
     /// Write these whole blocks. They reach up to this many frames.
     Blocks { journal: Arc<Open>, bytes: Vec<u8>, frames: u32 },
+    /// What was written of it so far counts no more: it begins anew.
+    Anew(Arc<Open>),
     /// The room is gone.
     Left(Arc<Open>),
     /// Write what is here and end.
@@ -209,6 +211,15 @@ impl Desk {
     fn open(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Open>>> {
         // Never left half changed.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a journal begin anew, without waiting. Says why not.
+    fn begin_anew(&self, journal: &Arc<Open>) -> Result<(), String> {
+        journal.waiting.fetch_add(1, Ordering::AcqRel);
+        self.queue.try_send(Message::Anew(Arc::clone(journal))).map_err(|_| {
+            journal.waiting.fetch_sub(1, Ordering::AcqRel);
+            "its room was set up anew, and there was no place in the queue of the disk to say so".to_owned()
+        })
     }
 
     /// Hands blocks to the thread, without waiting. Says why not.

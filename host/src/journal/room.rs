@@ -4,12 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use holeshot_abi::Setup;
-use holeshot_room::Departure;
 use holeshot_room::journal::{JournalHeader, JournalWriter};
+use holeshot_room::{Departure, Program};
 
 use super::{Desk, JOURNAL_BYTES_MAX, Journals, Message, Open, is_file_name};
 use crate::rooms::LiveRoom;
-use crate::rules::Module;
 
 /// The journal of a room that runs. Dropping it without [`finish`](RoomJournal::finish) leaves the journal incomplete: what was handed over is kept.
 #[derive(Debug, Default)]
@@ -36,23 +35,12 @@ pub(super) struct Inner {
 impl Journals {
     /// Begins the journal of a room. A host that keeps none gives one that does nothing.
     #[must_use]
-    pub fn begin(&self, live: &LiveRoom, setup: &Setup, module: &Module) -> RoomJournal {
+    pub fn begin(&self, live: &LiveRoom, setup: &Setup, program: &dyn Program) -> RoomJournal {
         if self.desk.is_none() {
             return RoomJournal::default();
         }
-        let mut record = Vec::new();
-        // Written once before, when the rules were set up.
-        let manifest = serde_json::to_string(module.manifest()).map_err(|error| error.to_string());
-        let header =
-            setup.write(&mut record).map_err(|error| error.to_string()).and(manifest).map(|manifest| JournalHeader {
-                room: live.id.clone(),
-                opened_unix_ms: live.opened_ms,
-                setup: record,
-                manifest,
-                module: *module.hash().as_bytes(),
-            });
-        match header {
-            Ok(header) => self.begin_with(&header, &module.manifest().name),
+        match header(live, setup, program) {
+            Ok(header) => self.begin_with(&header, &program.manifest().name),
             Err(problem) => {
                 tracing::error!(room = live.id, problem, "a room has no journal: its setup cannot be written");
                 RoomJournal::default()
@@ -85,7 +73,32 @@ impl Journals {
     }
 }
 
+/// The header of a room's journal.
+fn header(live: &LiveRoom, setup: &Setup, program: &dyn Program) -> Result<JournalHeader, String> {
+    let mut record = Vec::new();
+    // Both were written once before, when the rules were set up.
+    setup.write(&mut record).map_err(|error| error.to_string())?;
+    let manifest = serde_json::to_string(program.manifest()).map_err(|error| error.to_string())?;
+    let (room, opened_unix_ms) = (live.id.clone(), live.opened_ms);
+    Ok(JournalHeader { room, opened_unix_ms, setup: record, manifest, module: program.hash() })
+}
+
 impl RoomJournal {
+    /// Begins anew: the room's rules were begun anew with another setup before frame 0, and nothing that was noted so far is theirs.
+    pub fn begin_anew(&mut self, live: &LiveRoom, setup: &Setup, program: &dyn Program) {
+        let Some(inner) = &mut self.inner else { return };
+        let begun = header(live, setup, program).and_then(|header| {
+            inner.desk.begin_anew(&inner.open)?;
+            inner.writer = JournalWriter::begin(&header);
+            inner.bytes = 0;
+            Ok(())
+        });
+        match begun {
+            Ok(()) => self.hand_over(),
+            Err(problem) => self.leave(Some(problem)),
+        }
+    }
+
     /// Takes note of what left the room. Every departure, in order.
     pub fn note(&mut self, departure: &Departure<'_>) {
         let Some(inner) = &mut self.inner else { return };

@@ -70,6 +70,7 @@ impl Writer {
             let wait = if self.closing.is_empty() { round } else { Duration::from_millis(SETTLE_MS) };
             match self.messages.recv_timeout(wait) {
                 Ok(Message::Blocks { journal, bytes, frames }) => self.write(&journal, &bytes, frames),
+                Ok(Message::Anew(journal)) => self.begin_anew(&journal),
                 Ok(Message::Left(journal)) => self.close_if_done(&journal),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -110,6 +111,26 @@ impl Writer {
             }
         }
         self.desk.queued_bytes.fetch_sub(len, Ordering::AcqRel);
+        journal.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.close_if_done(journal);
+    }
+
+    /// Takes away what was written of a journal that begins anew.
+    fn begin_anew(&mut self, journal: &Arc<Open>) {
+        if !Self::is_closed(journal) {
+            match std::fs::remove_file(self.desk.folder.running(&journal.room)) {
+                Ok(()) => {
+                    let bytes = journal.bytes.swap(0, Ordering::AcqRel);
+                    let less = |total: u64| Some(total.saturating_sub(bytes));
+                    let _always = self.desk.total_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => journal.bytes.store(0, Ordering::Release),
+                Err(error) => {
+                    let _first = journal.problem.set(format!("it should begin anew, and its file stays: {error}"));
+                    self.close(journal);
+                }
+            }
+        }
         journal.waiting.fetch_sub(1, Ordering::AcqRel);
         self.close_if_done(journal);
     }

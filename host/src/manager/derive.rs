@@ -11,9 +11,9 @@ use super::scores::{score_room, set_boards};
 use crate::events::CloudEvent;
 use crate::events::cloudevent::rfc3339;
 use crate::events::payload::{
-    HostStarted, HostStopping, JournalClosed, ModuleLoaded, ModuleRef, Payload, PlayerJoined, PlayerLeft, RoomAborted,
-    RoomClosed, RoomFinished, RoomOpened, RoomStarted, RulesKept, RulesRetried, RulesRolledBack, RulesSwapped,
-    SwapRefused,
+    HostStarted, HostStopping, JournalClosed, ModuleLoaded, ModuleRef, Payload, PlayerDataChanged, PlayerJoined,
+    PlayerLeft, RoomAborted, RoomClosed, RoomFinished, RoomOpened, RoomStarted, RulesKept, RulesRetried,
+    RulesRolledBack, RulesSwapped, SwapRefused,
 };
 
 /// Players and results of one event that are taken: no room is that large.
@@ -113,6 +113,16 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
                  ON CONFLICT (room, player) DO UPDATE SET left_at = excluded.left_at, left_reason = excluded.left_reason
                  WHERE left_at IS NULL OR left_at <= excluded.left_at",
                 params![room, data.player, data.name, time, data.reason],
+            )?;
+        }
+        PlayerDataChanged::KIND => {
+            let data: PlayerDataChanged = data(event)?;
+            let room = room(connection, event)?;
+            run(
+                connection,
+                "INSERT INTO players (room, player, name, data) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (room, player) DO UPDATE SET data = excluded.data",
+                params![room, data.player, data.name, text(&data.data)],
             )?;
         }
         RoomStarted::KIND => {
@@ -261,7 +271,7 @@ fn opened(connection: &Connection, event: &CloudEvent, data: &RoomOpened, time: 
         run(
             connection,
             "INSERT INTO players (room, player, name, data) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (room, player) DO UPDATE SET name = excluded.name, data = excluded.data",
+             ON CONFLICT (room, player) DO UPDATE SET name = excluded.name, data = COALESCE(data, excluded.data)",
             params![room, player.player, player.name, text(&player.data)],
         )?;
     }

@@ -50,6 +50,10 @@ impl Program for RoomProgram {
     fn begin(&self) -> Result<Box<dyn Rules + Send>, BeginError> {
         Ok(Box::new(self.module.instantiate(&self.setup, &self.room)?))
     }
+
+    fn with_setup(&self, setup: Arc<Setup>) -> Option<Arc<dyn Program>> {
+        Some(Arc::new(Self { setup, ..self.clone() }))
+    }
 }
 
 /// Rules that are linked into this program, for one room.

@@ -8,6 +8,7 @@ mod farewell;
 mod outbound;
 mod seats;
 mod session;
+mod setup;
 mod swap;
 mod translate;
 
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use holeshot_room::{AbortReason, Arrival, Departure, Room, Supervisor};
+use holeshot_room::{AbortReason, Arrival, Departure, Program, Room, Supervisor};
 use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SessionKeys, ToHost};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Bytes;
@@ -31,7 +32,7 @@ use crate::journal::feed::JournalFeed;
 use crate::metrics::ShardFigures;
 use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::metrics::distribution::{Distribution, LATENESS_US};
-use crate::rooms::{LiveRoom, Rooms};
+use crate::rooms::{LiveRoom, NewSetup, Rooms};
 use farewell::Farewells;
 pub use outbound::{OUTBOUND_QUEUED_MAX, Outbound, OutboundReceiver, OutboundSender, SessionLimits, outbound};
 use seats::{Gallery, Place, Seat};
@@ -70,6 +71,8 @@ const RECEIVE_BYTES: usize = holeshot_wire::datagram::DATAGRAM_BYTES_MAX + 1;
 pub enum Command {
     /// Own this room.
     Open(Box<OpenRoom>),
+    /// A player's ticket brings data for the rules: say what they would have to be begun anew from.
+    Admit(Box<Admit>),
     /// A player's WebSocket has shown a valid ticket.
     Attach(Box<Attach>),
     /// A player is ready.
@@ -115,6 +118,21 @@ impl std::fmt::Debug for OpenRoom {
     }
 }
 
+/// A question about a ticket with data: may it open a session, and what would the rules have to be begun anew from? Nothing changes by it.
+#[derive(Debug)]
+pub struct Admit {
+    /// The room.
+    pub room: String,
+    /// The player's slot.
+    pub player: u16,
+    /// The ticket.
+    pub pass: Pass,
+    /// Its data, JSON text.
+    pub data: String,
+    /// Gets what the room has; none if it does not gather its players any more, or has this data already. Or why the ticket opens nothing.
+    pub reply: oneshot::Sender<Result<Option<Arc<dyn Program>>, (RefusalCode, String)>>,
+}
+
 /// A player or spectator who shows up.
 #[derive(Debug)]
 pub struct Attach {
@@ -124,6 +142,8 @@ pub struct Attach {
     pub player: Option<u16>,
     /// The ticket that was shown.
     pub pass: Pass,
+    /// Rules that were begun anew with the ticket's data. They take the place of the room's, if it still gathers its players.
+    pub setup: Option<Box<NewSetup>>,
     /// The keys and the answer of the handshake, if the client wants UDP.
     pub keys: Option<(SessionKeys, HandshakeMessage)>,
     /// The last public event that the player has.
@@ -345,6 +365,10 @@ impl Shard {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Open(open) => self.open(*open),
+            Command::Admit(admit) => {
+                let Admit { room, player, pass, data, reply } = *admit;
+                let _gone = reply.send(self.program_for(&room, player, &pass, &data));
+            }
             Command::Attach(attach) => self.attach(*attach),
             Command::Ready(id) => self.arrive(id, |player| Arrival::Ready { player }),
             Command::Action(id, number, json) => {
@@ -445,12 +469,18 @@ impl Shard {
     }
 
     fn attach(&mut self, attach: Attach) {
-        let Attach { room, player, pass, keys, after, outbound, reply } = attach;
+        let Attach { room, player, pass, setup, keys, after, outbound, reply } = attach;
         let now_us = self.clock.now_us();
-        let taken = match self.places.get(&room).copied() {
-            Some(index) => self.admit(index, player, &pass, now_us).map(|replaces| (index, replaces)),
-            None => Err((RefusalCode::RoomClosed, format!("room {room} is closed"))),
-        };
+        let taken = self.index_of(&room).and_then(|index| {
+            let replaces = self.check_pass(index, player, &pass, now_us)?;
+            let setup = setup.map(|setup| self.check_setup(index, setup)).transpose()?.flatten();
+            self.connect(index, player, now_us)?;
+            // Between two steps, and before the room can find that everybody is there.
+            if let Some(setup) = setup {
+                self.set_up(index, *setup);
+            }
+            Ok((index, replaces))
+        });
         let (index, replaces) = match taken {
             Ok(taken) => taken,
             Err(refusal) => {
@@ -495,9 +525,13 @@ impl Shard {
         self.schedule(index);
     }
 
-    /// Whether a ticket opens a session in a room, and in place of which. A player is connected then; nothing else has changed, and nothing at all
-    /// if it is refused.
-    fn admit(
+    fn index_of(&self, room: &str) -> Result<usize, (RefusalCode, String)> {
+        let index = self.places.get(room).copied();
+        index.ok_or_else(|| (RefusalCode::RoomClosed, format!("room {room} is closed")))
+    }
+
+    /// Whether a ticket opens a session in a room, and in place of which. Nothing changes.
+    fn check_pass(
         &mut self,
         index: usize,
         player: Option<u16>,
@@ -521,9 +555,16 @@ impl Shard {
         if let Some(seat) = slot.seats.get(usize::from(player)) {
             seat.check(pass, before.is_some_and(&mut is_confirmed), now_us)?;
         }
-        let connected = slot.room.handle(now_us, Arrival::Connected { player });
-        connected.map_err(|not_taken| (RefusalCode::RoomClosed, not_taken.to_string()))?;
         Ok(before)
+    }
+
+    /// Tells the room that a player is there.
+    fn connect(&mut self, index: usize, player: Option<u16>, now_us: u64) -> Result<(), (RefusalCode, String)> {
+        let (Some(slot), Some(player)) = (self.rooms.get_mut(index).and_then(Option::as_mut), player) else {
+            return Ok(());
+        };
+        let connected = slot.room.handle(now_us, Arrival::Connected { player });
+        connected.map_err(|not_taken| (RefusalCode::RoomClosed, not_taken.to_string()))
     }
 
     fn detach(&mut self, id: SessionId) {

@@ -254,7 +254,7 @@ impl Swaps {
         };
         let candidate = {
             let _permit = self.trials.acquire().await;
-            let program = RoomProgram::new(Arc::clone(module), Arc::clone(&live.setup), live.id.as_str().into());
+            let program = RoomProgram::new(Arc::clone(module), live.setup(), live.id.as_str().into());
             let begun = Instant::now();
             let tried = apart(move || trial.run(Arc::new(program))).await;
             *trial_us = Some(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));

@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 use holeshot_wire::{
-    ClientHandshake, ClientMessage, HostKeypair, Inputs, Sealer, Snapshot, ToClient, ToHost, accept, payload::Encode,
+    ClientHandshake, ClientMessage, HostKeypair, HostMessage, Inputs, Phase, PlayerName, RulesInfo, Sealer, Snapshot,
+    ToClient, ToHost, accept, payload::Encode,
 };
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/VECTORS.md");
@@ -57,7 +58,27 @@ fn vectors() -> String {
     row(&mut out, "message 2", &message_2.0);
     writeln!(out, "| message 2, in JSON | `{}` |", message_2.to_base64()).unwrap();
     let hello = ClientMessage::Hello { protocol: 1, ticket: TICKET.into(), noise: Some(message_1), after: None };
-    writeln!(out, "\n```json\n{}\n```", hello.encode().unwrap()).unwrap();
+    let welcome = HostMessage::Welcome {
+        session: SESSION,
+        room: "room-1".into(),
+        player: Some(0),
+        players: vec![PlayerName { player: 0, name: "Ada".into() }],
+        udp_port: Some(7_700),
+        noise: Some(message_2),
+        tick_hz: 50,
+        rules: RulesInfo { name: "drag-race".into(), version: "0.1.0".into(), hash: "0123456789abcdef".repeat(4) },
+        phase: Phase::Gathering,
+        resumed: false,
+        resume: Some("the.next.ticket".into()),
+    };
+    // What comes when the connection was lost: another handshake, with the ticket that this welcome brought.
+    let (_, message_1) = ClientHandshake::start(&host.public(), "the.next.ticket", counting(0x60)).unwrap();
+    let again =
+        ClientMessage::Hello { protocol: 1, ticket: "the.next.ticket".into(), noise: Some(message_1), after: Some(7) };
+    writeln!(out, "\n```json\n{}\n{}\n```", hello.encode().unwrap(), welcome.encode().unwrap()).unwrap();
+    writeln!(out, "\nThe same player after its connection was lost, with a new key of its own (`60` to `7f`) and seven events seen:\n")
+        .unwrap();
+    writeln!(out, "```json\n{}\n```", again.encode().unwrap()).unwrap();
 
     writeln!(out, "\n## Datagrams\n\nWith the keys of this handshake, session {SESSION}.\n").unwrap();
     out.push_str("| what | bytes |\n| --- | --- |\n");

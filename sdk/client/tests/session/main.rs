@@ -222,6 +222,8 @@ async fn a_lost_connection_is_opened_again() {
         assert_eq!(client.stats().reconnects, 1);
         (unanswered, answered)
     };
+    // It came back with what the first welcome had brought.
+    assert_eq!(peer.tickets, [peer::TICKET, "resume.1"]);
     assert_ne!(unanswered, answered);
 }
 
