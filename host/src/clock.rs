@@ -112,14 +112,24 @@ pub fn wake_promptly() {
 /// Lets other threads of this machine go first: this one gets about a third of what a shard gets where both want the same core. For work that takes
 /// seconds and that nobody's tick waits for. Elsewhere than on Linux it does nothing.
 pub fn give_way() {
+    set_niceness(5);
+}
+
+/// Lets every other thread of this machine go first. For measurements: who floods a host must not take the processor from it. Elsewhere than on Linux it does
+/// nothing.
+pub fn give_way_to_all() {
+    set_niceness(19);
+}
+
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
+fn set_niceness(niceness: i32) {
     #[cfg(target_os = "linux")]
     {
-        const NICE: libc::c_int = 5;
         // SAFETY: takes integers and touches no memory. 0 is the calling thread: on Linux each has a niceness of its own. A failure only leaves the
         // one that it has.
         #[allow(unsafe_code)]
         unsafe {
-            libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+            libc::setpriority(libc::PRIO_PROCESS, 0, niceness);
         }
     }
 }

@@ -302,6 +302,12 @@ impl Server {
         &self.doors.admin
     }
 
+    /// How often a limit of the doors has held.
+    #[must_use]
+    pub fn refused(&self, limit: Limit) -> u64 {
+        self.doors.gate.refused().get(limit)
+    }
+
     /// Its id in topics and records.
     #[must_use]
     pub fn host_id(&self) -> &str {

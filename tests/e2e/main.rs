@@ -7,6 +7,9 @@
 //! | `doors.rs` | every HTTP route and its description; malformed and hostile requests, tickets, messages and datagrams |
 //! | `journal.rs` | journals: written while a race runs, replayed and proven, cut by kills and full disks, deleted when they are old |
 //! | `modules.rs` | rules that nobody here wrote in Rust, rules that trap, spin, grow, lie and chatter, and files that are no rules |
+//! | `tls.rs` | TLS: handshakes, a new certificate under a running session, bad ones, half-open clients |
+//! | `limits.rs` | each limit of the doors: what is answered and counted; forwarded addresses |
+//! | `datagrams.rs` | a million datagrams of nobody; bytes to and from an address that has not answered |
 //! | `metrics.rs` | `/metrics` by the letter of its format, against the API and what was done; rooms refused for want of places or memory |
 //! | `rollback.rs` | rules that are swapped a hundred times, fail and are undone under races of real clients, compared with the races without that |
 //! | `undo.rs` | rules that are swapped, refused and undone in a room with real wasm and no host, each race compared with itself without the swap |
@@ -48,12 +51,14 @@ mod backup;
 mod broker_tls;
 mod command;
 mod deploy;
+mod datagrams;
 mod determinism;
 mod doctor;
 mod doors;
 mod external;
 mod journal;
 mod lifecycle;
+mod limits;
 mod metrics;
 mod misrule_kept;
 mod modder;
@@ -68,5 +73,6 @@ mod shards;
 mod swap;
 mod takeover;
 mod tickets;
+mod tls;
 mod undo;
 mod watch;

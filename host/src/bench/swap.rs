@@ -357,7 +357,7 @@ fn other_build(round: usize) -> Vec<u8> {
 }
 
 /// Reads the shard's counters and its lateness.
-struct Watch<'a> {
+pub(super) struct Watch<'a> {
     shard: &'a ShardHandle,
     begun: Instant,
     before: (u64, u64),
@@ -366,7 +366,7 @@ struct Watch<'a> {
 
 /// What was seen over all rounds.
 #[derive(Debug)]
-struct Seen {
+pub(super) struct Seen {
     took: Duration,
     stepped: u64,
     missed: u64,
@@ -374,32 +374,32 @@ struct Seen {
 }
 
 impl Seen {
-    fn ticks(self) -> Ticks {
+    pub(super) fn ticks(self) -> Ticks {
         let Self { took, stepped, missed, late_us } = self;
         let Quantiles { p50, p99, max } = late_us.quantiles();
         let count = usize::try_from(late_us.count()).unwrap_or(usize::MAX);
         Ticks { took_ms: millis(took), stepped, missed, late: Spread { count, p50_us: p50, p99_us: p99, max_us: max } }
     }
 
-    fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         Self { took: Duration::ZERO, stepped: 0, missed: 0, late_us: Distribution::new(LATENESS_US) }
     }
 }
 
 impl<'a> Watch<'a> {
-    fn new(server: &'a Server) -> anyhow::Result<Self> {
+    pub(super) fn new(server: &'a Server) -> anyhow::Result<Self> {
         let shard = server.shards().first().context("a host without a shard")?;
         Ok(Self { shard, begun: Instant::now(), before: (0, 0), late_before: Distribution::new(LATENESS_US) })
     }
 
-    async fn begin(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn begin(&mut self) -> anyhow::Result<()> {
         self.late_before = self.lateness().await?;
         self.begun = Instant::now();
         self.before = self.counted();
         Ok(())
     }
 
-    async fn end(&self, seen: &mut Seen) -> anyhow::Result<()> {
+    pub(super) async fn end(&self, seen: &mut Seen) -> anyhow::Result<()> {
         let (stepped, missed) = self.counted();
         seen.took += self.begun.elapsed();
         seen.stepped += stepped - self.before.0;
@@ -446,12 +446,12 @@ fn spread(mut values: Vec<u64>) -> Spread {
 }
 
 /// A folder for the host, which goes when the measurement is over.
-struct Folder {
-    path: PathBuf,
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
 }
 
 impl Folder {
-    fn make() -> anyhow::Result<Self> {
+    pub(super) fn make() -> anyhow::Result<Self> {
         let name: String = random::<8>()?.iter().map(|byte| format!("{byte:02x}")).collect();
         let path = std::env::temp_dir().join(format!("holeshot-bench-{name}"));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make the folder {}", path.display()))?;

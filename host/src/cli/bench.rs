@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::output::{note, say};
-use crate::bench::{replay, swap, tick};
+use crate::bench::{flood, replay, swap, tick};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct BenchArgs {
@@ -19,6 +19,25 @@ enum What {
     Replay(ReplayArgs),
     /// New rules for all rooms of a running host: the pause in each room, ticks missed and late beside a second without. Use a release build
     Swap(SwapArgs),
+    /// Races of real clients, without and with a flood of garbage datagrams, silent connections and half-open WebSockets: how late ticks come, and what is
+    /// lost. Use a release build
+    Flood(FloodArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+struct FloodArgs {
+    /// Each half of the measurement lasts until the races are over that began within so many seconds
+    #[arg(long, value_name = "N", default_value_t = flood::Options::default().seconds)]
+    seconds: u64,
+    /// Rooms of two drivers that race at the same time
+    #[arg(long, value_name = "N", default_value_t = flood::Options::default().rooms)]
+    rooms: u32,
+    /// Garbage datagrams per second
+    #[arg(long, value_name = "N", default_value_t = flood::Options::default().datagrams_per_s)]
+    datagrams_per_s: u64,
+    /// Connections without a request, and as many WebSockets without a hello, that the flooder keeps open
+    #[arg(long, value_name = "N", default_value_t = flood::Options::default().sockets)]
+    sockets: usize,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -68,6 +87,11 @@ pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> 
         What::Replay(ReplayArgs { players, rounds }) => {
             let options = replay::Options { players, rounds };
             let report = tokio::task::spawn_blocking(move || replay::run(&options)).await??;
+            (serde_json::to_string(&report)?, report.table())
+        }
+        What::Flood(FloodArgs { seconds, rooms, datagrams_per_s, sockets }) => {
+            let options = flood::Options { seconds, rooms, datagrams_per_s, sockets };
+            let report = flood::run(&options).await?;
             (serde_json::to_string(&report)?, report.table())
         }
         What::Swap(SwapArgs { rooms, rounds }) => {

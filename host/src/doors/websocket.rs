@@ -34,6 +34,8 @@ pub const SILENCE_PING_S: u64 = 10;
 pub const SILENCE_MAX_S: u64 = 30;
 /// How long a client may take to accept one message before it is dropped, in seconds.
 pub const SEND_WAIT_MAX_S: u64 = 10;
+/// Messages of a client that are thrown away after its goodbye, until its answer to that comes.
+const DISCARDED_MESSAGES_MAX: usize = 1_000;
 /// What a WebSocket reads at once, in bytes: the longest message of a client in two pieces. It is allocated for each.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// What waits in a WebSocket's own buffer to be written, in bytes: one message of the host's at its longest, and answers to pings. The queue before
@@ -275,15 +277,29 @@ async fn converse(socket: Socket, entered: Entered, doors: &Doors) {
         }
         let _gone = timeout(Duration::from_secs(SEND_WAIT_MAX_S), sink.close()).await;
     };
-    tokio::pin!(reader, writer);
-    tokio::select! {
-        () = &mut reader => {
-            // The writer ends by itself once it has sent the reader's last words; a client that takes nothing gets no more time.
-            let _slow = timeout(Duration::from_secs(1), &mut writer).await;
+    let mut has_last_words = false;
+    {
+        tokio::pin!(reader, writer);
+        tokio::select! {
+            () = &mut reader => {
+                has_last_words = true;
+                // The writer ends by itself once it has sent the reader's last words; a client that takes nothing gets no more time.
+                let _slow = timeout(Duration::from_secs(1), &mut writer).await;
+            }
+            () = &mut writer => {}
         }
-        () = &mut writer => {}
     }
     shard.send(Command::Detach(session)).await;
+    if has_last_words {
+        // A connection that is closed with bytes unread is reset, and the client may lose the goodbye. So what it said too much is read, and
+        // thrown away, for as long as its answer to the close may take.
+        let rest = async {
+            for _ in 0..DISCARDED_MESSAGES_MAX {
+                let Some(Ok(_)) = stream.next().await else { return };
+            }
+        };
+        let _slow = timeout(Duration::from_secs(1), rest).await;
+    }
 }
 
 /// What a client may still say.

@@ -374,7 +374,7 @@ fn door_figures(page: &mut Page, sockets: &Sockets) {
     let handshakes = [("done", &handshakes.done), ("failed", &handshakes.failed)];
     let handshakes = handshakes.map(|(outcome, counter)| (label("outcome", outcome), read(counter)));
     page.counter("holeshot_tls_handshakes", "TLS handshakes of clients.", handshakes);
-    let until = sockets.certificate_until_s.map(|until_s| (Labels::new(), until_s as f64));
+    let until = [(Labels::new(), sockets.certificate_until_s.unwrap_or_default() as f64)];
     page.seconds("holeshot_tls_certificate_end", "When the certificate expires, since 1970.", until);
 }
 

@@ -134,7 +134,7 @@ fn words(error: &rustls::Error) -> String {
         };
     };
     match reason {
-        CertificateError::UnknownIssuer => {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "nobody who is trusted here has signed the host's certificate; if it is of your own making, trust its authority".into()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
