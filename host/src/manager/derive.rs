@@ -61,12 +61,15 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
                  WHERE host = ?1 AND (started_at IS NULL OR started_at <= ?4)",
                 params![event.host, data.version, text(&data.listen), time],
             )?;
-            // What a host that was killed did not come to say. If an event of that start is still on its way, it has the last word.
+            // What a host that was killed did not come to say. If an event of that start is still on its way, it has the last word. The clock may
+            // have been set back since the room was opened: then the order of the starts counts, in which their events came first.
             run(
                 connection,
                 "UPDATE rooms SET outcome = 'aborted', reason = 'host_lost', ended_at = ?2
-                 WHERE host = ?1 AND outcome IS NULL AND opened_at < ?2",
-                params![event.host, time],
+                 WHERE host = ?1 AND outcome IS NULL AND (opened_at < ?2 OR EXISTS (
+                     SELECT 1 FROM events AS e WHERE e.room = rooms.room AND e.kind = 'room.opened'
+                     AND e.origin < (SELECT id FROM origins WHERE origin = ?3)))",
+                params![event.host, time, event.origin],
             )?;
         }
         HostStopping::KIND => {

@@ -68,6 +68,41 @@ fn event(kind: &str, at_s: u64, data: Value) -> CloudEvent {
     }
 }
 
+#[test]
+fn rooms_of_a_host_that_was_killed_end_though_its_clock_was_set_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (connection, path) = records::open(directory.path()).unwrap();
+    let records = Records::new(path);
+    let started = |origin: &str, at_s| CloudEvent {
+        origin: origin.into(),
+        room: None,
+        module: None,
+        ..event("host.started", at_s, json!({ "version": "1.0.0", "listen": {} }))
+    };
+    connection
+        .execute_batch("INSERT INTO origins (id, origin, host) VALUES (1, 'pit.1', 'pit'), (2, 'pit.2', 'pit')")
+        .unwrap();
+    let opened = event(
+        "room.opened",
+        7_200,
+        json!({ "module": { "name": "m", "version": "1.0.0", "hash": "h" }, "seed": 1, "players": [] }),
+    );
+    connection
+        .execute(
+            "INSERT INTO events (origin, sequence, time, kind, room, json) VALUES (1, 2, '', 'room.opened', 'r-1', '{}')",
+            [],
+        )
+        .unwrap();
+    let ending = |records: &Records| records.room("r-1").unwrap().unwrap().summary.reason;
+    derive(&connection, &started("pit.1", 7_100)).unwrap();
+    derive(&connection, &opened).unwrap();
+    // The start that it belongs to, once more: no end.
+    derive(&connection, &started("pit.1", 7_100)).unwrap();
+    assert_eq!(ending(&records), None);
+    derive(&connection, &started("pit.2", 3_600)).unwrap();
+    assert_eq!(ending(&records).as_deref(), Some("host_lost"));
+}
+
 /// What the records have of a room's swaps after these events.
 fn swaps_after(events: &[&CloudEvent]) -> Vec<SwapRecord> {
     let directory = tempfile::tempdir().unwrap();
