@@ -1,5 +1,6 @@
 //! `holeshot bench`: measurements of this build on this machine. What is measured is the real thing; nothing here is used by a running host.
 
+pub mod events;
 pub mod flood;
 mod recorded;
 pub mod replay;

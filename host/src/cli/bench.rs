@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::output::{note, say};
-use crate::bench::{flood, replay, swap, tick};
+use crate::bench::{events, flood, replay, swap, tick};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct BenchArgs {
@@ -19,6 +19,8 @@ enum What {
     Replay(ReplayArgs),
     /// New rules for all rooms of a running host: the pause in each room, ticks missed and late beside a second without. Use a release build
     Swap(SwapArgs),
+    /// Events from a room's thread to a row of the manager, over the embedded broker and over mosquitto, beside raw inserts. Use a release build
+    Events(EventsArgs),
     /// Races of real clients, without and with a flood of garbage datagrams, silent connections and half-open WebSockets: how late ticks come, and what is
     /// lost. Use a release build
     Flood(FloodArgs),
@@ -73,6 +75,22 @@ struct SwapArgs {
     rounds: usize,
 }
 
+#[derive(Debug, Clone, Args)]
+struct EventsArgs {
+    /// Events of each round, 1000 to 1000000
+    #[arg(long, value_name = "N", default_value_t = events::Options::default().events)]
+    events: usize,
+    /// Rounds, 1 to 20
+    #[arg(long, value_name = "N", default_value_t = events::Options::default().rounds)]
+    rounds: usize,
+    /// Events a second while latency is measured, 1 to 10000
+    #[arg(long, value_name = "N", default_value_t = events::Options::default().pace_per_s)]
+    pace_per_s: u32,
+    /// Seconds for which latency is measured, 1 to 60
+    #[arg(long, value_name = "SECONDS", default_value_t = events::Options::default().pace_s)]
+    pace_s: u32,
+}
+
 pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> {
     if !as_json {
         note(format_args!("measuring; this takes about half a minute"));
@@ -96,6 +114,10 @@ pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> 
         }
         What::Swap(SwapArgs { rooms, rounds }) => {
             let report = swap::run(&swap::Options { rooms, rounds }).await?;
+            (serde_json::to_string(&report)?, report.table())
+        }
+        What::Events(EventsArgs { events, rounds, pace_per_s, pace_s }) => {
+            let report = events::run(&events::Options { events, rounds, pace_per_s, pace_s }).await?;
             (serde_json::to_string(&report)?, report.table())
         }
     };
