@@ -2,6 +2,19 @@
 //! whoever else subscribes. Only this module names an MQTT crate. What becomes of the events is the business of
 //! [`crate::manager`].
 //!
+//! # What is promised
+//!
+//! - `emit` takes an event into memory and returns. A moment later, at its commit, it is in the outbox's file: from then on the death of this process,
+//!   of the broker or of the manager, in whatever order and as often as they like, does not lose it, and the records have it once. How long that moment
+//!   is `holeshot bench events` says; [`EventSink::is_durable`] says when it is over.
+//! - A room's players are told `bye` with `room_finished` or `room_aborted` after that moment for the room's last event. If the disk does not take
+//!   it for 15 s they are told `internal` instead. The public event `finished` comes before: it is news, not a receipt.
+//! - Not promised: what the disk lost in a power cut (the last commits: `synchronous = NORMAL`); events that a bound refused, which are counted and
+//!   logged; that `room.journal_closed` is told only once: a host that died in between tells it again, as another event.
+//! - Events of one start are stored in the order in which they were accepted. Their times are the wall clock's and may go back.
+//!
+//! `tests/e2e/faults` does all this to real processes and counts.
+//!
 //! # Topics
 //!
 //! All names are lowercase ASCII; `{host}` is the host id, fixed by the operator. Rooms and players are never part of a
