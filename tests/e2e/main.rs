@@ -22,6 +22,7 @@
 //! | `asyncapi.rs` | every message that is heard over MQTT against the description that the host serves |
 //! | `broker_tls.rs` | a broker elsewhere with TLS, certificates, passwords, rights; both versions of MQTT |
 //! | `records.rs` | results, leaderboards, personal bests and head-to-head after real races, the live feed, and questions that are refused |
+//! | `faults/` | kill -9 of host, manager and broker in every order; a network, disks, databases and a clock that fail: every event of every finished room exactly once |
 //! | `shards.rs` | rooms on two shards behind one socket |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
 //! | `takeover.rs` | a race over a bad network (`lossy.rs`), in the middle of which a driver is cut off and comes back, or is taken over from |
@@ -56,6 +57,7 @@ mod determinism;
 mod doctor;
 mod doors;
 mod external;
+mod faults;
 mod journal;
 mod lifecycle;
 mod limits;

@@ -126,6 +126,8 @@ pub(crate) struct Tally {
     pub(crate) snapshot_bytes: Option<u32>,
     /// Code at the beginning of each tick; `(global.get $frames)` is the frame plus 1.
     pub(crate) each_tick: String,
+    /// Internal events that each tick tells, numbered through the game in the tally of the first player, which nobody's input may change.
+    pub(crate) numbered_per_tick: u32,
 }
 
 impl Tally {
@@ -138,6 +140,7 @@ impl Tally {
             frames,
             snapshot_bytes: None,
             each_tick: String::new(),
+            numbered_per_tick: 0,
         }
     }
 
@@ -178,6 +181,12 @@ impl Tally {
         self
     }
 
+    /// With events `rules.numbered` in each tick, whose data count from 0. How many there were is the first player's result.
+    pub(crate) fn with_numbered(mut self, per_tick: u32) -> Self {
+        self.numbered_per_tick = per_tick;
+        self
+    }
+
     /// With snapshots of 8,000 bytes: the tallies and what happens to follow them in the memory.
     pub(crate) fn with_wide_snapshot(mut self) -> Self {
         self.snapshot_bytes = Some(8_000);
@@ -208,6 +217,7 @@ impl Tally {
         );
         let first = "(global.set $frames (i32.add (i32.load (i32.const 16384)) (i32.const 1)))";
         let text = replaced(&text, first, &format!("{first}\n{}", self.each_tick));
+        let text = if self.numbered_per_tick == 0 { text } else { with_numbered(&text, self.numbered_per_tick) };
         let text = match self.snapshot_bytes {
             None => text,
             Some(bytes) => replaced(
@@ -218,6 +228,26 @@ impl Tally {
         };
         wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+fn with_numbered(text: &str, per_tick: u32) -> String {
+    let last_text = "(data (i32.const 472) \"a tally begins\")";
+    let text = replaced(text, last_text, &format!("{last_text}\n(data (i32.const 496) \"numbered\")"));
+    let results = ";; The results after 100 frames.";
+    let code = format!(
+        "(local.set $left (i32.const {per_tick}))
+        (loop $numbered
+          (if (local.get $left)
+            (then
+              (local.set $start (global.get $end))
+              (local.set $data (call $item (i32.const 4) (i32.const 496) (i32.const 8)))
+              (call $decimal (i32.load (i32.const 4096)))
+              (call $item_end (i32.add (local.get $start) (i32.const 4)) (local.get $data))
+              (call $add (i32.const 0) (i32.const 1))
+              (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+              (br $numbered))))"
+    );
+    replaced(&text, results, &format!("{code}\n{results}"))
 }
 
 /// A tally of one second.

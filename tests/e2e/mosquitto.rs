@@ -9,6 +9,7 @@ use std::process::Stdio;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::faults::signal;
 use crate::harness::{SOON, eventually};
 
 /// Debian puts servers where users do not look.
@@ -76,6 +77,15 @@ impl Mosquitto {
             Err(error) => Err(format!("{error}; {}", std::fs::read_to_string(&log).unwrap_or_default())),
         })
         .await;
+    }
+
+    /// kill -9.
+    pub(crate) async fn kill(&mut self) {
+        self.child.take().expect("it runs").kill().await.unwrap();
+    }
+
+    pub(crate) fn signal(&self, number: libc::c_int) {
+        signal(self.child.as_ref().expect("it runs"), number);
     }
 
     fn log_path(&self) -> PathBuf {
