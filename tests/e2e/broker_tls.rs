@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,10 +91,10 @@ impl Pki {
     }
 }
 
-/// A file of one user `pit` with the password `hidden-word`.
+/// A file of users with the password `hidden-word`.
 fn password_file(dir: &Path) -> String {
     let path = dir.join("users");
-    std::fs::write(&path, "pit:hidden-word\nguest:hidden-word\n").unwrap();
+    std::fs::write(&path, "pit:hidden-word\nkeeper:hidden-word\nguest:hidden-word\n").unwrap();
     let hashed = std::process::Command::new("mosquitto_passwd").arg("-U").arg(&path).status();
     assert!(hashed.expect("mosquitto_passwd comes with mosquitto").success());
     #[cfg(unix)]
@@ -456,5 +457,138 @@ fn a_broker_that_refuses_events_is_told_of_with_what_to_do() {
         assert_eq!(code, Some(0), "{error}");
         let last: Value = serde_json::from_str(rest.last().unwrap()).unwrap();
         assert_eq!(last["events_left"], json!(0), "{last}");
+    });
+}
+
+/// Rights as the documentation of `holeshot::events` has them, for a host of this id.
+fn documented_rights(id: &str) -> String {
+    let text = include_str!("../../host/src/events/mod.rs");
+    let lines = text.lines().map(|line| line.trim_start_matches("//!").trim());
+    let rights: Vec<_> = lines.skip_while(|line| *line != "user pit").take_while(|line| *line != "```").collect();
+    assert_eq!(rights.iter().filter(|line| line.starts_with("topic ")).count(), 9, "{rights:?}");
+    rights.join("\n").replace("holeshot/v1/pit/", &format!("holeshot/v1/{id}/")) + "\n"
+}
+
+/// A message that the broker retains, as a guest hears it.
+async fn retained(port: u16, topic: &str, is_wished: impl Fn(&Value) -> bool) -> Value {
+    let mut options = rumqttc::MqttOptions::new("looker", "127.0.0.1", port);
+    options.set_credentials("guest", "hidden-word");
+    let (client, mut events) = rumqttc::AsyncClient::new(options, 8);
+    client.subscribe(topic, rumqttc::QoS::AtLeastOnce).await.unwrap();
+    let found = timeout(SOON, async {
+        loop {
+            if let rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) = events.poll().await.unwrap() {
+                let payload: Value = serde_json::from_slice(&publish.payload).unwrap();
+                if is_wished(&payload) {
+                    return payload;
+                }
+            }
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("nothing as wished on {topic}"))
+}
+
+/// What the broker answers to a message of a guest.
+async fn answer_to_a_guest(port: u16, topic: &str) -> PubAckReason {
+    use rumqttc::v5;
+    let mut options = v5::MqttOptions::new("forger", "127.0.0.1", port);
+    options.set_credentials("guest", "hidden-word");
+    let (client, mut events) = v5::AsyncClient::new(options, 8);
+    client.publish(topic, v5::mqttbytes::QoS::AtLeastOnce, false, "{}").await.unwrap();
+    let answer = timeout(SOON, async {
+        loop {
+            if let v5::Event::Incoming(v5::mqttbytes::v5::Packet::PubAck(answer)) = events.poll().await.unwrap() {
+                return answer.reason;
+            }
+        }
+    });
+    answer.await.expect("the broker answers")
+}
+
+#[test]
+fn the_documented_rights_are_enough_and_presence_and_receipts_hold_under_them() {
+    run(120, async {
+        let dir = data_dir();
+        // A first start makes the host's id.
+        let host = Served::start(dir.path(), &[]).await;
+        host.signal(libc::SIGTERM);
+        assert_eq!(host.end().await.0, Some(0));
+        let identity: Value =
+            serde_json::from_slice(&std::fs::read(dir.path().join("identity.json")).unwrap()).unwrap();
+        let id = identity["host_id"].as_str().unwrap().to_owned();
+        let settings = |dir: &Path| {
+            let users = password_file(dir);
+            let rights = dir.join("rights");
+            std::fs::write(&rights, documented_rights(&id)).unwrap();
+            #[cfg(unix)]
+            std::fs::set_permissions(&rights, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+            format!("allow_anonymous false\npassword_file {users}\nacl_file {}\nlog_type all\n", rights.display())
+        };
+        let Some(broker) = Mosquitto::start_with(settings).await else { return };
+        let pki = Pki::new();
+        let (url, password) = (broker.url(), pki.arg("password"));
+        let keeper_dir = tempfile::tempdir().unwrap();
+        let user = |name| ["--broker-username", name, "--broker-password-file", &password];
+        let keeper = manager(keeper_dir.path(), &url, &user("keeper")).await;
+        ready(&keeper.url).await;
+        let args: Vec<&str> = ["--broker", &url, "--manager", "no"].into_iter().chain(user("pit")).collect();
+        let mut host = Served::start_with_games(dir.path(), &args).await;
+        let topic = format!("holeshot/v1/{id}/status");
+        let online = retained(broker.port, &topic, |status| status["state"] == "online").await;
+        let (_, mut ada) = host.playing(SHORT).await;
+        ada.event("finished").await;
+        let records = keeper_dir.path().to_owned();
+        let recorded = async |kind: &str, count: i64| {
+            eventually(kind, SOON, async || match rows(&records, kind) {
+                found if found == count => Ok(()),
+                found => Err(format!("{found}")),
+            })
+            .await;
+        };
+        recorded("room.finished", 1).await;
+        // Receipts arrive: the outbox is empty.
+        eventually("the outbox is empty", SOON, async || {
+            let page = crate::harness::client()
+                .get(format!("{}/metrics", host.url))
+                .send()
+                .await
+                .unwrap()
+                .text()
+                .await
+                .unwrap();
+            let queued =
+                page.lines().find(|line| line.starts_with("holeshot_events_queued ")).unwrap_or_default().to_owned();
+            if queued.ends_with(" 0") { Ok(()) } else { Err(queued) }
+        })
+        .await;
+        // A host that is killed is reported by its last will, with the start that it belongs to.
+        host.child.kill().await.unwrap();
+        let offline = retained(broker.port, &topic, |status| status["state"] == "offline").await;
+        assert_eq!(offline["boot"], online["boot"]);
+        let host = Served::start_with_games(dir.path(), &args).await;
+        let again = retained(broker.port, &topic, |status| status["state"] == "online").await;
+        assert_ne!(again["boot"], online["boot"]);
+        host.signal(libc::SIGTERM);
+        let (code, rest, error) = host.end().await;
+        assert_eq!(code, Some(0), "{error}");
+        let last: Value = serde_json::from_str(rest.last().unwrap()).unwrap();
+        assert_eq!(last["events_left"], json!(0), "{last}");
+        assert!(!error.contains("ERROR") && !error.contains("refused"), "{error}");
+        recorded("host.stopping", 1).await;
+        retained(broker.port, &topic, |status| status["state"] == "offline").await;
+        let page = keeper.text("/metrics").await;
+        assert!(page.contains("holeshot_manager_subscribed 1"), "{page}");
+
+        // A guest hears, and is not heard.
+        let guest: Vec<String> = strings(&["--broker", &url]).into_iter().chain(strings(&user("guest"))).collect();
+        says(&guest, "following").await;
+        let denied = broker.log().lines().filter(|line| line.contains("Denied")).map(str::to_owned).collect::<Vec<_>>();
+        assert!(denied.is_empty(), "{denied:?}");
+        for topic in ["status", "stored", "outbox", "events/host/host.stopping"] {
+            let refused = answer_to_a_guest(broker.port, &format!("holeshot/v1/{id}/{topic}")).await;
+            assert_eq!(refused, PubAckReason::NotAuthorized, "{topic}");
+        }
+        keeper.signal(libc::SIGTERM);
+        assert_eq!(keeper.end().await.0, Some(0));
     });
 }

@@ -97,6 +97,11 @@ impl Served {
         response.json().await.unwrap()
     }
 
+    /// What a path answers, as text.
+    pub(crate) async fn text(&self, path: &str) -> String {
+        client().get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
     /// A room whose game runs, with its one player.
     pub(crate) async fn playing(&self, module: &str) -> (String, Peer) {
         let created =

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -11,13 +11,16 @@ use serde_json::json;
 
 use super::http::{ApiError, BODY_BYTES_MAX};
 use super::records::{self, RecordsDoor};
+use crate::clock::unix_ms;
 use crate::manager::ManagerFigures;
+use crate::metrics::gather::manager_page;
 
 /// The routes.
 pub fn router(figures: ManagerFigures, door: Arc<RecordsDoor>) -> Router {
     Router::new()
         .route("/healthz", get(async || Json(json!({ "status": "ok" }))))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
         .route("/asyncapi.json", get(super::http::asyncapi))
         .merge(records::routes(Arc::clone(&door)))
         .merge(records::recorded_rooms(door))
@@ -30,11 +33,22 @@ pub fn router(figures: ManagerFigures, door: Arc<RecordsDoor>) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Arc::new(figures))
+        .with_state(Arc::new(Shared { figures, started_unix_ms: unix_ms() }))
 }
 
-async fn readyz(State(figures): State<Arc<ManagerFigures>>) -> Response {
-    if figures.stats().subscribed {
+struct Shared {
+    figures: ManagerFigures,
+    started_unix_ms: u64,
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let page = manager_page(&shared.figures, shared.started_unix_ms).await;
+    let page = page.map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response())
+}
+
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.figures.stats().subscribed {
         return Json(json!({ "status": "ready" })).into_response();
     }
     let message =

@@ -9,7 +9,8 @@
 //!
 //! A client without credentials that publishes is disconnected (MQTT 3.1.1 has no other way to say no) or gets
 //! "not authorized" (MQTT 5). One that brings a last will, or a client id that begins with `holeshot`, is refused at
-//! CONNECT: a will would be published past the topic rules, a client id of ours would end our own session.
+//! CONNECT: a will would be published past the topic rules, a client id of ours would end our own session. What an operator sets at a
+//! broker elsewhere is in [`super`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;

@@ -67,6 +67,69 @@
 //! | `room.closed` | [`payload::RoomClosed`] |
 //! | `room.journal_closed` | [`payload::JournalClosed`] |
 //! | `rules.{name}` | whatever the rules module says |
+//!
+//! # When the broker or the manager is away
+//!
+//! Nothing waits and no room notices. Every event is written to the outbox first (a file in the data folder) and stays there until a
+//! manager's receipt; a broker's acknowledgement removes nothing.
+//!
+//! - *A second*: the connection is made anew after 50 ms, then after twice that, up to 5 s. What has no receipt is sent again from the oldest
+//!   on, in order, a window at a time; the manager drops what it has.
+//! - *An hour*: events gather in the outbox up to its bounds, `outbox_events_max` (200,000) and `outbox_bytes_max` (256 MiB). A race has some
+//!   20 events: the default holds 10,000 races, so 100 races a minute for an hour and a half. When the broker is back, all of it is sent,
+//!   while new events come in behind. The log says so once it happens, and then ever more rarely; `holeshot_events_connected`,
+//!   `holeshot_events_queued` and `holeshot_events_oldest_age_seconds` say so all the time.
+//! - *A day*, or until a bound is reached: nothing that was accepted is dropped to make room. New events are refused: those of the rules (`rules.*`) from half
+//!   of a bound on, those of the host (rooms, players, results) at the bound. A refused event is nowhere; refusals are counted by class
+//!   (`holeshot_events_refused`) and logged every ten seconds at most. Rooms play on, and players see their results, which are in the journals as well. Whoever wants a
+//!   longer day sets the bounds higher: the disk is the only price (an event has some 900 bytes on it).
+//! - *A stop of the host meanwhile*: it waits ten seconds for receipts, says how many events are left, and sends them at its next start. A
+//!   kill, or a power cut, is the same without the words; a power cut may cost the last commits of SQLite (`synchronous = NORMAL`).
+//! - *A broker that takes events while nobody records them* looks like a broker that is away: no receipts. The host then repeats a window's worth
+//!   after 1 s, 2 s, up to 30 s, and the log asks whether a manager runs and may subscribe. In MQTT 5 a broker that refuses an event says why; it is
+//!   counted (`holeshot_events_refused_by_broker`), told in the log with what to do, and tried again in the same rhythm.
+//! - *The embedded broker* dies only with its host; then the same holds for a manager that is busy or was stopped.
+//!
+//! # A broker elsewhere
+//!
+//! Any broker of MQTT 3.1.1 or 5 with QoS 1, wildcards and retained messages will do; it needs to keep nothing over a restart. A host's clients
+//! are called `holeshot-{host}-control` and `holeshot-{host}-outbox`, a manager's `holeshot-manager-{16 hexadecimal digits}`. These rights
+//! are enough (the file `acl_file` of mosquitto; `pit` is a host's id, in `identity.json` of its data folder):
+//!
+//! ```text
+//! user pit
+//! topic write holeshot/v1/pit/status
+//! topic write holeshot/v1/pit/outbox
+//! topic write holeshot/v1/pit/events/#
+//! topic read holeshot/v1/pit/stored
+//! topic read holeshot/v1/all/stored
+//!
+//! user keeper
+//! topic read holeshot/v1/+/events/#
+//! topic read holeshot/v1/+/outbox
+//! topic write holeshot/v1/+/stored
+//!
+//! user guest
+//! topic read holeshot/v1/#
+//! ```
+//!
+//! A host with `manager` at its default is host and manager in one and needs the rights of both. Who may write below `events/` can make up results, and
+//! who may write `stored` can make hosts forget events: give these rights to nobody else. The rest of a `mosquitto.conf` for it:
+//!
+//! ```text
+//! listener 8883
+//! certfile /etc/mosquitto/broker.pem
+//! keyfile /etc/mosquitto/broker.key
+//! allow_anonymous false
+//! password_file /etc/mosquitto/holeshot.users
+//! acl_file /etc/mosquitto/holeshot.rights
+//! max_inflight_messages 500
+//! max_queued_messages 100000
+//! ```
+//!
+//! The last two are for speed: with mosquitto's defaults (20 and 1,000) a burst overruns the queue of a manager that commits, the broker drops
+//! the rest in silence, and the hosts send it again. Users are made with `mosquitto_passwd -c /etc/mosquitto/holeshot.users pit`. For client certificates
+//! add `cafile` and `require_certificate true`. Packets have 256 KiB at most: do not set `max_packet_size` below that.
 
 pub mod access;
 pub mod asyncapi;

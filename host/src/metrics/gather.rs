@@ -350,6 +350,19 @@ impl Metrics {
     }
 }
 
+/// The page of a manager in a process of its own.
+///
+/// # Errors
+/// [`PageError`], which no figure of a manager leads to.
+pub async fn manager_page(manager: &ManagerFigures, started_unix_ms: u64) -> Result<String, PageError> {
+    let process = tokio::task::spawn_blocking(Process::read).await.ok().flatten();
+    let mut page = Page::default();
+    page.info("holeshot_build", "The version of the host.", vec![("version", env!("CARGO_PKG_VERSION").to_owned())]);
+    manager_figures(&mut page, manager.stats());
+    process_figures(&mut page, process.unwrap_or_default(), started_unix_ms);
+    page.text().map_err(|error| PageError { reason: error.to_string() })
+}
+
 /// What a manager counts, in whichever process it is.
 fn manager_figures(page: &mut Page, manager: ManagerStats) {
     page.counter("holeshot_manager_received", "Messages that arrived at the manager.", one(manager.received));
