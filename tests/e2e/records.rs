@@ -11,6 +11,7 @@ use holeshot::rules::ModuleHash;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::command::output;
 use crate::harness::{Host, SOON, eventually, run};
 use crate::modules_made::Tally;
 use crate::peer::Peer;
@@ -236,6 +237,24 @@ fn races_become_lists_that_can_be_asked_for() {
         assert_eq!((table.len(), &table[1][0]), (2, rooms[1].as_str()));
         let table = csv_of(&host, "/api/results").await;
         assert!(table[1..].iter().all(|row| row[10].starts_with('{')), "{table:?}");
+
+        // The command says the same, and says why where it cannot.
+        let url = host.server().url();
+        let said = async |args: &[&str]| {
+            let output = output(&[&["records"], args, &["--url", &url]].concat()).await;
+            (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+        };
+        let (code, text, _) = said(&["results", "--limit", "3", "--json"]).await;
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((code, &answer["results"]), (Some(0), &json!(whole["results"].as_array().unwrap()[..3])));
+        let (code, text, _) = said(&["results", "--player", ODD, "--csv"]).await;
+        assert_eq!((code, text.lines().count()), (Some(0), 2), "{text}");
+        let (code, text, _) = said(&["versus", "Ada", "Ben"]).await;
+        assert!(code == Some(0) && text.contains("of 1 races") && text.contains(&rooms[0]), "{text}");
+        let (code, _, error) = said(&["bests", "Nobody"]).await;
+        assert!(code == Some(1) && error.contains("no room on record had a player"), "{error}");
+        let (code, _, error) = said(&["leaderboard", "drag-race", "elapsed-time"]).await;
+        assert!(code == Some(1) && error.contains("group.class=…"), "{error}");
 
         // The feed has said all of it, once and in order; and says it again from wherever one was.
         all.hear_until("both ends", |events| events.iter().filter(|event| event["kind"] == "room.closed").count() == 2)

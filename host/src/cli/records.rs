@@ -51,7 +51,7 @@ enum Question {
 #[derive(Debug, Args)]
 struct AnswerArgs {
     /// Print CSV
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     csv: bool,
     /// Most rows, 1 to 100000
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=ROWS_MAX))]
@@ -168,6 +168,9 @@ const BOARDS: &[(&str, &str)] = &[
 
 pub(super) async fn records(args: RecordsArgs, as_json: bool) -> anyhow::Result<()> {
     let asked = asked(args.question);
+    if asked.answer.csv && as_json {
+        bail!("--csv and --json are two forms of the same answer; ask for one of them");
+    }
     let api = asked.answer.host.api()?;
     if asked.answer.csv {
         return csv(&api, &asked).await;

@@ -83,7 +83,7 @@ pub struct ModuleLoaded {
     pub abi: u32,
     /// Size of the module in bytes.
     pub bytes: u64,
-    /// The leaderboards of the module's manifest; absent from hosts before 0.2 and where there are none.
+    /// The leaderboards of the module's manifest; absent where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaderboards: Vec<Leaderboard>,
 }

@@ -209,6 +209,8 @@ fn truncate_wal(connection: &Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::{CloudEvent, topics};
+    use crate::manager::recorder::Offline;
     use crate::manager::records;
     use std::time::UNIX_EPOCH;
 
@@ -319,6 +321,39 @@ mod tests {
         assert_eq!(best, 89.0);
         // What came once is known for ever.
         assert_eq!(count(&connection, "origins"), 1);
+    }
+
+    #[test]
+    fn what_was_deleted_is_not_new_when_it_comes_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || records::open(directory.path()).unwrap().0;
+        let batch: Vec<(String, Vec<u8>)> = (1..=700)
+            .map(|sequence| {
+                let event = CloudEvent {
+                    origin: "pit.0193a1".into(),
+                    sequence,
+                    host: "pit".into(),
+                    kind: "room.opened".into(),
+                    room: Some(format!("r-{sequence}")),
+                    module: Some("laps".into()),
+                    time: on_day(0),
+                    data: serde_json::json!({ "module": { "hash": "aa", "name": "laps", "version": "1" }, "seed": 1 }),
+                };
+                (topics::event("pit", Some("laps"), "room.opened"), event.encode())
+            })
+            .collect();
+        let mut recorder = Offline::new(open());
+        assert_eq!(recorder.take(&batch).unwrap(), (700, 0, 0));
+        let mut connection = open();
+        connection.execute("UPDATE rooms SET outcome = 'aborted'", []).unwrap();
+        let mut chores = Chores::new(Retention { events_days: 1, records_days: 1 });
+        pass(&mut chores, &mut connection, on_day(0));
+        let (done, _) = pass(&mut chores, &mut connection, on_day(2));
+        assert_eq!((done.events, done.rooms), (700, 700));
+        // By the recorder that knew them, and by one that was started anew.
+        assert_eq!(recorder.take(&batch).unwrap(), (0, 700, 0));
+        assert_eq!(Offline::new(open()).take(&batch).unwrap(), (0, 700, 0));
+        assert_eq!((count(&connection, "events"), count(&connection, "rooms")), (0, 0));
     }
 
     #[test]
