@@ -2,6 +2,7 @@
 //! address of its own of this machine's loopback network (Linux has all of 127/8), with the host's own UDP port, so that a client finds both there
 //! without knowing of it. No test is in here.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ impl Lots {
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % LOST_ONE_IN == 0
+        (mixed ^ mixed >> 31).is_multiple_of(LOST_ONE_IN)
     }
 }
 
@@ -127,16 +128,16 @@ async fn datagrams(
         if cut_off.contains(&from) {
             continue;
         }
-        if !ways.contains_key(&from) {
-            let way = way_of(from, &door, host, &counts, seed ^ u64::from(from.port())).await;
-            ways.insert(from, way);
-        }
+        let (way, _tasks) = match ways.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(way_of(from, &door, host, &counts, seed ^ u64::from(from.port())).await),
+        };
         counts.datagrams.fetch_add(1, Ordering::Relaxed);
         if lots.is_lost() {
             counts.datagrams_lost.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        let _full = ways[&from].0.try_send((Instant::now() + DELAY, buffer[..len].to_vec()));
+        let _full = way.try_send((Instant::now() + DELAY, buffer[..len].to_vec()));
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Welcome {
 }
 
 /// What comes over a WebSocket.
+// One at a time, on the stack of a test.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub(crate) enum Said {
     Message(HostMessage),

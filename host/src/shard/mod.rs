@@ -130,8 +130,11 @@ pub struct Admit {
     /// Its data, JSON text.
     pub data: String,
     /// Gets what the room has; none if it does not gather its players any more, or has this data already. Or why the ticket opens nothing.
-    pub reply: oneshot::Sender<Result<Option<Arc<dyn Program>>, (RefusalCode, String)>>,
+    pub reply: oneshot::Sender<Admission>,
 }
+
+/// What an [`Admit`] is answered.
+pub type Admission = Result<Option<Arc<dyn Program>>, (RefusalCode, String)>;
 
 /// A player or spectator who shows up.
 #[derive(Debug)]

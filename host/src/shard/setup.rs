@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use holeshot_room::{Phase, Program};
+use holeshot_room::Phase;
 use holeshot_wire::RefusalCode;
 
-use super::{Pass, RoomSlot, Shard};
+use super::{Admission, Pass, RoomSlot, Shard};
 use crate::events::payload::{Payload, PlayerDataChanged};
 use crate::rooms::NewSetup;
 
@@ -20,13 +20,7 @@ impl RoomSlot {
 
 impl Shard {
     /// What rules would have to be begun anew from for a ticket's data, if they have to; or why the ticket opens nothing.
-    pub(super) fn program_for(
-        &mut self,
-        room: &str,
-        player: u16,
-        pass: &Pass,
-        data: &str,
-    ) -> Result<Option<Arc<dyn Program>>, (RefusalCode, String)> {
+    pub(super) fn program_for(&mut self, room: &str, player: u16, pass: &Pass, data: &str) -> Admission {
         let index = self.index_of(room)?;
         self.check_pass(index, Some(player), pass, self.clock.now_us())?;
         let Some(slot) = self.rooms.get(index).and_then(Option::as_ref).filter(|slot| slot.takes_data()) else {
