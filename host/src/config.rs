@@ -142,7 +142,7 @@ pub struct Settings {
     /// How far a matchmaker's clock may be off, in seconds, 0 to 300 [default: 5]
     #[arg(long, env = "HOLESHOT_TICKET_LEEWAY_S", value_name = "SECONDS")]
     pub ticket_leeway_s: Option<u32>,
-    /// Whether anybody may open rooms and get tickets, without the admin token; `auto`: only while HTTP is for this machine alone [default: auto]
+    /// Whether anybody may open rooms and get tickets, without the admin token; `auto`: only while HTTP is for this machine alone and no proxy is trusted [default: auto]
     #[arg(long, env = "HOLESHOT_OPEN_DOORS", value_name = "auto|yes|no")]
     pub open_doors: Option<OpenDoors>,
 
@@ -167,7 +167,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenDoors {
-    /// Anybody, while HTTP listens on a loopback address; nobody else.
+    /// Anybody, while HTTP listens on a loopback address and no proxy is trusted; nobody else.
     #[default]
     Auto,
     /// Anybody who reaches the host.

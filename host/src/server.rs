@@ -231,7 +231,7 @@ impl Server {
             records: RecordsDoor::new(manager.as_ref().map(Manager::records), config.streams_max),
             journals,
             tickets: Arc::clone(&tickets),
-            openness: Openness::of(config.open_doors, addresses.http),
+            openness: Openness::of(config.open_doors, addresses.http, !config.gate.trusted.is_empty()),
             ticket_lifetime_s: config.ticket_lifetime_s,
             host_key: identity.keypair.public(),
             keypair: identity.keypair,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use holeshot::config::Settings;
+use holeshot::config::{OpenDoors, Settings};
 use holeshot::doors::gate::{Limit, LimitSetting};
 use holeshot_wire::{ByeCode, ClientMessage, RefusalCode, ToHost};
 use serde_json::json;
@@ -302,6 +302,8 @@ fn a_proxys_word_counts_if_it_is_trusted() {
         let start = async |trusted: &[&str]| {
             Host::start_with_modules(&[short()], |settings| {
                 settings.limits = vec![LimitSetting::new(Limit::AddressRooms, 1)];
+                // Behind a proxy they would be closed.
+                settings.open_doors = Some(OpenDoors::Yes);
                 settings.trusted_proxies = trusted.iter().map(|range| range.parse().unwrap()).collect();
             })
             .await

@@ -7,8 +7,8 @@
 //! | player, spectator | a ticket, on the WebSocket | play; watch |
 //! | admin | the token (`Authorization: Bearer …`) | all of that, and change rules |
 //!
-//! Doors are open by the setting `open_doors`. With `auto` they are while HTTP listens on a loopback address: then whoever reaches it has an account on this machine. A
-//! proxy on the same machine changes that, and the host does not see it: behind one, say `no`.
+//! Doors are open by the setting `open_doors`. With `auto` they are while HTTP listens on a loopback address and no proxy is trusted (`trusted_proxies`): then whoever
+//! reaches it has an account on this machine. A proxy on the same machine that the host was not told of it cannot see: behind one, say `no`.
 //!
 //! `/metrics` and the records name rooms, players and modules. They are open on purpose: who may watch a race may know its result, and a Prometheus needs no token. Who
 //! wants them closed puts a proxy in front.
@@ -32,11 +32,11 @@ pub struct Openness {
 }
 
 impl Openness {
-    /// What the setting means for a host that listens there.
+    /// What the setting means for a host that listens there, and that names proxies which it trusts or does not.
     #[must_use]
-    pub fn of(setting: OpenDoors, http: SocketAddr) -> Self {
+    pub fn of(setting: OpenDoors, http: SocketAddr, has_proxies: bool) -> Self {
         let is_open = match setting {
-            OpenDoors::Auto => http.ip().to_canonical().is_loopback(),
+            OpenDoors::Auto => http.ip().to_canonical().is_loopback() && !has_proxies,
             OpenDoors::Yes => true,
             OpenDoors::No => false,
         };
@@ -49,7 +49,7 @@ impl std::fmt::Display for Openness {
         f.write_str(match (self.is_open, self.setting) {
             (true, OpenDoors::Auto) => "open: anybody on this machine may open rooms and get tickets (open_doors = auto, HTTP on a loopback address)",
             (true, _) => "open: anybody who reaches HTTP may open rooms and get tickets (open_doors = yes)",
-            (false, OpenDoors::Auto) => "closed: opening rooms and getting tickets needs the admin token (open_doors = auto, HTTP on another address than loopback)",
+            (false, OpenDoors::Auto) => "closed: opening rooms and getting tickets needs the admin token (open_doors = auto, HTTP on another address than loopback, or behind a proxy)",
             (false, _) => "closed: opening rooms and getting tickets needs the admin token (open_doors = no)",
         })
     }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn doors_are_open_by_themselves_on_loopback_addresses_only() {
-        let open = |setting, address: &str| Openness::of(setting, address.parse().unwrap()).is_open;
+        let open = |setting, address: &str| Openness::of(setting, address.parse().unwrap(), false).is_open;
         for (address, is_loopback) in [
             ("127.0.0.1:1", true),
             ("127.9.0.1:1", true),
@@ -118,6 +118,9 @@ mod tests {
         ] {
             assert_eq!(open(OpenDoors::Auto, address), is_loopback, "{address}");
             assert!(open(OpenDoors::Yes, address) && !open(OpenDoors::No, address));
+            // Behind a proxy an address says nothing of who comes.
+            let proxied = |setting| Openness::of(setting, address.parse().unwrap(), true).is_open;
+            assert!(proxied(OpenDoors::Yes) && !proxied(OpenDoors::Auto) && !proxied(OpenDoors::No));
         }
     }
 }
