@@ -115,14 +115,11 @@ pub fn give_way() {
     set_niceness(5);
 }
 
-/// Lets every other thread of this machine go first. For measurements: who floods a host must not take the processor from it. Elsewhere than on Linux it does
-/// nothing.
-pub fn give_way_to_all() {
-    set_niceness(19);
-}
+/// Sets how much this thread gives way to others: 19 gets a seventieth of what 0 gets where both want the same core. Elsewhere than on Linux it does nothing; so it
+/// does where the system does not let this process have it.
 
 #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
-fn set_niceness(niceness: i32) {
+pub fn set_niceness(niceness: i32) {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: takes integers and touches no memory. 0 is the calling thread: on Linux each has a niceness of its own. A failure only leaves the

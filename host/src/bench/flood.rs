@@ -1,7 +1,7 @@
 //! `holeshot bench flood`: what strangers at the doors cost the races that run. A whole host; races of real clients over datagrams; the same races again while
 //! somebody floods the host with garbage datagrams, connections that ask nothing and WebSockets that never say hello.
 //!
-//! The flooder shares the machine with the host and its clients. It has threads of its own with the lowest priority (nice 19) and a rate that it keeps to, and the
+//! The flooder shares the machine with the host and its clients. It has threads of its own with the lowest priority (nice 19; on a machine that has other work it needs more to be a flood) and a rate that it keeps to, and the
 //! part of a core that it took is printed: what it takes, and what the system takes for it to deliver on this machine's own network, a flooder from
 //! elsewhere would not.
 
@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use super::swap::{Folder, Seen, Ticks, Watch};
 use crate::api::Api;
 use crate::bots::{self, Bot};
-use crate::clock::give_way_to_all;
+use crate::clock::set_niceness;
 use crate::config::Settings;
 use crate::doors::gate::Limit;
 use crate::identity::random;
@@ -56,12 +56,14 @@ pub struct Options {
     pub datagrams_per_s: u64,
     /// TCP connections without a request, and as many WebSockets without a hello, that the flooder keeps open.
     pub sockets: usize,
+    /// Niceness of the flooder's threads, -20 to 19.
+    pub niceness: i32,
 }
 
 impl Default for Options {
     /// A phase of races of half a minute, as one shard carries them beside their clients on two cores; a tenth of what one core can send.
     fn default() -> Self {
-        Self { seconds: 10, rooms: 20, datagrams_per_s: 50_000, sockets: 500 }
+        Self { seconds: 10, rooms: 20, datagrams_per_s: 50_000, sockets: 500, niceness: 19 }
     }
 }
 
@@ -97,6 +99,8 @@ pub struct Flood {
     pub websockets: u64,
     /// Of these, those that the host refused to take.
     pub websockets_refused: u64,
+    /// How much it gave way to others.
+    pub niceness: i32,
     /// The part of one core that it took, in percent; none where the system does not say.
     pub cpu_percent: Option<f64>,
 }
@@ -121,7 +125,7 @@ pub struct Report {
 /// # Errors
 /// An option out of range, or a host or client that does not do what it should.
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
-    let Options { seconds, rooms, datagrams_per_s, sockets } = *options;
+    let Options { seconds, rooms, datagrams_per_s, sockets, niceness } = *options;
     if !(1..=ROOMS_MAX).contains(&rooms) || !(1..=SECONDS_MAX).contains(&seconds) {
         bail!("1 to {ROOMS_MAX} rooms and 1 to {SECONDS_MAX} seconds can be measured, not {rooms} and {seconds}");
     }
@@ -129,6 +133,9 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
         bail!(
             "1 to {DATAGRAMS_PER_S_MAX} datagrams per second and 1 to {SOCKETS_MAX} sockets, not {datagrams_per_s} and {sockets}"
         );
+    }
+    if !(-20..=19).contains(&niceness) {
+        bail!("niceness goes from -20 to 19; {niceness} is none");
     }
     let folder = Folder::make()?;
     let free = Some("127.0.0.1:0".parse()?);
@@ -270,6 +277,7 @@ struct Counted {
 struct Flooder {
     begun: Instant,
     counted: Arc<Counted>,
+    niceness: i32,
     /// Each gives the processor time that it took, in nanoseconds.
     threads: Vec<JoinHandle<Option<u64>>>,
 }
@@ -279,11 +287,11 @@ impl Flooder {
         let counted = Arc::<Counted>::default();
         let (udp, http) = (server.addresses().udp, server.addresses().http);
         let seed = u64::from_le_bytes(random()?);
-        let per_s = options.datagrams_per_s;
+        let (per_s, niceness) = (options.datagrams_per_s, options.niceness);
         let thread = |name: &str, work: Box<dyn FnOnce(&Counted) + Send>| {
             let counted = Arc::clone(&counted);
             std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-                give_way_to_all();
+                set_niceness(niceness);
                 work(&counted);
                 processor_ns()
             })
@@ -293,7 +301,7 @@ impl Flooder {
             thread("flood-datagrams", Box::new(move |counted| send_garbage(counted, udp, per_s, seed)))?,
             thread("flood-sockets", Box::new(move |counted| hold_sockets(counted, http, sockets)))?,
         ];
-        Ok(Self { begun: Instant::now(), counted, threads })
+        Ok(Self { begun: Instant::now(), counted, niceness, threads })
     }
 
     fn stop(self) -> Flood {
@@ -309,6 +317,7 @@ impl Flooder {
             connections: read(&self.counted.connections),
             websockets: read(&self.counted.websockets),
             websockets_refused: 0,
+            niceness: self.niceness,
             cpu_percent: processor.map(|ns| ns as f64 / took.as_nanos().max(1) as f64 * 100.0),
         }
     }
@@ -437,7 +446,7 @@ impl Report {
             flood.websockets_refused,
         );
         let _ = match flood.cpu_percent {
-            Some(percent) => writeln!(text, "the flooder, at nice 19, took {percent:.0} % of one core"),
+            Some(percent) => writeln!(text, "the flooder, at nice {}, took {percent:.0} % of one core", flood.niceness),
             None => writeln!(text, "how much of a core the flooder took, this system does not say"),
         };
         text
@@ -471,7 +480,7 @@ mod tests {
     #[test]
     fn a_small_run_has_races_and_a_flood() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options = Options { seconds: 1, rooms: 2, datagrams_per_s: 5_000, sockets: 20 };
+        let options = Options { seconds: 1, rooms: 2, datagrams_per_s: 5_000, sockets: 20, niceness: 0 };
         let report = runtime.block_on(run(&options)).unwrap();
         for phase in [report.without, report.with] {
             assert!(phase.races == 2 && phase.ticks.stepped > 1_000 && phase.inputs_fresh > 1_000, "{phase:?}");

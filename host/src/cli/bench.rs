@@ -40,6 +40,9 @@ struct FloodArgs {
     /// Connections without a request, and as many WebSockets without a hello, that the flooder keeps open
     #[arg(long, value_name = "N", default_value_t = flood::Options::default().sockets)]
     sockets: usize,
+    /// How much the flooder gives way to the host and its clients, -20 to 19
+    #[arg(long, value_name = "N", default_value_t = flood::Options::default().niceness, allow_negative_numbers = true)]
+    niceness: i32,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -107,8 +110,8 @@ pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> 
             let report = tokio::task::spawn_blocking(move || replay::run(&options)).await??;
             (serde_json::to_string(&report)?, report.table())
         }
-        What::Flood(FloodArgs { seconds, rooms, datagrams_per_s, sockets }) => {
-            let options = flood::Options { seconds, rooms, datagrams_per_s, sockets };
+        What::Flood(FloodArgs { seconds, rooms, datagrams_per_s, sockets, niceness }) => {
+            let options = flood::Options { seconds, rooms, datagrams_per_s, sockets, niceness };
             let report = flood::run(&options).await?;
             (serde_json::to_string(&report)?, report.table())
         }
