@@ -371,6 +371,14 @@ fn manager_figures(page: &mut Page, manager: ManagerStats) {
     page.counter("holeshot_manager_rejected", "Messages that could not be used.", one(manager.rejected));
     page.counter("holeshot_manager_overflowed", "Messages that were one too many.", one(manager.overflowed));
     page.counter("holeshot_manager_batches", "Transactions.", one(manager.batches));
+    let deleted = [("events", manager.deleted_events), ("rooms", manager.deleted_rooms)];
+    let deleted = deleted.map(|(what, count)| (label("what", what), count));
+    page.counter("holeshot_manager_deleted", "Events and rooms deleted because of their age.", deleted);
+    page.seconds(
+        "holeshot_manager_chore_longest",
+        "The longest that recording waited for a step of deleting.",
+        [(Labels::new(), manager.chore_longest_us as f64 / US_PER_S)],
+    );
     page.gauge("holeshot_manager_subscribed", "Whether the manager hears the broker.", one(manager.subscribed.into()));
 }
 
