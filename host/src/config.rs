@@ -106,6 +106,9 @@ pub struct Settings {
     /// How long a room stays after its end, for players to read the outcome, in seconds [default: 10]
     #[arg(long, env = "HOLESHOT_LINGER_S", value_name = "SECONDS")]
     pub linger_s: Option<u32>,
+    /// How long a host that is told to stop waits for the games that run, in seconds; 0 ends them at once [default: 120]
+    #[arg(long, env = "HOLESHOT_DRAIN_WAIT_S", value_name = "SECONDS")]
+    pub drain_wait_s: Option<u32>,
     /// How long a ticket opens sessions, in seconds [default: 3600]
     #[arg(long, env = "HOLESHOT_TICKET_LIFETIME_S", value_name = "SECONDS")]
     pub ticket_lifetime_s: Option<u32>,
@@ -219,6 +222,8 @@ pub struct Config {
     pub reconnect_grace_s: u32,
     /// How long an ended room stays, in seconds.
     pub linger_s: u32,
+    /// How long a host that is told to stop waits for the games that run, in seconds.
+    pub drain_wait_s: u32,
     /// How long a ticket opens sessions, in seconds.
     pub ticket_lifetime_s: u32,
     /// How long journals are kept, in days; 0 keeps none.
@@ -321,6 +326,9 @@ const OVERRUNS_MAX: u32 = 1_000;
 const CHECKPOINT_FRAMES_MAX: u32 = 1_000;
 /// A minute at 50 Hz: inputs are kept as long as the probation lasts, and run again within one tick when it fails.
 const PROBATION_FRAMES_MAX: u32 = 3_000;
+/// How long a host that is told to stop waits for the games that run, in seconds: two minutes are several drag races, and more than whoever wants
+/// the host to stop would like to wait.
+const DRAIN_WAIT_S: u32 = 120;
 /// A day: a longer wait is a mistake in the units.
 const WAIT_S_MAX: u32 = 86_400;
 /// Fifty races: below it a manager that restarts would cost events.
@@ -401,6 +409,7 @@ impl Settings {
             ready_wait_s: self.ready_wait_s.or(weaker.ready_wait_s),
             reconnect_grace_s: self.reconnect_grace_s.or(weaker.reconnect_grace_s),
             linger_s: self.linger_s.or(weaker.linger_s),
+            drain_wait_s: self.drain_wait_s.or(weaker.drain_wait_s),
             probation_frames: self.probation_frames.or(weaker.probation_frames),
             ticket_lifetime_s: self.ticket_lifetime_s.or(weaker.ticket_lifetime_s),
             journal_days: self.journal_days.or(weaker.journal_days),
@@ -473,6 +482,7 @@ impl Settings {
             ready_wait_s: self.ready_wait_s.unwrap_or(60),
             reconnect_grace_s: self.reconnect_grace_s.unwrap_or(10),
             linger_s: self.linger_s.unwrap_or(10),
+            drain_wait_s: self.drain_wait_s.unwrap_or(DRAIN_WAIT_S),
             probation_frames: self.probation_frames.unwrap_or(Supervision::PROBATION_FRAMES),
             ticket_lifetime_s: self.ticket_lifetime_s.unwrap_or(3_600),
             journal_days: self.journal_days.unwrap_or(30),
@@ -512,6 +522,7 @@ impl Settings {
             ("ready_wait_s", config.ready_wait_s, 1),
             ("reconnect_grace_s", config.reconnect_grace_s, 0),
             ("linger_s", config.linger_s, 0),
+            ("drain_wait_s", config.drain_wait_s, 0),
             ("ticket_lifetime_s", config.ticket_lifetime_s, 1),
         ] {
             check(setting, value.into(), least, WAIT_S_MAX.into())?;
@@ -654,6 +665,7 @@ mod tests {
         assert!(out(few).starts_with("setting `outbox_events_max` is 999; accepted: 1000 to"));
         let small = Settings { outbox_bytes_max: Some(1 << 20), ..Settings::default() };
         assert!(out(small).starts_with("setting `outbox_bytes_max` is 1048576; accepted: 2097152 to"));
+        assert!(out(Settings { drain_wait_s: Some(86_401), ..Settings::default() }).contains("drain_wait_s"));
         assert!(out(Settings { journal_days: Some(3_661), ..Settings::default() }).contains("0 to 3660"));
         let few = Settings { journal_bytes_max: Some(1_000), ..Settings::default() };
         assert!(out(few).starts_with("setting `journal_bytes_max` is 1000; accepted: 1048576 to"));

@@ -640,6 +640,18 @@ impl Rooms {
         &self.modules
     }
 
+    /// How many rooms are open, those included that are being opened.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.lock().rooms.len()
+    }
+
+    /// Whether no room opens any more.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
     /// Opens no room from now on.
     pub fn stop_opening(&self) {
         // Under the lock, so that a room that is being opened is either in the list by now or refused.

@@ -55,7 +55,9 @@ pub(crate) const INSTANCES_SPARE: u32 =
 /// How long a stop waits for events to be recorded, in seconds. What is left is sent at the next start.
 pub const FLUSH_WAIT_S: u64 = 10;
 /// How long a stop waits for requests and WebSockets that are under way, in seconds.
-const DRAIN_WAIT_S: u64 = 5;
+const CONNECTIONS_WAIT_S: u64 = 5;
+/// How often a drain looks whether rooms are left, in milliseconds: nothing else waits for it.
+const DRAIN_LOOK_MS: u64 = 50;
 
 /// Where a host listens and keeps its things.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -358,6 +360,25 @@ impl Server {
         &self.events
     }
 
+    /// Begins to drain: the host says so (`/readyz`), opens no more rooms and changes no rules any more; rooms whose game has not begun end, games that
+    /// run go on. Players of these keep their sessions, and may come back when they lose one. To be followed by [`stop`](Self::stop), at the latest
+    /// when [`drained`](Self::drained) returns.
+    pub async fn drain(&self) {
+        // First, and for whoever asks at the same moment: nobody is sent here any more.
+        self.doors.ready.store(false, Ordering::Release);
+        self.rooms.stop_opening();
+        for shard in &self.shards {
+            shard.send(Command::Drain).await;
+        }
+    }
+
+    /// Returns when no room is open. For a host that drains: of another one, rooms may open again.
+    pub async fn drained(&self) {
+        while self.rooms.open_count() > 0 {
+            tokio::time::sleep(Duration::from_millis(DRAIN_LOOK_MS)).await;
+        }
+    }
+
     /// Ends every room, lets its players know, waits until every event is recorded, then stops every part.
     ///
     /// # Errors
@@ -386,8 +407,8 @@ impl Server {
             self.doors.sockets.none_left().await;
             self.http.await
         };
-        if tokio::time::timeout(Duration::from_secs(DRAIN_WAIT_S), drained).await.is_err() {
-            tracing::warn!("connections still open after {DRAIN_WAIT_S} s are cut off");
+        if tokio::time::timeout(Duration::from_secs(CONNECTIONS_WAIT_S), drained).await.is_err() {
+            tracing::warn!("connections still open after {CONNECTIONS_WAIT_S} s are cut off");
         }
         emit(&self.events.sink(), "host.stopping", None, json!({}));
         let flush = self.events.shutdown(Duration::from_secs(FLUSH_WAIT_S)).await;

@@ -1,6 +1,7 @@
 //! `holeshot serve`: a host until somebody stops it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -9,6 +10,11 @@ use serde_json::json;
 use super::output::{note, say};
 use crate::config::{Config, ConfigError, Settings};
 use crate::server::{FLUSH_WAIT_S, Server};
+
+/// How often a host that drains says that it still waits, in seconds, if nothing else changes.
+const TELL_EVERY_S: u64 = 10;
+/// How often it looks how many rooms are left.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct ServeArgs {
@@ -32,11 +38,12 @@ impl ServeArgs {
 
 pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
     let config = args.config()?;
+    let drain_wait = Duration::from_secs(config.drain_wait_s.into());
     // Listened for from the start: a signal that comes while the host starts must stop it too.
-    let mut stop = std::pin::pin!(stop_signal()?);
+    let mut signals = Signals::listen()?;
     let server = tokio::select! {
         server = Server::start(config) => server?,
-        signal = &mut stop => {
+        signal = signals.next() => {
             if !json {
                 note(format_args!("{signal}: the host was not started"));
             }
@@ -44,16 +51,20 @@ pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
         }
     };
     announce(&server, json);
-    let signal = stop.await;
+    let mut signal = signals.next().await;
+    // Before a word is said: from here on nobody is to be sent to this host.
+    server.drain().await;
+    if let Some(sooner) = drain(&server, drain_wait, signal, &mut signals, json).await {
+        signal = sooner;
+    }
     if !json {
         note(format_args!(
             "{signal}: ending the rooms and recording what happened, up to {FLUSH_WAIT_S} s. Once more to stop at once."
         ));
     }
-    let again = stop_signal()?;
     let flush = tokio::select! {
         flush = server.stop() => flush?,
-        signal = again => anyhow::bail!("{signal} came a second time; events that are not recorded yet will be at the next start"),
+        signal = signals.next() => anyhow::bail!("{signal} came once more; events that are not recorded yet will be at the next start"),
     };
     if json {
         say(json!({ "stopped": true, "events_stored": flush.stored, "events_left": flush.left }));
@@ -63,6 +74,49 @@ pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
         note(format_args!("stopped; all {} events are recorded", flush.stored));
     }
     Ok(())
+}
+
+/// Waits until a host that drains has no room left, for `wait` at most or until a signal comes: that signal.
+async fn drain(
+    server: &Server,
+    wait: Duration,
+    signal: &'static str,
+    signals: &mut Signals,
+    json: bool,
+) -> Option<&'static str> {
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut drained = std::pin::pin!(server.drained());
+    let mut told = None;
+    loop {
+        let rooms = server.rooms().open_count();
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() {
+            if rooms > 0 && !wait.is_zero() && !json {
+                note(format_args!("{rooms} rooms still run after {} s (drain_wait_s)", wait.as_secs()));
+            }
+            return None;
+        }
+        let seconds_left = left.as_secs_f64().ceil() as u64;
+        // When it is new how many, and now and then that it still waits.
+        let is_news = told.is_none_or(|(count, at_s)| count != rooms || at_s >= seconds_left + TELL_EVERY_S);
+        if rooms > 0 && is_news {
+            if json {
+                say(json!({ "draining": true, "rooms": rooms, "seconds_left": seconds_left }));
+            } else if told.is_none() {
+                note(format_args!(
+                    "{signal}: no new rooms; waiting for {rooms} that run, up to {seconds_left} s. Once more to end them now."
+                ));
+            } else {
+                note(format_args!("waiting for {rooms} rooms, {seconds_left} s left"));
+            }
+            told = Some((rooms, seconds_left));
+        }
+        tokio::select! {
+            () = &mut drained => return None,
+            () = tokio::time::sleep(left.min(LOOK_EVERY)) => {}
+            signal = signals.next() => return Some(signal),
+        }
+    }
 }
 
 fn announce(server: &Server, json: bool) {
@@ -95,19 +149,35 @@ fn announce(server: &Server, json: bool) {
     say(format_args!("Stop with ctrl-C."));
 }
 
-/// Waits for the signal that stops a process: ctrl-C, or SIGTERM where there is such a thing. Gives its name.
-pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
+/// The signals that stop a process: ctrl-C, and SIGTERM where there is such a thing. None that comes after [`listen`](Self::listen) is missed, unless another of
+/// its kind is still to be taken: the system merges those.
+pub(super) struct Signals {
     #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .context("cannot listen for the signal that stops a host")?;
+    terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
-    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
-        .context("cannot listen for ctrl-C")?;
-    Ok(async move {
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Self {
+                terminate: signal(SignalKind::terminate()).context("cannot listen for the signal that stops a host")?,
+                interrupt: signal(SignalKind::interrupt()).context("cannot listen for ctrl-C")?,
+            })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// The name of the next one.
+    pub(super) async fn next(&mut self) -> &'static str {
         #[cfg(unix)]
         tokio::select! {
-            _ = interrupt.recv() => "ctrl-C",
-            _ = terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
         }
         #[cfg(not(unix))]
         match tokio::signal::ctrl_c().await {
@@ -115,5 +185,11 @@ pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>
             // Nobody can stop this host in order; it then runs until it is killed.
             Err(_) => std::future::pending().await,
         }
-    })
+    }
+}
+
+/// Waits for one signal that stops a process. Gives its name.
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
+    let mut signals = Signals::listen()?;
+    Ok(async move { signals.next().await })
 }

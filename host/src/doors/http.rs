@@ -196,7 +196,11 @@ async fn readyz(State(doors): Shared) -> Response {
     if doors.ready.load(Ordering::Acquire) {
         Json(json!({ "status": "ready" })).into_response()
     } else {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the host is starting or stopping").into_response()
+        let rooms = doors.rooms.open_count();
+        let message = format!("the host is stopping: it opens no more rooms; {rooms} are open and come to their end");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message)
+            .with_details(json!({ "rooms": rooms }))
+            .into_response()
     }
 }
 

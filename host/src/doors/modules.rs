@@ -145,6 +145,7 @@ impl From<SwapError> for ApiError {
     fn from(error: SwapError) -> Self {
         let (status, code) = match &error {
             SwapError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            SwapError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             SwapError::Module(ModulesError::Load(LoadError::HostFull { .. })) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "full")
             }

@@ -4,6 +4,7 @@
 //! not block. It looks every [`POLL_US`] while it has rooms, so that no datagram needs a wake-up of its own
 //! (measured: a wake-up costs 4 to 20 times what the datagram does).
 
+mod drain;
 mod farewell;
 mod outbound;
 mod seats;
@@ -91,6 +92,8 @@ pub enum Command {
     Swap(SwapCommand),
     /// Tell what rooms cost, with these rooms' own figures.
     Figures(Vec<String>, oneshot::Sender<ShardFigures>),
+    /// End the rooms whose game has not begun, and let the others come to their end.
+    Drain,
     /// End every room and then this thread.
     Stop,
 }
@@ -268,6 +271,7 @@ impl ShardLayout {
                 modules: ModuleBudgets::default(),
                 lateness_us: Distribution::new(LATENESS_US),
                 farewells: Farewells::default(),
+                draining: false,
                 stopping: false,
             };
             threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard.run())?);
@@ -323,6 +327,8 @@ struct Shard {
     lateness_us: Distribution,
     /// The sessions of closed rooms that are still to be told so.
     farewells: Farewells,
+    /// No game begins any more.
+    draining: bool,
     stopping: bool,
 }
 
@@ -389,6 +395,7 @@ impl Shard {
             Command::Figures(rooms, reply) => {
                 let _gone = reply.send(self.figures(rooms));
             }
+            Command::Drain => self.drain(),
             Command::Stop => self.stop(),
         }
     }
@@ -448,6 +455,8 @@ impl Shard {
         self.schedule(index);
         if self.stopping {
             self.abort(index);
+        } else {
+            self.drain_room(index);
         }
     }
 
@@ -526,6 +535,7 @@ impl Shard {
             self.detach(id);
         }
         self.schedule(index);
+        self.drain_room(index);
     }
 
     fn index_of(&self, room: &str) -> Result<usize, (RefusalCode, String)> {
@@ -743,13 +753,19 @@ impl Shard {
             let current =
                 self.rooms.get(index).and_then(Option::as_ref).is_some_and(|slot| slot.scheduled_us == due_us);
             if current {
-                self.step(index);
+                self.step_and_drain(index);
             }
         }
     }
 
     fn step(&mut self, index: usize) {
         let _no_room = self.with_room(index, |now_us, room, rules, out| room.step(now_us, rules, out));
+    }
+
+    /// Steps a room that is due, and ends it if the host drains and need not wait for it.
+    fn step_and_drain(&mut self, index: usize) {
+        self.step(index);
+        self.drain_room(index);
     }
 
     /// Lets a room do something from which departures follow, and does what follows from that. None if there is no such room.

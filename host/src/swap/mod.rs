@@ -13,6 +13,11 @@
 //! former module again, over a restart too; the log says so. If some rooms keep the new rules, so do new rooms: `GET /api/modules` says in how
 //! many open rooms they failed.
 //!
+//! # A host that stops
+//!
+//! It takes no change any more ([`SwapError::Stopping`]; of a watched file the log says so): rooms come to their end under the rules that they have. Changes under
+//! way go on, and so do probations.
+//!
 //! # What is not tried again
 //!
 //! A module that failed in a room, in its trial or on probation, is on record there by its hash. Swaps of all rooms and watched files pass that
@@ -207,6 +212,11 @@ pub enum SwapError {
     /// Too many requests of this kind at once, or others for all rooms that took too long.
     #[error("the host is busy with other changes of rules; try again in a moment")]
     Busy,
+    /// The host is stopping: what runs comes to its end under the rules that it has.
+    #[error(
+        "the host is stopping and changes no rules any more; ask again when it has started anew, and what was set stays for its next start"
+    )]
+    Stopping,
     /// The module cannot be had.
     #[error(transparent)]
     Module(#[from] ModulesError),

@@ -69,6 +69,9 @@ impl Swaps {
     /// # Errors
     /// No room was asked, see [`SwapError`]. Rooms that refuse are in the report.
     pub async fn swap(self: &Arc<Self>, request: SwapRequest) -> Result<SwapReport, SwapError> {
+        if self.rooms.is_stopping() {
+            return Err(SwapError::Stopping);
+        }
         let place = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| SwapError::Busy)?;
         let swaps = Arc::clone(self);
         let work = tokio::spawn(async move {
