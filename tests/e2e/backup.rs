@@ -69,7 +69,7 @@ const WHOLE_RACE: [&str; 5] = ["room.opened", "player.joined", "room.started", "
 fn a_backup_in_the_middle_of_races_has_every_finished_one_and_starts_elsewhere() {
     run(150, async {
         let (dir, elsewhere) = (data_dir(), tempfile::tempdir().unwrap());
-        let served = Served::start_with_games(dir.path(), &["--linger-s", "0"]).await;
+        let served = Served::start_with_games(dir.path(), &["--linger-s", "0", "--drain-wait-s", "0"]).await;
         let (open_room, mut eve) = served.playing(LONG).await;
         eve.frame(60).await;
         // Races without a pause; those whose players have been said goodbye to are on the host's disk.

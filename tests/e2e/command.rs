@@ -202,7 +202,8 @@ fn a_signal_in_the_middle_of_a_game_ends_it_with_every_event_recorded() {
     run(60, async {
         for signal in [libc::SIGTERM, libc::SIGINT] {
             let dir = data_dir();
-            let served = Served::start_with_games(dir.path(), &[]).await;
+            // Without a wait for games that run: that one is tested in `drain.rs`.
+            let served = Served::start_with_games(dir.path(), &["--drain-wait-s", "0"]).await;
             let (room, mut ada) = served.playing(LONG).await;
             ada.frame(10).await;
             served.signal(signal);

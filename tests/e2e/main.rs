@@ -31,6 +31,7 @@
 //! | `backup.rs` | a data folder copied in the middle of races and started elsewhere; backups that are killed, touched, or without space |
 //! | `deploy.rs` | the settings and systemd units of `host/deploy` |
 //! | `doctor.rs` | what the doctor says of folders and machines that are well, and of those that are not |
+//! | `drain.rs` | a host that is told to stop while games run: what goes on, what ends, what is refused; one, two and three signals |
 //! | `command.rs` | the command as a process: signals, exit codes, settings, output |
 //!
 //! What these tests do not cover, and where that is covered: loss, reordering and delay of datagrams (`host/room/tests`, on a
@@ -56,6 +57,7 @@ mod deploy;
 mod determinism;
 mod doctor;
 mod doors;
+mod drain;
 mod external;
 mod faults;
 mod journal;
