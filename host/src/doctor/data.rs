@@ -10,7 +10,7 @@ use super::{Finding, age, size};
 use crate::admin::ADMIN_TOKEN_FILE;
 use crate::backup::{DatabaseError, Kind, Reader};
 use crate::config::Config;
-use crate::events::outbox::OUTBOX_MAX_EVENTS;
+use crate::events::outbox::Limits;
 use crate::files::is_held;
 use crate::identity::IDENTITY_FILE;
 use crate::journal::Folder;
@@ -135,7 +135,8 @@ fn database(kind: Kind, dir: &Path, is_running: bool, config: &Config) -> Vec<Fi
         match kind {
             Kind::Outbox => {
                 let waiting = number("SELECT COUNT(*) FROM outbox")?;
-                findings.push(judge_waiting(waiting, oldest_s(&reader), is_running));
+                let bytes = number("SELECT COALESCE(SUM(LENGTH(topic) + LENGTH(payload)), 0) FROM outbox")?;
+                findings.push(judge_waiting(waiting, bytes, config.outbox, oldest_s(&reader), is_running));
             }
             Kind::Records => {
                 findings.extend(last_event(&reader, SystemTime::now()));
@@ -212,16 +213,22 @@ fn oldest_s(reader: &Reader) -> Option<u64> {
     Some(SystemTime::now().duration_since(time).map_or(0, |age| age.as_secs()))
 }
 
-fn judge_waiting(waiting: u64, oldest_s: Option<u64>, is_running: bool) -> Finding {
+fn judge_waiting(waiting: u64, bytes: u64, bounds: Limits, oldest_s: Option<u64>, is_running: bool) -> Finding {
     const CHECK: &str = "waiting";
-    let found = match oldest_s {
-        _ if waiting == 0 => return Finding::ok(CHECK, "no event waits to be recorded"),
-        Some(s) => format!("{waiting} events wait to be recorded, the oldest for {}", age(s)),
-        None => format!("{waiting} events wait to be recorded"),
-    };
+    if waiting == 0 {
+        return Finding::ok(CHECK, "no event waits to be recorded");
+    }
+    let mut found = format!("{waiting} events with {} wait to be recorded", size(bytes));
+    if let Some(s) = oldest_s {
+        found = format!("{found}, the oldest for {}", age(s));
+    }
     let advice = "see whether the broker is reached and a manager runs; the log of the host says why";
-    if waiting >= OUTBOX_MAX_EVENTS / 2 {
-        let found = format!("{found}; at {OUTBOX_MAX_EVENTS} new ones are refused, those of rules at half of it");
+    let Limits { events_max, bytes_max } = bounds;
+    if waiting >= events_max / 2 || bytes >= bytes_max / 2 {
+        let found = format!(
+            "{found}; at {events_max} or {} new ones are refused, those of rules at half of it",
+            size(bytes_max)
+        );
         return Finding::problem(CHECK, found, advice);
     }
     if is_running && oldest_s.is_some_and(|s| s > WAIT_S_MAX) {
@@ -416,11 +423,17 @@ mod tests {
 
     #[test]
     fn what_waits_is_judged_by_how_long_and_how_much() {
-        says(&judge_waiting(0, None, true), Verdict::Ok, &["no event waits"]);
-        says(&judge_waiting(7, Some(3), true), Verdict::Ok, &["7 events", "for 3 s"]);
-        says(&judge_waiting(7, Some(3_600), true), Verdict::Warning, &["for 60 minutes", "manager"]);
-        says(&judge_waiting(7, Some(3_600), false), Verdict::Ok, &["the next start sends them"]);
-        says(&judge_waiting(OUTBOX_MAX_EVENTS / 2, None, false), Verdict::Problem, &["200000", "refused"]);
+        let judge = |waiting, oldest_s, is_running| {
+            judge_waiting(waiting, waiting * 1_024, Limits::default(), oldest_s, is_running)
+        };
+        says(&judge(0, None, true), Verdict::Ok, &["no event waits"]);
+        says(&judge(7, Some(3), true), Verdict::Ok, &["7 events with 7.0 KiB", "for 3 s"]);
+        says(&judge(7, Some(3_600), true), Verdict::Warning, &["for 60 minutes", "manager"]);
+        says(&judge(7, Some(3_600), false), Verdict::Ok, &["the next start sends them"]);
+        let Limits { events_max, bytes_max } = Limits::default();
+        let many = judge_waiting(events_max / 2, 0, Limits::default(), None, false);
+        says(&many, Verdict::Problem, &["200000", "refused"]);
+        says(&judge_waiting(1, bytes_max / 2, Limits::default(), None, true), Verdict::Problem, &["256.0 MiB"]);
     }
 
     #[test]
