@@ -117,7 +117,6 @@ pub fn give_way() {
 
 /// Sets how much this thread gives way to others: 19 gets a seventieth of what 0 gets where both want the same core. Elsewhere than on Linux it does nothing; so it
 /// does where the system does not let this process have it.
-
 #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
 pub fn set_niceness(niceness: i32) {
     #[cfg(target_os = "linux")]

@@ -68,7 +68,7 @@ fn conforms(document: &Value, schema: &Value, value: &Value, at: &str) -> Result
                 Value::Array(_) => "array",
                 Value::Object(_) => "object",
             };
-            if !types.contains(&found) && !(found == "integer" && types.contains(&"number")) {
+            if !(types.contains(&found) || found == "integer" && types.contains(&"number")) {
                 return Err(format!("{at}: {value} is no {types:?}"));
             }
         }
