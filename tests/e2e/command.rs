@@ -491,6 +491,19 @@ fn every_command_explains_its_options() {
                     "--outbox-events-max",
                     "--outbox-bytes-max",
                     "--manager",
+                    "--events-days",
+                    "--records-days",
+                    "--streams-max",
+                    "--tls-certificate",
+                    "--tls-key",
+                    "--ticket-keys",
+                    "--ticket-lifetime-max-s",
+                    "--ticket-leeway-s",
+                    "--open-doors",
+                    "--trusted-proxies",
+                    "--proxy-header",
+                    "--limits-exempt",
+                    "--limit",
                 ],
             ),
             (
@@ -508,6 +521,7 @@ fn every_command_explains_its_options() {
             ("swap", &["--rooms", "--name", "--url", "--data-dir", "--token"]),
             ("bots", &["--url", "--races", "--players", "--skill", "--seed", "--no-udp"]),
             ("watch", &["--url"]),
+            ("records", &[]),
             (
                 "events",
                 &["--broker", "--broker-username", "--broker-ca", "--broker-protocol", "--room", "--kind", "--count"],
@@ -522,6 +536,8 @@ fn every_command_explains_its_options() {
             ("backup", &["--data-dir", "--no-journals"]),
             ("restore", &["--data-dir", "--replace"]),
             ("doctor", &["--config", "--http-listen", "--data-dir", "--tls-certificate", "--broker"]),
+            ("ticket", &["--room", "--player", "--spectator", "--data", "--lifetime-s", "--url", "--ca", "--token"]),
+            ("ticket-key", &["--private", "--public", "--kid"]),
             ("bench", &[]),
         ];
         let overview = help(&["--help"]).await;

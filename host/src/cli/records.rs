@@ -450,7 +450,7 @@ mod tests {
         struct Line {
             #[command(flatten)]
             records: RecordsArgs,
-            #[arg(long)]
+            #[arg(long, global = true)]
             json: bool,
         }
         let address_of = |args: &[&str]| {
