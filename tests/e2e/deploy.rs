@@ -16,6 +16,10 @@ fn the_settings_are_those_of_a_host() {
     assert_eq!((config.http_listen.port(), config.udp_listen.port()), (443, 7700));
     assert_eq!(config.data_dir, Path::new("/var/lib/holeshot/data"));
     assert!(config.tls.is_some() && config.broker.is_none(), "{config:?}");
+    // systemd kills a host that is not done by then; 40 s are what a stop may take besides the races.
+    let unit = std::fs::read_to_string(deploy().join("holeshot.service")).unwrap();
+    let stop_s = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+    assert!(stop_s.parse::<u32>().unwrap() >= config.drain_wait_s + 40, "{stop_s}");
     // What is only shown there is right, too.
     let text = std::fs::read_to_string(deploy().join("holeshot.toml")).unwrap();
     let dir = tempfile::tempdir().unwrap();
