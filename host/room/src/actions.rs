@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use holeshot_abi::{ACTION_BYTES_MAX, Action, TickRecord};
-use serde::de::IgnoredAny;
 
 /// How many results of a player's actions are kept to answer repeats. Four times the default queue: a client that reconnects
 /// repeats what was not answered, never more than it may have waiting.
@@ -167,7 +166,7 @@ impl Actions {
         ledger.queued += 1;
         let refusal = if json.len() > ACTION_BYTES_MAX {
             ActionRefusal::TooLong
-        } else if serde_json::from_str::<IgnoredAny>(json).is_err() {
+        } else if crate::json::check(json).is_err() {
             ActionRefusal::NotJson
         } else if ledger.queued > self.queued_max {
             ActionRefusal::QueueFull

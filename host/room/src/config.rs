@@ -1,7 +1,6 @@
 //! What a room is opened with, its limits and their defaults, and why opening can fail.
 
 use holeshot_abi::{Malformed, Manifest, ManifestError, Setup};
-use serde::de::IgnoredAny;
 
 /// What a room is opened with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +31,7 @@ impl RoomConfig {
         if !(usize::from(min)..=usize::from(max)).contains(&players) {
             return Err(OpenError::Players { players, min, max });
         }
-        let is_json = |text: &str| text.is_empty() || serde_json::from_str::<IgnoredAny>(text).is_ok();
+        let is_json = |text: &str| text.is_empty() || crate::json::check(text).is_ok();
         if !is_json(&self.setup.options) {
             return Err(OpenError::OptionsNotJson);
         }

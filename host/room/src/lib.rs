@@ -13,6 +13,7 @@ mod counters;
 mod history;
 mod inputs;
 pub mod journal;
+mod json;
 mod messages;
 mod output;
 mod payloads;

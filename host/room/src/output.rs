@@ -4,6 +4,7 @@
 use holeshot_abi::{Item, OutputReader, PLAYERS_MAX, PlayerResult, is_event_name};
 use serde::de::IgnoredAny;
 
+use crate::json;
 use crate::rules::{Fault, FaultKind};
 
 /// Names of public events that only the room itself sends. A module that uses one has a fault: players could not
@@ -77,10 +78,11 @@ pub(crate) fn bad(frame: u32, problem: &str) -> Fault {
 }
 
 fn check_json(json: &str) -> Result<(), String> {
-    serde_json::from_str::<IgnoredAny>(json).map(|_| ()).map_err(|error| format!("are not JSON: {error}"))
+    json::check(json).map_err(|error| format!("are not JSON that everybody can read: {error}"))
 }
 
 fn check_results(json: &str, players: usize) -> Result<(), String> {
+    check_json(json)?;
     let results: Vec<PlayerResult<IgnoredAny>> =
         serde_json::from_str(json).map_err(|error| format!("are not a JSON array of player results: {error}"))?;
     let mut seen = [false; PLAYERS_MAX];
@@ -166,12 +168,17 @@ mod tests {
             ),
             (
                 problem(Item::PublicEvent { name: "x", json: "" }),
-                "item 1: the data of the public event `x` are not JSON: EOF",
+                "item 1: the data of the public event `x` are not JSON that everybody can read: EOF",
             ),
             (
                 problem(Item::InternalEvent { name: "x", json: "{} {}" }),
-                "item 1: the data of the internal event `x` are not JSON: trailing",
+                "item 1: the data of the internal event `x` are not JSON that everybody can read: trailing",
             ),
+            (
+                results(r#"[{"player":0,"outcome":"won","data":{"elapsed_s":1e999}}]"#),
+                "the results are not JSON that everybody can read: number out of range",
+            ),
+            (results(r#"[{"player":0,"outcome":"won","data":1,"more":"\ud800"}]"#), "can read: unexpected end of hex"),
             (problem(Item::Snapshot { player: 2, bytes: b"" }), "output record, field `player` at byte"),
             (results("{}"), "item 1: the results are not a JSON array of player results: invalid type: map"),
             (results(r#"[{"player":0,"outcome":"won"}]"#), "missing field `data`"),

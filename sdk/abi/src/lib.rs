@@ -155,7 +155,8 @@
 //!
 //! The host sends public events of its own: `player_joined`, `player_ready`, `player_left`, `cutscene`, `countdown`, `started`,
 //! `finished`, `aborted`, `rules_swapped`, `rules_rolled_back`; its internal events have names that begin with `host.`, `room.` or `player.`. A module that uses one of
-//! these names has a fault, and so has one whose event data is not JSON, or whose results name a slot twice or one that the room does
+//! these names has a fault, and so has one whose event data or results are not JSON that everybody can read (a number that no double holds, half of a
+//! surrogate pair, more than 100 lists and objects in each other), or whose results name a slot twice or one that the room does
 //! not have, a place 0, or an outcome that is not an [event name](is_event_name). Of an output with a fault nothing is delivered.
 //! `rules_swapped` and `rules_rolled_back` are reserved since 1.1. This is the one thing in which 1.1 breaks a module written for 1.0: if it has a public event of
 //! one of these names, the event needs another one.
