@@ -17,6 +17,11 @@ pub fn inspect(module: &[u8]) -> Result<(), LoadError> {
     crate::rules::inspect_module(module)
 }
 
+/// Reads and checks the manifest of a backup.
+pub fn backup_manifest(json: &[u8]) -> Result<crate::backup::Manifest, String> {
+    crate::backup::Manifest::parse(json)
+}
+
 /// Reads a scenario without playing it. Gives its number of frames, plays, deeds and expectations.
 pub fn scenario(text: &str, manifest: &Manifest) -> Result<[usize; 4], FileError> {
     crate::modder::scenario::parsed(text, manifest)

@@ -144,7 +144,7 @@ impl Manifest {
         Self::parse(&bytes)
     }
 
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         /// Of any format: the rest is looked at when it is known.
         #[derive(Deserialize)]
         struct AnyFormat {

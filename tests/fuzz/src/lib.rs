@@ -2,9 +2,11 @@
 //! is written with the same meaning, limits hold, no forged thing opens), not only that nothing panics. `README.md` says how the corpora
 //! are replayed and explored; there is no libFuzzer in here.
 
+mod backup;
 mod config;
 mod datagram;
 mod event;
+mod forwarded;
 mod handshake;
 mod journal;
 mod manifest;
@@ -22,9 +24,11 @@ pub type Target = fn(&[u8]);
 
 /// Every target: its name, which is that of its corpus, and its function.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("backup", backup::target),
     ("config", config::target),
     ("datagram", datagram::target),
     ("event", event::target),
+    ("forwarded", forwarded::target),
     ("handshake", handshake::target),
     ("journal", journal::target),
     ("manifest", manifest::target),

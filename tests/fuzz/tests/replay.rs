@@ -157,4 +157,7 @@ macro_rules! targets {
     };
 }
 
-targets!(config, datagram, event, handshake, journal, manifest, message, module, output, records, scenario, ticket);
+targets!(
+    backup, config, datagram, event, forwarded, handshake, journal, manifest, message, module, output, records,
+    scenario, ticket
+);

@@ -41,9 +41,11 @@ fn seeds_are_made_from_real_traffic() {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for (name, _) in TARGETS {
         let seeds = match *name {
+            "backup" => backups(),
             "config" => config(),
             "datagram" => datagrams(&race),
             "event" => events(&race),
+            "forwarded" => forwarded(),
             "handshake" => handshakes(),
             "journal" => journals(&race),
             "manifest" => manifests(),
@@ -752,6 +754,50 @@ ending = "finished"
         assert!(read.is_ok(), "{name}: {read:?}");
     }
     seeds
+}
+
+fn backups() -> Seeds {
+    let hash = "0123456789abcdef".repeat(4);
+    let file = |mode: Value| json!({ "bytes": 900, "blake3": hash, "mode": mode });
+    let facts = json!({ "layout": 4, "rows": { "events": 12 }, "origins": { "pit.1": 16 } });
+    let whole = json!({
+        "format": 1, "program": "0.1.0", "made_at": "2026-11-21T19:09:02.438668Z", "host": "host-pit", "journals": true, "mode": "750",
+        "records": facts, "outbox": facts,
+        "files": {
+            "identity.json": file(json!("600")), "admin-token": file(json!("600")), "records.sqlite3": file(json!("644")),
+            "outbox.sqlite3": file(Value::Null), "modules.json": file(Value::Null),
+            (format!("modules/{hash}.wasm")): file(Value::Null), "journals/closed/r-1.journal": file(Value::Null),
+        },
+    });
+    holeshot::fuzzing::backup_manifest(whole.to_string().as_bytes()).unwrap();
+    let mut out = whole.clone();
+    out["files"]["../identity.json"] = file(Value::Null);
+    let mut newer = whole.clone();
+    newer["format"] = 2.into();
+    let mut torn = whole.clone();
+    torn["outbox"] = Value::Null;
+    let text = |json: Value| json.to_string().into_bytes();
+    Seeds::from([
+        ("whole".into(), text(whole)),
+        ("leads-out".into(), text(out)),
+        ("newer".into(), text(newer)),
+        ("of-two-minds".into(), text(torn)),
+    ])
+}
+
+fn forwarded() -> Seeds {
+    let x = |text: &str| with_mode(0, text.as_bytes());
+    let rfc = |text: &str| with_mode(1, text.as_bytes());
+    Seeds::from([
+        ("x".into(), x("203.0.113.9, 10.0.0.1\n\nhttps")),
+        ("x-forged".into(), x("192.0.2.66\n203.0.113.9:4711, 10.0.0.1, 10.0.0.2")),
+        ("x-six".into(), x("[2001:db8::1]:443, ::ffff:10.0.0.1, fd00::1\n\nwss, http")),
+        ("x-none".into(), x("unknown, 10.0.0.1")),
+        ("rfc".into(), rfc("for=203.0.113.9;proto=https;by=10.0.0.1, for=10.0.0.2")),
+        ("rfc-quoted".into(), rfc("For=\"[2001:db8::1]:4711\" ; Proto=\"wss\";host=\"a\\\"b,c\"\nfor=10.1.2.3")),
+        ("rfc-hidden".into(), rfc("for=_hidden, for=unknown, for=\"10.0.0.1\"")),
+        ("rfc-torn".into(), rfc("for=\"203.0.113.9, for=10.0.0.1")),
+    ])
 }
 
 fn modules() -> Seeds {
