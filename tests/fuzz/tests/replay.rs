@@ -18,7 +18,7 @@ fn mutations(name: &str) -> usize {
 }
 
 /// Files that a corpus may have, and bytes of all corpora together: a corpus is part of every clone.
-const CORPUS_FILES_MAX: usize = 400;
+const CORPUS_FILES_MAX: usize = 100;
 const CORPORA_BYTES_MAX: u64 = 1 << 20;
 const FILE_BYTES_MAX: usize = 4_096;
 
