@@ -18,6 +18,8 @@ pub(crate) fn target(input: &[u8]) {
     let is_x = input.u8().is_multiple_of(2);
     let Ok(text) = std::str::from_utf8(input.rest()) else { return };
     let (addresses, protocols) = text.split_once("\n\n").unwrap_or((text, ""));
+    // An empty line at the end is none; one in the middle is a header without a value.
+    let addresses = addresses.trim_end_matches(['\r', '\n']);
     let seen = |addresses: &str| {
         if is_x {
             x_forwarded(addresses.lines(), protocols.lines(), &TRUSTED)
