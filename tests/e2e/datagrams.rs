@@ -26,7 +26,7 @@ async fn figure(host: &Served, name: &str) -> u64 {
 fn a_million_datagrams_of_nobody_leave_nothing_behind() {
     run(120, async {
         let dir = data_dir();
-        let host = Served::start_with_games(dir.path(), &[]).await;
+        let host = Served::start_with_games(dir.path(), &["--drain-wait-s", "0"]).await;
         let (room, mut ada) = host.playing(LONG).await;
         // A session with keys, whose number the garbage can name.
         let grant = host.request("/api/rooms", Some(json!({ "module": LONG, "players": [{ "name": "Eve" }] }))).await;

@@ -439,6 +439,8 @@ fn a_full_disk_ends_the_journal_and_not_the_race() {
         command.args(["-c", &script, env!("CARGO_BIN_EXE_holeshot-under-test"), "serve", "--json"]);
         command.args(["--data-dir", path(dir.path()), "--rooms-max", "16", "--linger-s", "1"]).args(FREE_PORTS);
         command.args(["--module", path(&game)]);
+        // Nobody honest says as much as fills this file.
+        command.args(["--limit", "session_bytes_per_s=10000000", "--limit", "session_messages_per_s=10000"]);
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
         command.stderr(std::process::Stdio::piped()).kill_on_drop(true);
         let served = Served::started(command).await;
