@@ -341,11 +341,13 @@ impl Shard {
             let all_received = self.take_datagrams();
             let all_taken_over = self.take_handed_over();
             self.step_due();
+            if !self.farewells.is_empty() {
+                self.farewells.look(self.clock.now_us(), &self.sink);
+            }
             if !(all_received && all_taken_over) {
                 // What is left would wait while the system throws newer datagrams away.
                 continue;
             }
-            self.farewells.look(self.clock.now_us(), &self.sink);
             let poll_us = if self.places.is_empty() && self.farewells.is_empty() { IDLE_POLL_US } else { POLL_US };
             let next_us = self.clock.now_us() + poll_us;
             let due_us = self.due.peek().map_or(u64::MAX, |Reverse((due_us, _))| *due_us);
