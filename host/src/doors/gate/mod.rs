@@ -500,13 +500,20 @@ mod tests {
 
     #[test]
     fn strangers_cannot_fill_the_table_and_keep_others_out() {
-        let gate = gate(&[(Limit::AddressRequests, 1), (Limit::Requests, 1_000_000)]);
-        for number in 0..2 * ADDRESSES_MAX as u32 {
-            let address = IpAddr::from((0x0a00_0000 + number).to_be_bytes());
-            gate.request(&Client { address, is_secure: false }).unwrap();
+        let gate = gate(&[(Limit::AddressConnections, 1)]);
+        let stranger = |number: usize| IpAddr::from((0x0a00_0000 + number as u32).to_be_bytes());
+        // Who holds something is never forgotten, however long this takes.
+        let places: Vec<_> = (0..2 * ADDRESSES_MAX).map(|number| gate.connection(stranger(number)).unwrap()).collect();
+        assert_eq!((gate.addresses(), gate.unknown()), (ADDRESSES_MAX, ADDRESSES_MAX as u64));
+        let ada = client("192.0.2.1");
+        for _ in 0..2 {
+            gate.connection(ada.address).unwrap();
+            gate.request(&ada).unwrap();
         }
-        assert!(gate.addresses() <= ADDRESSES_MAX && gate.unknown() > 0, "{}", gate.unknown());
-        gate.request(&client("192.0.2.1")).unwrap();
+        let refused = (0..2 * ADDRESSES_MAX).filter(|number| gate.connection(stranger(*number)).is_err()).count();
+        assert_eq!(refused, ADDRESSES_MAX, "those that are known are limited");
+        drop(places);
+        assert!((0..100).all(|number| gate.connection(stranger(number)).is_ok()));
     }
 
     #[test]
