@@ -16,10 +16,10 @@ use rusqlite::{Connection, OpenFlags, params};
 use serde::Serialize;
 use serde_json::json;
 
+use super::swap::Folder;
 use crate::events::access::BrokerAccess;
 use crate::events::outbox::Limits;
 use crate::events::{BrokerConfig, EmitError, EventSink, Events, EventsConfig, InternalEvent};
-use crate::identity::random;
 use crate::manager::chores::Retention;
 use crate::manager::{Manager, ManagerConfig, ManagerFigures, records};
 
@@ -499,26 +499,6 @@ fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-/// A folder for all of it, which goes when the measurement is over.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn make() -> anyhow::Result<Self> {
-        let name: String = random::<8>()?.iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = std::env::temp_dir().join(format!("holeshot-bench-{name}"));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make the folder {}", path.display()))?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left_behind = std::fs::remove_dir_all(&self.path);
-    }
 }
 
 #[cfg(test)]
