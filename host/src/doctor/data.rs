@@ -390,17 +390,8 @@ fn judge_space(space: DiskSpace) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
+    use super::super::tests::says;
     use super::*;
-
-    #[track_caller]
-    fn says(finding: &Finding, verdict: Verdict, words: &[&str]) {
-        let text = format!("{} / {}", finding.found, finding.advice.as_deref().unwrap_or_default());
-        assert_eq!(finding.verdict, verdict, "{text}");
-        assert_eq!(finding.advice.is_none(), verdict == Verdict::Ok, "{text}");
-        for words in words {
-            assert!(text.contains(words), "no {words:?} in {text}");
-        }
-    }
 
     #[test]
     fn a_database_is_judged_by_its_shape() {

@@ -201,17 +201,8 @@ fn judge_timer(late_us: &[u64]) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::Verdict;
+    use super::super::tests::says;
     use super::*;
-
-    #[track_caller]
-    fn says(finding: &Finding, verdict: Verdict, words: &[&str]) {
-        let text = format!("{} / {}", finding.found, finding.advice.as_deref().unwrap_or_default());
-        assert_eq!(finding.verdict, verdict, "{text}");
-        assert_eq!(finding.advice.is_none(), verdict == Verdict::Ok, "{text}");
-        for words in words {
-            assert!(text.contains(words), "no {words:?} in {text}");
-        }
-    }
 
     #[test]
     fn files_and_mappings_are_judged_by_what_the_rooms_need() {

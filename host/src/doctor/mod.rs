@@ -97,6 +97,17 @@ fn age(seconds: u64) -> String {
 mod tests {
     use super::*;
 
+    /// Asserts what was found, and that there is advice where it is needed.
+    #[track_caller]
+    pub(super) fn says(finding: &Finding, verdict: Verdict, words: &[&str]) {
+        let text = format!("{} / {}", finding.found, finding.advice.as_deref().unwrap_or_default());
+        assert_eq!(finding.verdict, verdict, "{text}");
+        assert_eq!(finding.advice.is_none(), verdict == Verdict::Ok, "{text}");
+        for words in words {
+            assert!(text.contains(words), "no {words:?} in {text}");
+        }
+    }
+
     #[test]
     fn figures_are_for_people() {
         assert_eq!(

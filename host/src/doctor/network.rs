@@ -344,17 +344,8 @@ fn judge_broker(place: &str, heard: Result<(), String>) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::says;
     use super::*;
-
-    #[track_caller]
-    fn says(finding: &Finding, verdict: Verdict, words: &[&str]) {
-        let text = format!("{} / {}", finding.found, finding.advice.as_deref().unwrap_or_default());
-        assert_eq!(finding.verdict, verdict, "{text}");
-        assert_eq!(finding.advice.is_none(), verdict == Verdict::Ok, "{text}");
-        for words in words {
-            assert!(text.contains(words), "no {words:?} in {text}");
-        }
-    }
 
     #[test]
     fn a_port_is_free_taken_forbidden_or_no_port_of_ours() {
