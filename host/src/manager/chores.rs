@@ -16,7 +16,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::scores::{find_best, forget_scores, score_some};
 use crate::events::cloudevent::rfc3339;
 
-/// Events that one step deletes, and results that one step scores: some 10 ms.
+/// Events that one step deletes, and results that one step scores. Recording waits for it: 53 to 95 ms were measured on two cores with a load of 15, less on a
+/// machine with nothing else to do. `holeshot_manager_chore_longest_seconds` says how long it was here.
 const STEP_ROWS: usize = 500;
 
 /// Rooms that one step deletes with their players, results and scores.
