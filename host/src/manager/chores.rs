@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::scores::{find_best, forget_scores, score_some};
 use crate::events::cloudevent::rfc3339;
@@ -108,7 +108,8 @@ impl Chores {
 
     fn work(&mut self, connection: &mut Connection, now: SystemTime) -> rusqlite::Result<Done> {
         let mut done = Done::default();
-        let transaction = connection.transaction()?;
+        // As a writer from the start, like the recorder's own: an hour is long to wait because another program wrote at this moment.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         mark_day(&transaction, now)?;
         if score_some(&transaction, STEP_ROWS)? {
             done.scored = true;
