@@ -55,12 +55,14 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
     match event.kind.as_str() {
         HostStarted::KIND => {
             let data: HostStarted = data(event)?;
-            run(
-                connection,
-                "UPDATE hosts SET version = ?2, listen = ?3, started_at = ?4
-                 WHERE host = ?1 AND (started_at IS NULL OR started_at <= ?4)",
-                params![event.host, data.version, text(&data.listen), time],
-            )?;
+            if is_last_start(connection, event)? {
+                run(
+                    connection,
+                    "UPDATE hosts SET version = ?2, listen = ?3, started_at = ?4,
+                     stopping_at = CASE WHEN stopping_at <= ?4 THEN stopping_at END WHERE host = ?1",
+                    params![event.host, data.version, text(&data.listen), time],
+                )?;
+            }
             // What a host that was killed did not come to say. If an event of that start is still on its way, it has the last word. The clock may
             // have been set back since the room was opened: then the order of the starts counts, in which their events came first.
             run(
@@ -74,12 +76,9 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
         }
         HostStopping::KIND => {
             let HostStopping {} = data(event)?;
-            run(
-                connection,
-                "UPDATE hosts SET stopping_at = ?2
-                 WHERE host = ?1 AND (stopping_at IS NULL OR stopping_at <= ?2)",
-                params![event.host, time],
-            )?;
+            if is_last_start(connection, event)? {
+                run(connection, "UPDATE hosts SET stopping_at = ?2 WHERE host = ?1", params![event.host, time])?;
+            }
         }
         ModuleLoaded::KIND => {
             let data: ModuleLoaded = data(event)?;
@@ -250,6 +249,13 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
         score_room(connection, room)?;
     }
     Ok(())
+}
+
+/// Whether nothing was heard of a later start of the event's host. The order of the starts counts and not their times: the clock may have been set back.
+fn is_last_start(connection: &Connection, event: &CloudEvent) -> Result<bool, DeriveError> {
+    let sql = "SELECT NOT EXISTS (
+        SELECT 1 FROM origins WHERE host = ?1 AND id > (SELECT id FROM origins WHERE origin = ?2))";
+    Ok(connection.prepare_cached(sql)?.query_row(params![event.host, event.origin], |row| row.get(0))?)
 }
 
 fn opened(connection: &Connection, event: &CloudEvent, data: &RoomOpened, time: &str) -> Result<(), DeriveError> {

@@ -103,6 +103,48 @@ fn rooms_of_a_host_that_was_killed_end_though_its_clock_was_set_back() {
     assert_eq!(ending(&records).as_deref(), Some("host_lost"));
 }
 
+#[test]
+fn the_last_start_of_a_host_is_the_one_that_came_last_whatever_its_clock_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let (connection, path) = records::open(directory.path()).unwrap();
+    let records = Records::new(path);
+    let of_host = |origin: &str, kind: &str, at_s, data| CloudEvent {
+        origin: origin.into(),
+        room: None,
+        module: None,
+        ..event(kind, at_s, data)
+    };
+    let started = |origin: &str, at_s, version: &str| {
+        of_host(origin, "host.started", at_s, json!({ "version": version, "listen": {} }))
+    };
+    let stopping = |origin: &str, at_s| of_host(origin, "host.stopping", at_s, json!({}));
+    let host = |event: &CloudEvent| {
+        derive(&connection, event).unwrap();
+        let [host] = records.hosts().unwrap().try_into().unwrap();
+        let at = |time: Option<String>| time.map(|time| time[11..16].to_owned());
+        (host.version.unwrap(), at(host.started_at).unwrap(), at(host.stopping_at))
+    };
+    let is = |version: &str, started: &str, stopping: Option<&str>| {
+        (version.to_owned(), started.to_owned(), stopping.map(str::to_owned))
+    };
+    connection.execute("INSERT INTO origins (id, origin, host) VALUES (1, 'pit.1', 'pit')", []).unwrap();
+    assert_eq!(host(&started("pit.1", 7_200, "1.0.0")), is("1.0.0", "02:00", None));
+    assert_eq!(host(&stopping("pit.1", 7_260)), is("1.0.0", "02:00", Some("02:01")));
+    // Another host's starts are no matter.
+    connection
+        .execute("INSERT INTO origins (id, origin, host) VALUES (2, 'pit.2', 'pit'), (3, 'box.1', 'box')", [])
+        .unwrap();
+    // The clock was set back by an hour: it runs again, and so its stop is none of this start's.
+    assert_eq!(host(&started("pit.2", 3_600, "1.1.0")), is("1.1.0", "01:00", None));
+    // The first start once more.
+    assert_eq!(host(&started("pit.1", 7_200, "1.0.0")), is("1.1.0", "01:00", None));
+    assert_eq!(host(&stopping("pit.1", 7_260)), is("1.1.0", "01:00", None));
+    assert_eq!(host(&stopping("pit.2", 3_660)), is("1.1.0", "01:00", Some("01:01")));
+    // Forward again.
+    connection.execute("INSERT INTO origins (id, origin, host) VALUES (4, 'pit.3', 'pit')", []).unwrap();
+    assert_eq!(host(&started("pit.3", 10_800, "1.2.0")), is("1.2.0", "03:00", Some("01:01")));
+}
+
 /// What the records have of a room's swaps after these events.
 fn swaps_after(events: &[&CloudEvent]) -> Vec<SwapRecord> {
     let directory = tempfile::tempdir().unwrap();
