@@ -16,7 +16,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::http::ApiError;
 use crate::events::cloudevent::rfc3339;
@@ -31,6 +31,9 @@ pub use feed::StreamFigures;
 
 /// Streams of events at a time unless the setting says otherwise: a tenth of the connections that a host takes.
 pub const STREAMS_MAX_DEFAULT: u32 = 100;
+/// Questions that are answered at a time, over all clients; others wait their turn, for as long as a request may take. The longest look at tens of
+/// thousands of rows: some 100 ms of a core, on which shards may run, and as many of them as there are clients would leave the shards little.
+const QUESTIONS_AT_ONCE_MAX: usize = 4;
 
 /// What these routes need.
 #[derive(Debug)]
@@ -38,13 +41,15 @@ pub struct RecordsDoor {
     /// None on a host whose records another process keeps.
     records: Option<Records>,
     streams: Streams,
+    questions: Arc<Semaphore>,
 }
 
 impl RecordsDoor {
     /// A door to these records, with so many streams of events at a time; without records, to the answer that they are elsewhere.
     #[must_use]
     pub fn new(records: Option<Records>, streams_max: u32) -> Arc<Self> {
-        Arc::new(Self { records, streams: Streams::new(streams_max) })
+        let questions = Arc::new(Semaphore::new(QUESTIONS_AT_ONCE_MAX));
+        Arc::new(Self { records, streams: Streams::new(streams_max), questions })
     }
 
     /// Ends every stream of events: their answers would never be complete otherwise.
@@ -78,7 +83,14 @@ impl RecordsDoor {
         question: impl FnOnce(&Records) -> Result<T, RecordsError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let records = self.records.clone().ok_or_else(elsewhere)?;
-        let answer = tokio::task::spawn_blocking(move || question(&records))
+        // Never closed, so there is a permit in the end. The thread gives it back: a client that is gone does not end a question.
+        let place = Arc::clone(&self.questions).acquire_owned().await.ok();
+        let answer = move || {
+            let answer = question(&records);
+            drop(place);
+            answer
+        };
+        let answer = tokio::task::spawn_blocking(answer)
             .await
             .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?;
         Ok(answer?)
@@ -374,4 +386,53 @@ async fn leaderboard(
     ]);
     let next = found.page.next.as_ref().map(cursor_text);
     Answer { about, list: "entries", rows: found.page.rows, next }.write(form, &asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::manager::records;
+
+    #[tokio::test]
+    async fn a_few_questions_are_answered_at_a_time_and_all_in_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_connection, path) = records::open(directory.path()).unwrap();
+        let door = RecordsDoor::new(Some(Records::new(path)), 1);
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(std::sync::Mutex::new(gate));
+        let asked: Vec<_> = (0..5 * QUESTIONS_AT_ONCE_MAX)
+            .map(|number| {
+                let (door, now, most, gate) = (Arc::clone(&door), now.clone(), most.clone(), gate.clone());
+                let question = move |_: &Records| {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    gate.lock().unwrap().recv().unwrap();
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    Ok(number)
+                };
+                tokio::spawn(async move { door.ask(question).await })
+            })
+            .collect();
+        // As many as may be are under way, and wait for each other's word.
+        tokio::time::timeout(Duration::from_secs(30), async {
+            while now.load(Ordering::SeqCst) < QUESTIONS_AT_ONCE_MAX {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap();
+        // Whose client goes away: a question that is under way goes on and keeps its place, the others are not asked.
+        asked.iter().step_by(5).for_each(tokio::task::JoinHandle::abort);
+        for _ in &asked {
+            release.send(()).unwrap();
+        }
+        let mut answered = 0;
+        for asked in asked {
+            answered += usize::from(asked.await.is_ok_and(|answer| answer.is_ok()));
+        }
+        assert_eq!(answered, 4 * QUESTIONS_AT_ONCE_MAX);
+        assert_eq!(most.load(Ordering::SeqCst), QUESTIONS_AT_ONCE_MAX);
+    }
 }
