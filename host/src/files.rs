@@ -15,6 +15,19 @@ pub(crate) enum Readers {
     Owner,
 }
 
+/// Opens a file to read it, and never waits: what is no regular file is refused. Whoever opens a pipe waits until somebody opens its other end, so a
+/// file that is looked at again and again would never be looked at any more.
+///
+/// # Errors
+/// What the system says; that it is no regular file.
+pub(crate) fn open_regular(path: &Path) -> std::io::Result<File> {
+    // Before it is opened: opening is what waits.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    File::open(path)
+}
+
 /// Writes a file so that a crash leaves the one before or the new one, and never half of one.
 ///
 /// # Errors
@@ -105,6 +118,21 @@ fn sync_folder(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_would_be_waited_for_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, pipe) = (dir.path().join("file"), dir.path().join("pipe"));
+        std::fs::write(&file, b"text").unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(open_regular(&file).is_ok());
+        for other in [pipe.as_path(), dir.path(), Path::new("/dev/zero")] {
+            let error = open_regular(other).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{}: {error}", other.display());
+        }
+        assert_eq!(open_regular(&dir.path().join("absent")).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {

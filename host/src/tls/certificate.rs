@@ -249,7 +249,7 @@ impl Pair {
 
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    crate::files::open_regular(path)?.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > PEM_BYTES_MAX {
         return Err(std::io::Error::other(format!("it has more than {PEM_BYTES_MAX} bytes")));
     }
