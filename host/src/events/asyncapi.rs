@@ -66,6 +66,7 @@ mod tests {
             there_and_back::<payload::RoomOpened>(&document),
             there_and_back::<payload::PlayerJoined>(&document),
             there_and_back::<payload::PlayerLeft>(&document),
+            there_and_back::<payload::PlayerDataChanged>(&document),
             there_and_back::<payload::RoomStarted>(&document),
             there_and_back::<payload::RulesSwapped>(&document),
             there_and_back::<payload::RulesKept>(&document),
