@@ -7,12 +7,12 @@ use rusqlite::OptionalExtension;
 use serde::Deserialize;
 
 use super::{Finding, age, size};
-use crate::admin::ADMIN_TOKEN_FILE;
+use crate::admin::{ADMIN_TOKEN_FILE, AdminToken};
 use crate::backup::{DatabaseError, Kind, Reader};
 use crate::config::Config;
 use crate::events::outbox::Limits;
 use crate::files::is_held;
-use crate::identity::IDENTITY_FILE;
+use crate::identity::{IDENTITY_FILE, Identity};
 use crate::journal::Folder;
 use crate::limits::disk::{self, DiskSpace};
 use crate::server::LOCK_FILE;
@@ -61,6 +61,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
     for name in [IDENTITY_FILE, ADMIN_TOKEN_FILE] {
         findings.extend(secret(&dir.join(name)));
     }
+    findings.extend(keys(dir));
     findings.extend(owner(dir));
     findings.push(match disk::space(dir) {
         Some(space) => judge_space(space),
@@ -327,6 +328,26 @@ fn secret(path: &Path) -> Option<Finding> {
     }
 }
 
+/// What a host refuses to start with: an identity or an admin token that cannot be read. One that is not there is made at the start.
+fn keys(dir: &Path) -> Vec<Finding> {
+    let advice = "a host does not start with it: restore the last backup, or stop what uses it and delete it: the next start makes a new one";
+    let mut findings = Vec::new();
+    let mut judge = |name: &str, read: &dyn Fn() -> Result<(), String>| {
+        let path = dir.join(name);
+        let problem = match std::fs::metadata(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => Some(format!("{} cannot be read: {error}", path.display())),
+            // Nothing else has an end that is sure to come.
+            Ok(metadata) if !metadata.is_file() => Some(format!("{} is no file", path.display())),
+            Ok(_) => read().err(),
+        };
+        findings.extend(problem.map(|problem| Finding::problem("keys", problem, advice)));
+    };
+    judge(IDENTITY_FILE, &|| Identity::load_or_create(dir).map(drop).map_err(|error| error.to_string()));
+    judge(ADMIN_TOKEN_FILE, &|| AdminToken::load(dir).map(drop).map_err(|error| error.to_string()));
+    findings
+}
+
 fn judge_mode(path: &Path, mode: u32) -> Finding {
     const CHECK: &str = "secrets";
     let found = format!("{} has mode {:o}", path.display(), mode & 0o777);
@@ -410,6 +431,27 @@ mod tests {
         says(&judge_error("records", &locked), Verdict::Problem, &["/d/records.sqlite3", "denied", "as the user"]);
         let newer = DatabaseError::Newer { path, found: 9, known: 3 };
         says(&judge_error("records", &newer), Verdict::Problem, &["layout 9", "newer one"]);
+    }
+
+    #[test]
+    fn keys_that_keep_a_host_from_starting_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        // Those that are not there are made at the start, and not by the doctor.
+        assert!(keys(dir.path()).is_empty());
+        assert!(!file(IDENTITY_FILE).exists());
+        Identity::load_or_create(dir.path()).unwrap();
+        AdminToken::load_or_create(dir.path()).unwrap();
+        assert!(keys(dir.path()).is_empty());
+        std::fs::write(file(IDENTITY_FILE), "{").unwrap();
+        std::fs::write(file(ADMIN_TOKEN_FILE), "short").unwrap();
+        let found = keys(dir.path());
+        assert_eq!(found.len(), 2);
+        says(&found[0], Verdict::Problem, &["identity.json is damaged", "does not start"]);
+        says(&found[1], Verdict::Problem, &["admin-token has no token", "does not start"]);
+        std::fs::remove_file(file(IDENTITY_FILE)).unwrap();
+        std::fs::create_dir(file(IDENTITY_FILE)).unwrap();
+        says(&keys(dir.path())[0], Verdict::Problem, &["identity.json is no file"]);
     }
 
     #[test]
