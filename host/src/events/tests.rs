@@ -818,6 +818,8 @@ async fn messages_that_are_wrong_are_kept_apart_and_hold_nothing_up() {
         ),
         // An origin that belongs to another host.
         ("holeshot/v1/third/events/host/host.stopping", foreign_origin.to_string().into_bytes()),
+        // One that would be another's, if its own host had spoken first.
+        ("holeshot/v1/third/outbox", br#"{"origins":[{"origin":"fourth.1","floor":7}]}"#.to_vec()),
         // Notes about outboxes.
         ("holeshot/v1/other/outbox", b"{}".to_vec()),
         ("holeshot/v1/other/outbox", br#"{"origins":[{"origin":"other.1","floor":18446744073709551615}]}"#.to_vec()),

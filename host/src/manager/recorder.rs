@@ -440,6 +440,9 @@ impl Work<'_> {
                 .optional()?;
             let (id, owner, stored) = match found {
                 Some(found) => found,
+                // A host's origins begin with its id, which has no dot. Without this, whoever may speak for one host could take the origin of another
+                // before the records have heard of it, and the other's events would be refused from then on.
+                None if origin.strip_prefix(host).is_none_or(|rest| !rest.starts_with('.')) => return Ok(None),
                 None => {
                     self.connection
                         .prepare_cached("INSERT INTO origins (origin, host) VALUES (?1, ?2)")?
