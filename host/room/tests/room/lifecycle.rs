@@ -743,7 +743,7 @@ fn an_output_that_cannot_be_used_is_a_fault_and_nothing_of_it_leaves() {
             0 public 5 started {"frame":0,"tick_hz":10,"players":[0,1]}
             0 internal room.started
             0 tick 0 faulted - - joined:0 joined:1
-            0 fault in 0 bad_output: the output of frame 0 cannot be used: item 2: the data of the public event `broken` are not JSON: EOF while parsing an object at line 1 column 1
+            0 fault in 0 bad_output: the output of frame 0 cannot be used: item 2: the data of the public event `broken` are not JSON that everybody can read: EOF while parsing an object at line 1 column 1
             0 phase aborted
             0 public 6 aborted in 0 {"frames":1,"reason":"rules_fault","fault":"bad_output"}
             0 internal room.aborted
