@@ -4,6 +4,7 @@
 //! acknowledged to the broker: its host keeps it until there is a receipt) or, when too many are held, comes again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -190,11 +191,53 @@ impl Origins {
     }
 }
 
+/// The file of the records, as it was opened. SQLite writes on to a file whose name was deleted or given to another one, and all of it is gone when
+/// the process ends: a receipt for that would make a host forget what nobody has.
+struct Place {
+    path: Option<PathBuf>,
+    opened: Option<(u64, u64)>,
+}
+
+impl Place {
+    fn of(connection: &Connection) -> Self {
+        let path = connection.path().filter(|path| !path.is_empty()).map(PathBuf::from);
+        let opened = path.as_deref().and_then(device_and_inode);
+        Self { path, opened }
+    }
+
+    /// What is wrong, if another file, or none, is where this one was.
+    fn problem(&self) -> Option<String> {
+        let path = self.path.as_deref().filter(|_| self.opened.is_some())?;
+        (device_and_inode(path) != self.opened).then(|| {
+            format!(
+                "{} was moved, deleted or replaced while it is written to; put it back, or end this process and start it again: the hosts send what has \
+                 no receipt",
+                path.display()
+            )
+        })
+    }
+}
+
+/// Tells one file from another; none where the system has no such thing, or no such file.
+fn device_and_inode(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _no_inodes = path;
+        None
+    }
+}
+
 /// The writer. Runs on a thread of its own until it is told to stop.
 pub(super) struct Recorder {
     desk: Arc<Desk>,
     link: LinkHandle,
     connection: Connection,
+    place: Place,
     origins: Origins,
     chores: Chores,
     rejection_logged: Option<Instant>,
@@ -203,7 +246,8 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new(desk: Arc<Desk>, link: LinkHandle, connection: Connection, retention: Retention) -> Self {
         let chores = Chores::new(retention);
-        Self { desk, link, connection, origins: Origins::default(), chores, rejection_logged: None }
+        let place = Place::of(&connection);
+        Self { desk, link, connection, place, origins: Origins::default(), chores, rejection_logged: None }
     }
 
     pub(super) fn run(mut self) {
@@ -310,7 +354,11 @@ impl Recorder {
         let mut pause = RETRY_MIN;
         let mut last_tries = 0;
         loop {
-            match self.transact(batch) {
+            let written = match self.place.problem() {
+                None => self.transact(batch).map_err(|error| error.to_string()),
+                Some(problem) => Err(problem),
+            };
+            match written {
                 Ok(tally) => {
                     let counters = &self.desk.counters;
                     counters.stored.fetch_add(tally.stored, Ordering::Relaxed);
@@ -328,7 +376,7 @@ impl Recorder {
                 Err(error) => {
                     // What was rolled back is not stored. What was held comes again.
                     self.origins.forget();
-                    tracing::error!(%error, messages = batch.len(), "cannot write the records; trying again");
+                    tracing::error!(error, messages = batch.len(), "cannot write the records; trying again");
                     if self.desk.inbox().stop {
                         last_tries += 1;
                         if last_tries >= LAST_TRIES_MAX {
@@ -662,5 +710,27 @@ impl Offline {
             transaction.prepare_cached(&format!("DELETE FROM {table}"))?.execute([])?;
         }
         transaction.commit()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_lost_their_name_are_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, path) = super::super::records::open(dir.path()).unwrap();
+        let place = Place::of(&connection);
+        assert_eq!(place.problem(), None);
+        let aside = dir.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        assert!(place.problem().unwrap().contains("was moved, deleted or replaced"));
+        std::fs::write(&path, b"another").unwrap();
+        assert!(place.problem().is_some());
+        std::fs::rename(&aside, &path).unwrap();
+        assert_eq!(place.problem(), None);
+        // Records in memory have no place that they could lose.
+        assert_eq!(Place::of(&Connection::open_in_memory().unwrap()).problem(), None);
     }
 }
