@@ -8,13 +8,15 @@
 //! | admin | the token (`Authorization: Bearer …`) | all of that, and change rules |
 //!
 //! Doors are open by the setting `open_doors`. With `auto` they are while HTTP listens on a loopback address and no proxy is trusted (`trusted_proxies`): then whoever
-//! reaches it has an account on this machine. A proxy on the same machine that the host was not told of it cannot see: behind one, say `no`.
+//! reaches it has an account on this machine. Two kinds of requests come from there all the same for somebody else, and need the token: those that a proxy
+//! passed on (it says so in a header, or in the name that it was asked by), and those of a web page whose name was made to lead to this machine (DNS rebinding).
 //!
 //! `/metrics` and the records name rooms, players and modules. They are open on purpose: who may watch a race may know its result, and a Prometheus needs no token. Who
 //! wants them closed puts a proxy in front.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 
@@ -42,6 +44,23 @@ impl Openness {
         };
         Self { is_open, setting }
     }
+
+    /// Whether a request with these headers may do what open doors let anybody do.
+    pub(super) fn lets_in(self, headers: &HeaderMap) -> bool {
+        self.is_open && (self.setting == OpenDoors::Yes || is_for_this_machine(headers))
+    }
+}
+
+/// Whether a request names this machine's own address, or `localhost`, as the one that it is for, and no proxy passed it on.
+fn is_for_this_machine(headers: &HeaderMap) -> bool {
+    let asked =
+        headers.get(header::HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
+    let is_own = asked.is_some_and(|asked| {
+        let name = asked.host();
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name).parse::<IpAddr>();
+        address.map_or(name.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
+    });
+    is_own && ["forwarded", "x-forwarded-for"].iter().all(|name| !headers.contains_key(*name))
 }
 
 impl std::fmt::Display for Openness {
@@ -102,6 +121,37 @@ mod tests {
         ] {
             assert!(!check(wrong), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn doors_that_are_open_by_themselves_are_so_for_this_machine() {
+        let lets_in = |setting, host: &str, more: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            headers.extend(more.map(|name| (header::HeaderName::from_static(name), "192.0.2.1".parse().unwrap())));
+            Openness::of(setting, "127.0.0.1:1".parse().unwrap(), false).lets_in(&headers)
+        };
+        for (host, is_own) in [
+            ("127.0.0.1:7700", true),
+            ("127.1.2.3", true),
+            ("[::1]:7700", true),
+            ("localhost:7700", true),
+            ("LocalHost", true),
+            ("evil.example:7700", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("192.168.1.5:7700", false),
+            ("127.0.0.1:7700 ", false),
+            ("", false),
+        ] {
+            assert_eq!(lets_in(OpenDoors::Auto, host, None), is_own, "{host:?}");
+            assert!(lets_in(OpenDoors::Yes, host, None) && !lets_in(OpenDoors::No, host, None));
+            for header in ["forwarded", "x-forwarded-for"] {
+                assert!(!lets_in(OpenDoors::Auto, host, Some(header)), "{host:?}");
+            }
+        }
+        let auto = Openness::of(OpenDoors::Auto, "127.0.0.1:1".parse().unwrap(), false);
+        assert!(!auto.lets_in(&HeaderMap::new()), "a request that names nobody");
     }
 
     #[test]
