@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::command::{LONG, Served, holeshot, output, text};
-use crate::harness::{SOON, client, data_dir, eventually, kinds, open_records, run, unheard};
+use crate::harness::{SOON, client, data_dir, eventually, kinds, open_records, run, tell, unheard};
 use crate::modules_made::SHORT;
 use crate::mosquitto::Mosquitto;
 
@@ -128,10 +128,7 @@ fn a_backup_in_the_middle_of_races_has_every_finished_one_and_starts_elsewhere()
                 }
                 lost += expected.len();
             }
-            println!(
-                "of {all} races {} were over before backup {number}: lost {lost}, doubled {doubled}",
-                before.len()
-            );
+            tell!("of {all} races {} were over before backup {number}: lost {lost}, doubled {doubled}", before.len());
             assert_eq!((lost, doubled), (0, 0));
             // Journals replay, by the modules of the backup: of races that were over, and of the one that was not.
             for (room, state) in [(before.first(), "whole"), (before.last(), "whole"), (Some(&open_room), "cut_short")]
@@ -358,7 +355,7 @@ fn with_small_disk(script: &str, at: &Path, kib: u32) -> Option<Command> {
     if !allowed.is_ok_and(|status| status.success()) {
         let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
         assert!(!is_ci, "a file system of its own (unshare -rm, mount) is not to be had");
-        println!("SKIPPED: this system gives no file system of its own (unshare -rm, mount -t tmpfs)");
+        tell!("SKIPPED: this system gives no file system of its own (unshare -rm, mount -t tmpfs)");
         return None;
     }
     let mut command = Command::new("unshare");

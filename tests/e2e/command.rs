@@ -9,7 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::harness::{Grant, JOURNAL_CLOSED, SOON, client, data_dir, eventually, kinds, open_records, run, unheard};
+use crate::harness::{
+    Grant, JOURNAL_CLOSED, SOON, client, data_dir, eventually, kinds, open_records, run, tell, unheard,
+};
 use crate::modules_made::{SHORT, Tally, short};
 use crate::peer::Peer;
 
@@ -378,7 +380,7 @@ fn race_shows_a_race_its_time_slips_and_where_the_records_are() {
                 }
             }
             other if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("{line}: {other:?}"),
-            other => println!("SKIPPED: {line}: {other:?}; install sqlite3 to run this part"),
+            other => tell!("SKIPPED: {line}: {other:?}; install sqlite3 to run this part"),
         }
         assert!(kinds(&path, room).contains(&"room.finished".to_owned()));
         assert_eq!(unheard(&path), "");

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use holeshot::config::Settings;
 
+use crate::harness::tell;
+
 fn deploy() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../host/deploy"))
 }
@@ -55,7 +57,7 @@ fn the_units_are_those_of_systemd() {
         }
         Err(error) => {
             assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "systemd-analyze cannot be started ({error})");
-            println!("SKIPPED: systemd-analyze cannot be started ({error}); install systemd to run this test");
+            tell!("SKIPPED: systemd-analyze cannot be started ({error}); install systemd to run this test");
         }
     }
 }

@@ -46,6 +46,19 @@ pub(crate) async fn eventually<T>(what: &str, limit: Duration, mut look: impl As
     }
 }
 
+/// Says a line that is seen although the test passes: the test runner keeps to itself what `println!` says then.
+macro_rules! tell {
+    ($($said:tt)*) => {
+        crate::harness::tell_args(format_args!($($said)*))
+    };
+}
+pub(crate) use tell;
+
+pub(crate) fn tell_args(line: std::fmt::Arguments<'_>) {
+    // One write, so that lines of tests that run at once do not mix.
+    let _closed = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
+}
+
 // ---- the guard ----
 
 /// A line that the host logged, of level warning or error, or of any level if a module wrote it.

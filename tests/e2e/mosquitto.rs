@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::faults::signal;
-use crate::harness::{SOON, eventually};
+use crate::harness::{SOON, eventually, tell};
 
 /// Debian puts servers where users do not look.
 const PROGRAMS: [&str; 2] = ["mosquitto", "/usr/sbin/mosquitto"];
@@ -32,7 +32,7 @@ fn program() -> Option<&'static str> {
             !std::env::var("CI").is_ok_and(|ci| ci == "true"),
             "mosquitto cannot be started; install Debian's mosquitto"
         );
-        println!("SKIPPED: mosquitto cannot be started; install mosquitto to run this test");
+        tell!("SKIPPED: mosquitto cannot be started; install mosquitto to run this test");
     }
     found
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use holeshot::api::Api;
 use holeshot::bots::{self, Bot};
 
-use crate::harness::{Host, SOON, open_records, run};
+use crate::harness::{Host, SOON, open_records, run, tell};
 use crate::modules_made::{SHORT, short};
 use crate::peer::serves_a_game;
 
@@ -47,9 +47,7 @@ impl Subscriber {
                 panic!("mosquitto_sub cannot be started ({error}); install Debian's mosquitto-clients")
             }
             Err(error) => {
-                println!(
-                    "SKIPPED: mosquitto_sub cannot be started ({error}); install mosquitto-clients to run this test"
-                );
+                tell!("SKIPPED: mosquitto_sub cannot be started ({error}); install mosquitto-clients to run this test");
                 return None;
             }
         };

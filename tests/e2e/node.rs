@@ -6,7 +6,7 @@ use std::process::Command;
 use holeshot::rules::DRAG_RACE_WASM;
 use holeshot_room::journal::{Entry, Journal, Recorded};
 
-use crate::harness::{Host, run};
+use crate::harness::{Host, run, tell};
 use crate::journal::{closed_journal, crc32, download, race};
 
 const INIT: u8 = 1;
@@ -56,7 +56,7 @@ fn v8_gives_the_states_and_outputs_of_a_race() {
                 println!("node {}", String::from_utf8_lossy(&version.stdout).trim());
             }
             other if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("node: {other:?}"),
-            other => return println!("SKIPPED: node: {other:?}; install nodejs to run this test"),
+            other => return tell!("SKIPPED: node: {other:?}; install nodejs to run this test"),
         }
         let host = Host::start_with(|settings| settings.linger_s = Some(1)).await;
         let room = race(&host, 34, async |_: &str| {}).await;

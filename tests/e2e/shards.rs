@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::thread::available_parallelism;
 
-use crate::harness::{Host, run};
+use crate::harness::{Host, run, tell};
 use crate::modules_made::Tally;
 use crate::peer::UdpPeer;
 
@@ -13,7 +13,7 @@ const ROOMS: usize = 4;
 #[test]
 fn rooms_on_two_shards_play_over_one_socket() {
     if available_parallelism().unwrap().get() < 2 {
-        println!("SKIPPED: a host has no more shards than cores, and this machine has one core");
+        tell!("SKIPPED: a host has no more shards than cores, and this machine has one core");
         return;
     }
     run(60, async {

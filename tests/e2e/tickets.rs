@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::command::{FREE_PORTS, Served, holeshot, output, text};
-use crate::harness::{Grant, Host, SOON, compiled, data_dir, eventually, lines_with, run};
+use crate::harness::{Grant, Host, SOON, compiled, data_dir, eventually, lines_with, run, tell};
 use crate::modules_made::{SHORT, Tally, short};
 use crate::peer::{Peer, Said, UdpPeer, tally_of};
 use crate::proof::prove;
@@ -511,7 +511,7 @@ fn node(args: &[&str]) -> Option<String> {
         Ok(said) => panic!("{}", text(&said.stderr)),
         Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("node: {error}"),
         Err(error) => {
-            println!("SKIPPED: node: {error}; install nodejs to run this test");
+            tell!("SKIPPED: node: {error}; install nodejs to run this test");
             None
         }
     }

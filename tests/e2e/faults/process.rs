@@ -11,12 +11,12 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::command::holeshot;
-use crate::harness::SOON;
+use crate::harness::{SOON, tell};
 
 /// Says that a test, or a part of it, did not run for want of something real. Where CI is set to true it has to be there.
 pub(crate) fn skipped(what: &str, package: &str) {
     assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{what}; install Debian's {package}");
-    println!("SKIPPED: {what}; install {package} to run this test");
+    tell!("SKIPPED: {what}; install {package} to run this test");
 }
 
 /// Sends a signal to a child that was not waited for.

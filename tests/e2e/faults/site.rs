@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::burst::{self, Burst, Rooms, Seen};
 use super::process::Process;
-use crate::harness::{client, data_dir, eventually, open_records};
+use crate::harness::{client, data_dir, eventually, open_records, tell};
 use crate::mosquitto::Mosquitto;
 
 /// How long it may take until everything is recorded, once everything runs again: a pause of 5 s before a new attempt, a broker that is given up
@@ -227,9 +227,15 @@ impl Site {
             if found.lost == 0 { Ok(found) } else { Err(self.excuse(&found)) }
         })
         .await;
-        println!(
+        tell!(
             "{scenario}: sent {}, recorded {}, lost {}, doubled {} (rooms: {} ended, {} cut off with {} events)",
-            found.sent, found.recorded, found.lost, found.doubled, found.whole, found.cut, found.of_cut
+            found.sent,
+            found.recorded,
+            found.lost,
+            found.doubled,
+            found.whole,
+            found.cut,
+            found.of_cut
         );
         assert!(found.wrong.is_empty() && found.doubled == 0, "{scenario}: {}", self.excuse(&found));
     }
