@@ -227,11 +227,11 @@ fn races_become_lists_that_can_be_asked_for() {
         // Players, and two of them.
         let ada = ok(&host, "/api/players/Ada").await;
         let wins = (0..2).filter(|race| result(*race, 0)["place"] == 1).count();
-        assert_eq!((&ada["rooms"], &ada["races"], &ada["wins"]), (&json!(2), &json!(2), &json!(wins)));
+        assert_eq!((&ada["rooms"], &ada["finished"], &ada["wins"]), (&json!(2), &json!(2), &json!(wins)));
         assert!(ada["first_seen_at"].as_str() < ada["last_seen_at"].as_str(), "{ada}");
         assert_eq!(ok(&host, &format!("/api/players/{}", encoded(ODD))).await["name"], ODD);
         let versus = ok(&host, "/api/versus?player=Ben&player=Ada").await;
-        assert_eq!((&versus["races"], &versus["complete"]), (&json!(1), &json!(true)));
+        assert_eq!((&versus["finished"], &versus["complete"]), (&json!(1), &json!(true)));
         assert_eq!(versus["rooms"][0]["places"], json!([result(0, 1)["place"], result(0, 0)["place"]]));
         let table = csv_of(&host, &format!("/api/versus?player=Ada&player={}&limit=9", encoded(ODD))).await;
         assert_eq!((table.len(), &table[1][0]), (2, rooms[1].as_str()));
@@ -250,7 +250,7 @@ fn races_become_lists_that_can_be_asked_for() {
         let (code, text, _) = said(&["results", "--player", ODD, "--csv"]).await;
         assert_eq!((code, text.lines().count()), (Some(0), 2), "{text}");
         let (code, text, _) = said(&["versus", "Ada", "Ben"]).await;
-        assert!(code == Some(0) && text.contains("of 1 races") && text.contains(&rooms[0]), "{text}");
+        assert!(code == Some(0) && text.contains("of 1 rooms") && text.contains(&rooms[0]), "{text}");
         let (code, _, error) = said(&["bests", "Nobody"]).await;
         assert!(code == Some(1) && error.contains("no room on record had a player"), "{error}");
         let (code, _, error) = said(&["leaderboard", "drag-race", "elapsed-time"]).await;

@@ -320,13 +320,13 @@ fn heading(asked: &Asked, answer: &Value, rows: &[Value]) {
     match asked.list {
         "rooms" => {
             say(format_args!(
-                "{} {} : {} {}, {} undecided, of {} races{}",
+                "{} {} : {} {}, {} undecided, of {} rooms{}",
                 cell("/players/0/name"),
                 cell("/players/0/wins"),
                 cell("/players/1/wins"),
                 cell("/players/1/name"),
                 cell("/undecided"),
-                cell("/races"),
+                cell("/finished"),
                 if answer.get("complete") == Some(&Value::Bool(false)) { ", the latest only" } else { "" }
             ));
             for player in answer.get("players").and_then(Value::as_array).into_iter().flatten() {

@@ -330,7 +330,7 @@ async fn versus(State(door): Shared, uri: Uri, headers: HeaderMap) -> Result<Res
     let mut answer = Answer::list("rooms", versus.page.rows, versus.page.next.as_ref());
     answer.about = Map::from_iter([
         ("players".to_owned(), json!(versus.players)),
-        ("races".to_owned(), json!(versus.races)),
+        ("finished".to_owned(), json!(versus.finished)),
         ("undecided".to_owned(), json!(versus.undecided)),
         ("complete".to_owned(), json!(versus.complete)),
     ]);

@@ -186,13 +186,13 @@ impl Tabular for BestRow {
 }
 
 impl Tabular for PlayerSummary {
-    const COLUMNS: &'static [&'static str] = &["name", "rooms", "races", "wins", "first_seen_at", "last_seen_at"];
+    const COLUMNS: &'static [&'static str] = &["name", "rooms", "finished", "wins", "first_seen_at", "last_seen_at"];
 
     fn cells(&self) -> Vec<Cell> {
         vec![
             Cell::text(&self.name),
             Cell::plain(self.rooms),
-            Cell::plain(self.races),
+            Cell::plain(self.finished),
             Cell::plain(self.wins),
             Cell::maybe(self.first_seen_at.as_ref()),
             Cell::maybe(self.last_seen_at.as_ref()),

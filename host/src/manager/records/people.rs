@@ -22,12 +22,12 @@ pub struct PlayerSummary {
     /// Rooms that expected or had the player.
     pub rooms: i64,
     /// Of these: rooms that finished with a result of the player.
-    pub races: i64,
+    pub finished: i64,
     /// Of these: the player had the first place, or shared it.
     pub wins: i64,
     /// First join; none if the player never came.
     pub first_seen_at: Option<String>,
-    /// Last join or end of a race.
+    /// Last join or end of a room.
     pub last_seen_at: Option<String>,
 }
 
@@ -36,13 +36,13 @@ pub struct PlayerSummary {
 pub struct Versus {
     /// The two, in the order of the question.
     pub players: [VersusPlayer; 2],
-    /// Races that finished with results of both.
-    pub races: i64,
+    /// Rooms that finished with results of both.
+    pub finished: i64,
     /// Of these: both had the same place, or neither had one.
     pub undecided: i64,
-    /// Whether all their races were counted; if not, only those among the latest [`VERSUS_ROWS_MAX`] results of one of them.
+    /// Whether all their rooms were counted; if not, only those among the latest [`VERSUS_ROWS_MAX`] results of one of them.
     pub complete: bool,
-    /// Their races, newest first.
+    /// Their rooms, newest first.
     pub page: Page<VersusRow, ResultCursor>,
 }
 
@@ -53,11 +53,11 @@ pub struct VersusPlayer {
     pub name: String,
     /// Races in which this one was placed before the other, or was placed and the other was not.
     pub wins: i64,
-    /// The best scores in these races, by module, board and group. Mixed races have none.
+    /// The best scores in these rooms, by module, board and group. Mixed ones have none.
     pub bests: Vec<VersusBest>,
 }
 
-/// The best score of one in the races of two.
+/// The best score of one in the rooms of two.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VersusBest {
     /// Name of the module.
@@ -78,7 +78,7 @@ pub struct VersusBest {
     pub ended_at: String,
 }
 
-/// One race of two players. The arrays are in the order of the question.
+/// One room of two players. The arrays are in the order of the question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VersusRow {
     /// The room.
@@ -121,17 +121,17 @@ impl Records {
                 Ok(PlayerSummary {
                     name: name.to_owned(),
                     rooms: row.get(0)?,
-                    races: row.get(1)?,
+                    finished: row.get(1)?,
                     wins: row.get(2)?,
                     first_seen_at: row.get(3)?,
                     last_seen_at: joined.max(ended),
                 })
             })?;
-            Ok((summary.rooms > 0 || summary.races > 0).then_some(summary))
+            Ok((summary.rooms > 0 || summary.finished > 0).then_some(summary))
         })
     }
 
-    /// How two players did against each other, and a page of their races.
+    /// How two players did against each other, and a page of their rooms.
     ///
     /// # Errors
     /// [`RecordsError::Sqlite`].
@@ -180,7 +180,7 @@ fn versus(
     let mut scores = connection
         .prepare_cached("SELECT board, module_hash, group_key, rank FROM scores WHERE room = ?1 AND player = ?2")?;
     let mut bests: [Bests; 2] = [Bests::new(), Bests::new()];
-    let (mut races, mut undecided, mut wins_of_one, mut wins_of_two) = (0_i64, 0_i64, 0_i64, 0_i64);
+    let (mut finished, mut undecided, mut wins_of_one, mut wins_of_two) = (0_i64, 0_i64, 0_i64, 0_i64);
     let mut page = Page { rows: Vec::new(), next: None };
     let mut last = None;
     let mut rows = select.query(params![walked, other, VERSUS_ROWS_MAX as i64])?;
@@ -194,7 +194,7 @@ fn versus(
             places.swap(0, 1);
             outcomes.swap(0, 1);
         }
-        races += 1;
+        finished += 1;
         // No place is behind every place.
         let [of_one, of_two] = places.map(|place| place.unwrap_or(i64::MAX));
         let (winner, counter) = match of_one.cmp(&of_two) {
@@ -256,5 +256,5 @@ fn versus(
     };
     let [first, second] = bests;
     let players = [tell(one, wins_of_one, first)?, tell(two, wins_of_two, second)?];
-    Ok(Versus { players, races, undecided, complete, page })
+    Ok(Versus { players, finished, undecided, complete, page })
 }

@@ -374,7 +374,7 @@ fn check_all(records: &Records, rooms: &[Room]) {
             rooms.iter().flat_map(|room| &room.results).filter(|result| result.name == name).collect();
         let wins = of.iter().filter(|result| result.place == Some(1)).count() as i64;
         let summary = records.player(name).unwrap();
-        let counts = summary.as_ref().map(|summary| (summary.rooms, summary.races, summary.wins));
+        let counts = summary.as_ref().map(|summary| (summary.rooms, summary.finished, summary.wins));
         assert_eq!(counts.unwrap_or_default(), (of.len() as i64, of.len() as i64, wins), "{name}");
     }
 
@@ -401,7 +401,8 @@ fn check_all(records: &Records, rooms: &[Room]) {
                 break versus;
             }
         };
-        let counted = (versus.races, versus.players[0].wins, versus.players[1].wins, versus.undecided, versus.complete);
+        let counted =
+            (versus.finished, versus.players[0].wins, versus.players[1].wins, versus.undecided, versus.complete);
         assert_eq!(
             counted,
             (both.len() as i64, wins, losses, both.len() as i64 - wins - losses, true),
@@ -618,10 +619,10 @@ fn a_file_of_layout_3_keeps_its_results_and_they_are_found() {
         ResultsQuery { data: vec![("car".into(), "gtr".into())], to: text("2026-01-02"), ..ResultsQuery::default() };
     assert_eq!(of(gtr), [plain[0].clone()]);
     let ada = records.player("Ada").unwrap().unwrap();
-    assert_eq!((ada.rooms, ada.races, ada.wins), (4, 3, 3));
+    assert_eq!((ada.rooms, ada.finished, ada.wins), (4, 3, 3));
     assert_eq!(ada.first_seen_at.as_deref(), Some("2026-01-01T10:00:01.000000Z"));
     assert_eq!(ada.last_seen_at.as_deref(), Some("2026-01-03T10:01:00.000000Z"));
-    assert_eq!(records.versus(["Ada", "Ben"], None, 9).unwrap().races, 1);
+    assert_eq!(records.versus(["Ada", "Ben"], None, 9).unwrap().finished, 1);
     assert_eq!(records.room("plain").unwrap().unwrap().results.len(), 2);
     // And it goes on: its boards become known, and what was recorded counts for them.
     derive(&connection, &loaded("aaaa", 10, &[Leaderboard::lowest("quarter", "quarter_mile_s")])).unwrap();
@@ -732,7 +733,7 @@ fn a_million_results_and_how_long_each_question_takes() {
     timed("results, the 501st page of 200", &results(deep));
     timed("a player", &|| usize::from(records.player("player-77").unwrap().is_some()));
     timed("bests of a player", &|| records.bests("player-77", None, 50).unwrap().rows.len());
-    timed("versus", &|| records.versus(["player-77", "player-78"], None, 50).unwrap().races as usize);
+    timed("versus", &|| records.versus(["player-77", "player-78"], None, 50).unwrap().finished as usize);
     timed("list of leaderboards", &|| records.leaderboards(None, None, 50).unwrap().rows.len());
     let group = vec![("class".to_owned(), "12.5".to_owned()), ("distance_m".to_owned(), "402.336".to_owned())];
     let board =
