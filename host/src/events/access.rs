@@ -100,7 +100,8 @@ impl PartialEq for Learnt {
 
 impl Eq for Learnt {}
 
-/// Where a broker is and how it is entered, as a person says it. The names are those of the host's own settings.
+/// Where a broker is and how it is entered, as a person says it. The names are those of the host's own settings, which have them once more: a settings file
+/// refuses keys that it does not know, and serde cannot do that for a struct within a struct.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct BrokerSettings {
     /// The MQTT broker: mqtt://host or mqtt://host:port, with TLS mqtts://

@@ -696,8 +696,9 @@ impl Shard {
             count(&self.counters.datagrams_refused, 1);
             return;
         };
+        let now_us = self.clock.now_us();
         if let Some(session) = self.sessions.get_mut(id) {
-            if session.is_too_much(bytes, self.clock.now_us()) {
+            if session.is_too_much(bytes, now_us) {
                 return;
             }
             session.heard(
@@ -710,7 +711,7 @@ impl Shard {
                 &self.counters,
             );
         }
-        self.payload(id, payload);
+        self.payload(now_us, id, payload);
     }
 
     fn binary_payload(&mut self, id: SessionId, bytes: &[u8]) {
@@ -724,17 +725,16 @@ impl Shard {
             session.is_confirmed = true;
             session.path.on_binary_message();
         }
-        self.payload(id, payload);
+        self.payload(self.clock.now_us(), id, payload);
     }
 
-    fn payload(&mut self, id: SessionId, payload: ToHost<'_>) {
+    fn payload(&mut self, now_us: u64, id: SessionId, payload: ToHost<'_>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         match payload {
             ToHost::Inputs(inputs) => {
                 // A spectator's are nobody's; they are lost like any that come out of the game.
                 let (room, Some(player)) = (session.room, session.player) else { return };
                 let Some(slot) = self.rooms.get_mut(room).and_then(Option::as_mut) else { return };
-                let now_us = self.clock.now_us();
                 for (frame, bytes) in inputs.iter() {
                     // Inputs that come to nothing are counted by the room.
                     let _counted = slot.room.handle(now_us, Arrival::Input { player, frame, bytes });
