@@ -175,7 +175,7 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = String::new();
         if !self.optimised {
-            text.push_str("This program was built without optimisation: run it with `cargo run --release`.\n\n");
+            text.push_str(super::UNOPTIMISED);
         }
         // Writing to a String cannot fail.
         let _ = writeln!(

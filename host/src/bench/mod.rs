@@ -6,3 +6,6 @@ mod recorded;
 pub mod replay;
 pub mod swap;
 pub mod tick;
+
+/// Above the figures of a program that was built without optimisation.
+const UNOPTIMISED: &str = "This program was built without optimisation: run it with `cargo run --release`.\n\n";
