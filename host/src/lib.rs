@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod doctor;
 pub mod doors;
+pub mod dyno;
 pub mod events;
 mod files;
 #[doc(hidden)]
