@@ -134,15 +134,12 @@ pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
     let tyre = tyre_force(state.tread_mps(car), state.speed_mps, grip_n);
 
     let brake_n = brake * BRAKING_SHARE_MAX * weight_n;
-    let rolling_n = weight_n * ROLLING_RESISTANCE * (1.0 + state.speed_mps / ROLLING_DOUBLES_AT_MPS);
-    let drag_n = 0.5 * AIR_DENSITY_KGM3 * car.drag_area_m2 * state.speed_mps * state.speed_mps;
-    let bearing_n = if car.drive == Drive::Awd { 0.0 } else { UNDRIVEN_WHEEL_DRAG_NM / radius_m };
 
     let drive = DriveStep::new(car, state, throttle, pedal_opens_clutch);
     let held = state.speed_mps == 0.0 && brake > 0.0 && drive.wheel_torque_nm <= brake_n * radius_m;
     let (_, undriven_wheels) = wheels(car);
     let moving_kg = car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m);
-    let resistance_n = drag_n + rolling_n + bearing_n + brake_n;
+    let resistance_n = road_load_n(car, state.speed_mps) + brake_n;
 
     // A gripping tyre answers within a fraction of a step, so its force is taken linearly implicit: it is the one that
     // goes with the speeds that wheel and car will have at the step's end.
@@ -317,6 +314,15 @@ fn converter_torques(
 /// Engine speed below which a lock-up clutch is open, in rad/s.
 fn lock_up_rad_s(car: &Car) -> f64 {
     LOCK_UP_IDLE_FACTOR * car.idle_rpm * RAD_S_PER_RPM
+}
+
+/// What holds a car back on a flat road without its brakes, in N: air `rho CdA v^2 / 2`, rolling `0.01 (1 + v / 100 mph) m g` (Gillespie,
+/// ch. 4), and the bearings of an axle that is not driven.
+pub fn road_load_n(car: &Car, speed_mps: f64) -> f64 {
+    let rolling_n = car.mass_kg * GRAVITY_MPS2 * ROLLING_RESISTANCE * (1.0 + speed_mps / ROLLING_DOUBLES_AT_MPS);
+    let drag_n = 0.5 * AIR_DENSITY_KGM3 * car.drag_area_m2 * speed_mps * speed_mps;
+    let bearing_n = if car.drive == Drive::Awd { 0.0 } else { UNDRIVEN_WHEEL_DRAG_NM / car.tyre_radius_m };
+    drag_n + rolling_n + bearing_n
 }
 
 /// Full-throttle torque at `rpm`, in Nm, from the car's table.
