@@ -7,6 +7,7 @@
 //!
 //! It knows the drag race and no other game. Nothing here serves players, and nothing that serves players uses it.
 
+pub mod report;
 pub mod search;
 pub mod sheet;
 pub mod strip;
