@@ -7,6 +7,7 @@ pub mod api;
 pub mod backup;
 pub mod bench;
 pub mod bots;
+pub mod budget;
 mod cli;
 pub mod clock;
 pub mod config;

@@ -31,6 +31,7 @@
 //! | `backup.rs` | a data folder copied in the middle of races and started elsewhere; backups that are killed, touched, or without space |
 //! | `deploy.rs` | the settings and systemd units of `host/deploy` |
 //! | `doctor.rs` | what the doctor says of folders and machines that are well, and of those that are not |
+//! | `budget.rs` | `holeshot budget` as a process: the published example, files that are no models |
 //! | `drain.rs` | a host that is told to stop while games run: what goes on, what ends, what is refused; one, two and three signals |
 //! | `command.rs` | the command as a process: signals, exit codes, settings, output |
 //!
@@ -51,6 +52,7 @@ mod proof;
 mod asyncapi;
 mod backup;
 mod broker_tls;
+mod budget;
 mod command;
 mod datagrams;
 mod deploy;

@@ -5,6 +5,7 @@
 mod backup;
 mod bench;
 mod bots;
+mod budget;
 mod check;
 mod doctor;
 mod events;
@@ -96,6 +97,8 @@ enum Command {
     Ticket(ticket::TicketArgs),
     /// Make a pair of keys for a matchmaker that signs tickets itself
     TicketKey(ticket::TicketKeyArgs),
+    /// What the operations of a server's frame cost together: by a model file, or measured on this machine
+    Budget(budget::BudgetArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
 }
@@ -147,6 +150,7 @@ pub fn run() -> ExitCode {
             Command::Doctor(args) => doctor::doctor(*args, json).await,
             Command::Ticket(args) => ticket::ticket(args, json).await,
             Command::TicketKey(args) => ticket::ticket_key(&args, json),
+            Command::Budget(args) => budget::budget(&args, json),
             Command::Bench(args) => bench::bench(args, json).await,
         }
     });

@@ -3,6 +3,7 @@
 //! are replayed and explored; there is no libFuzzer in here.
 
 mod backup;
+mod budget_model;
 mod config;
 mod datagram;
 mod event;
@@ -25,6 +26,7 @@ pub type Target = fn(&[u8]);
 /// Every target: its name, which is that of its corpus, and its function.
 pub const TARGETS: &[(&str, Target)] = &[
     ("backup", backup::target),
+    ("budget_model", budget_model::target),
     ("config", config::target),
     ("datagram", datagram::target),
     ("event", event::target),

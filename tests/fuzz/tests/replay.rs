@@ -158,6 +158,19 @@ macro_rules! targets {
 }
 
 targets!(
-    backup, config, datagram, event, forwarded, handshake, journal, manifest, message, module, output, records,
-    scenario, ticket
+    backup,
+    budget_model,
+    config,
+    datagram,
+    event,
+    forwarded,
+    handshake,
+    journal,
+    manifest,
+    message,
+    module,
+    output,
+    records,
+    scenario,
+    ticket
 );

@@ -42,6 +42,7 @@ fn seeds_are_made_from_real_traffic() {
     for (name, _) in TARGETS {
         let seeds = match *name {
             "backup" => backups(),
+            "budget_model" => budget_models(),
             "config" => config(),
             "datagram" => datagrams(&race),
             "event" => events(&race),
@@ -783,6 +784,38 @@ fn backups() -> Seeds {
         ("newer".into(), text(newer)),
         ("of-two-minds".into(), text(torn)),
     ])
+}
+
+fn budget_models() -> Seeds {
+    let mut seeds = Seeds::new();
+    seeds.insert("shooter".into(), holeshot::budget::example::SHOOTER_TOML.as_bytes().to_vec());
+    let every = r#"[model]
+name = "every key"
+frames_per_second = 50.5
+cores = 0x10
+comment = "of it"
+[[operation]]
+name = "a"
+n = { players = 64, things = 2.5 }
+t_us = { min = 1, likely = 2.5, max = 16 }
+p = { min = 0, likely = 0.5, max = 1 }
+complexity = "n log n"
+comment = "why"
+alternative = { n = 3, t_ns = 7, p = 0.01, complexity = "n^2", comment = "so" }
+[[operation]]
+name = "b"
+n = 1e12
+t_s = 0.1
+p = 1
+complexity = "constant"
+"#;
+    seeds.insert("every".into(), every.as_bytes().to_vec());
+    for (name, text) in &seeds {
+        let read = holeshot::budget::file::parse(name, std::str::from_utf8(text).unwrap());
+        assert!(read.is_ok(), "{name}: {read:?}");
+    }
+    seeds.insert("slip".into(), every.replace("likely = 2.5", "likly = 2.5").into_bytes());
+    seeds
 }
 
 fn forwarded() -> Seeds {
