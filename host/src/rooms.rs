@@ -22,7 +22,7 @@ use crate::journal::feed::JournalFeed;
 use crate::limits::memory::{MemoryGate, NoMemory};
 use crate::modules::Modules;
 use crate::rules::{Module, ModuleHash, RoomProgram};
-use crate::shard::{Command, OpenRoom, ShardHandle, count};
+use crate::shard::{Command, OpenRoom, ShardHandle};
 use crate::swap::{FailedModule, InForce};
 
 /// Rooms whose rules are begun anew at a time: each has an instance more than it is counted for, and an `init` may take as long as a tick or several.
@@ -421,9 +421,9 @@ impl Rooms {
         let opening = tokio::spawn(async move { rooms.open(request).await });
         let opened = opening.await.unwrap_or_else(|error| Err(CreateError::Internal { reason: error.to_string() }));
         match &opened {
-            Ok(_) => count(&self.counters.opened, 1),
-            Err(CreateError::Full { .. }) => count(&self.counters.refused_full, 1),
-            Err(CreateError::NoMemory(_)) => count(&self.counters.refused_memory, 1),
+            Ok(_) => _ = self.counters.opened.fetch_add(1, Ordering::Relaxed),
+            Err(CreateError::Full { .. }) => _ = self.counters.refused_full.fetch_add(1, Ordering::Relaxed),
+            Err(CreateError::NoMemory(_)) => _ = self.counters.refused_memory.fetch_add(1, Ordering::Relaxed),
             Err(_) => {}
         }
         opened

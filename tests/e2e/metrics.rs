@@ -403,6 +403,30 @@ fn the_page_the_api_and_what_was_done_agree() {
         assert!(steps > 0.0 && steps <= all + 5.0, "{steps} of {all}");
         assert_eq!(page.one("holeshot_shard_rules_faults_total", &[]), 2.0);
 
+        // What a shard's frame consists of.
+        assert_eq!(page.one("holeshot_shard_step_seconds_count", &[]), steps);
+        let in_rules: f64 = page.all("holeshot_module_tick_seconds_sum", &[]).iter().sum();
+        let in_steps = page.one("holeshot_shard_step_seconds_sum", &[]);
+        assert!(in_steps > in_rules * 0.5, "the rules' part of {in_steps} s is {in_rules} s");
+        let datagrams = page.one("holeshot_shard_datagrams_received_total", &[]);
+        let bytes = page.one("holeshot_shard_received_bytes_total", &[]);
+        assert!((datagrams * 30.0..datagrams * 1_201.0).contains(&bytes), "{bytes} bytes in {datagrams} datagrams");
+        let (datagrams, bytes) =
+            (page.one("holeshot_shard_datagrams_sent_total", &[]), page.one("holeshot_shard_sent_bytes_total", &[]));
+        assert!((datagrams * 30.0..datagrams * 1_201.0).contains(&bytes), "{bytes} bytes in {datagrams} datagrams");
+        assert!(page.one("holeshot_shard_snapshots_total", &[]) > 100.0);
+        assert!(page.one("holeshot_shard_inputs_total", &[]) > 100.0);
+        let sessions = page.one("holeshot_shard_sessions_opened_total", &[]);
+        assert!(sessions >= page.one("holeshot_shard_sessions", &[]) && sessions >= 7.0, "{sessions}");
+        assert!(page.one("holeshot_shard_commands_total", &[]) > sessions);
+        assert!(page.one("holeshot_shard_passes_total", &[]) > 100.0);
+        assert!(page.one("holeshot_shard_public_events_total", &[]) >= 7.0);
+        assert!(page.one("holeshot_shard_internal_events_total", &[]) >= 7.0);
+        if cfg!(target_os = "linux") {
+            let cpu = page.one("holeshot_shard_cpu_seconds_total", &[]);
+            assert!(cpu > 0.0 && cpu <= page.one("process_cpu_seconds_total", &[]) + 0.1, "{cpu}");
+        }
+
         // The host: what the test opened.
         assert_eq!(page.one("holeshot_rooms_opened_total", &[]), 7.0);
         assert_eq!(page.all("holeshot_rooms", &[]).iter().sum::<f64>(), 7.0);

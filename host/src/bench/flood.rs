@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use super::swap::{Folder, Seen, Ticks, Watch};
 use crate::api::Api;
 use crate::bots::{self, Bot};
-use crate::clock::set_niceness;
+use crate::clock::{set_niceness, thread_cpu_ns};
 use crate::config::Settings;
 use crate::doors::gate::Limit;
 use crate::identity::random;
@@ -296,7 +296,7 @@ impl Flooder {
             std::thread::Builder::new().name(name.to_owned()).spawn(move || {
                 set_niceness(niceness);
                 work(&counted);
-                processor_ns()
+                thread_cpu_ns()
             })
         };
         let sockets = options.sockets;
@@ -324,12 +324,6 @@ impl Flooder {
             cpu_percent: processor.map(|ns| ns as f64 / took.as_nanos().max(1) as f64 * 100.0),
         }
     }
-}
-
-/// The processor time of the calling thread.
-fn processor_ns() -> Option<u64> {
-    // Linux: time on the processor, time waiting for it, and how often; in nanoseconds.
-    std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse().ok()
 }
 
 /// Datagrams of every length. A third of them has no right header, a third names sessions that there may be, the rest sessions that there are not.

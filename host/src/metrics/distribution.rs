@@ -23,6 +23,9 @@ pub const TICK_FUEL: Bounds = Bounds { step: 1 << 8, most: 1 << 27 };
 /// Microseconds that a step came late: steps of 1 µs up to 32 µs, then of 6 %, up to a second.
 pub const LATENESS_US: Bounds = Bounds { step: 1, most: 1 << 20 };
 
+/// Microseconds that a step took: the same.
+pub const STEP_US: Bounds = LATENESS_US;
+
 /// How often which values came. One thread writes it; others get copies.
 #[derive(Debug, Clone)]
 pub struct Distribution {

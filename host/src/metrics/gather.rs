@@ -271,12 +271,22 @@ impl Metrics {
         );
         let left_out = of_each(&|shard| shard.modules_left_out);
         page.counter("holeshot_shard_modules_left_out", "Times a room had a module without figures.", left_out);
+        let cpu = shards.iter().enumerate().filter_map(|(at, shard)| Some((shard_label(at), shard.as_ref()?.cpu_ns?)));
+        let cpu = cpu.map(|(label, ns)| (label, ns as f64 / NS_PER_S));
+        page.seconds_counter("holeshot_shard_cpu", "Processor time of the shard's thread.", cpu);
         let handles = self.rooms.shards();
         let mut counter = |name, help, figure: fn(&crate::shard::ShardCounters) -> &AtomicU64| {
             let samples =
                 handles.iter().enumerate().map(|(at, shard)| (shard_label(at), read(figure(&shard.counters))));
             page.counter(name, help, samples);
         };
+        counter("holeshot_shard_passes", "Times the shard looked at its queues and its socket.", |c| &c.passes);
+        counter("holeshot_shard_commands", "Commands obeyed.", |c| &c.commands);
+        counter("holeshot_shard_sessions_opened", "Sessions opened.", |c| &c.sessions_opened);
+        counter("holeshot_shard_inputs", "Inputs handed to rooms, with the copies.", |c| &c.inputs);
+        counter("holeshot_shard_snapshots", "Snapshots sent to players and spectators.", |c| &c.snapshots);
+        counter("holeshot_shard_public_events", "Public events that rooms told.", |c| &c.public_events);
+        counter("holeshot_shard_internal_events", "Events put into the outbox.", |c| &c.internal_events);
         counter("holeshot_shard_datagrams_received", "Datagrams received.", |c| &c.datagrams_received);
         counter("holeshot_shard_datagrams_refused", "Datagrams of no session, or that did not open.", |c| {
             &c.datagrams_refused
@@ -289,6 +299,11 @@ impl Metrics {
         counter("holeshot_shard_ticks", "Frames of all rooms.", |c| &c.ticks);
         counter("holeshot_shard_ticks_lost", "Frames never made up for: the shard came too late.", |c| &c.ticks_lost);
         counter("holeshot_shard_rules_faults", "Rooms that ended because their rules failed.", |c| &c.rules_faults);
+        let bytes = |figure: fn(&crate::shard::ShardCounters) -> &AtomicU64| {
+            handles.iter().enumerate().map(move |(at, shard)| (shard_label(at), read(figure(&shard.counters))))
+        };
+        page.bytes_counter("holeshot_shard_received", "Bytes of datagrams received.", bytes(|c| &c.bytes_received));
+        page.bytes_counter("holeshot_shard_sent", "Bytes of datagrams sent.", bytes(|c| &c.bytes_sent));
         let answered = || shards.iter().enumerate().filter_map(|(at, shard)| Some((at, shard.as_ref()?)));
         page.times(
             "holeshot_shard_lateness",
@@ -299,6 +314,15 @@ impl Metrics {
         let quantiles =
             answered().flat_map(|(at, shard)| seconds_quantiles(&shard_label(at), &shard.lateness_us, US_PER_S));
         page.seconds("holeshot_shard_lateness_quantile", "How late steps with frames came.", quantiles);
+        page.times(
+            "holeshot_shard_step",
+            "How long steps with frames took, with all that left their rooms.",
+            US_PER_S,
+            answered().map(|(at, shard)| (shard_label(at), &shard.step_us)),
+        );
+        let quantiles =
+            answered().flat_map(|(at, shard)| seconds_quantiles(&shard_label(at), &shard.step_us, US_PER_S));
+        page.seconds("holeshot_shard_step_quantile", "How long steps with frames took.", quantiles);
     }
 
     fn event_figures(&self, page: &mut Page) {

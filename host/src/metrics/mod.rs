@@ -18,8 +18,12 @@ use distribution::Distribution;
 /// Copies of a shard's figures.
 #[derive(Debug)]
 pub struct ShardFigures {
+    /// Processor time of its thread, in nanoseconds; none where the system does not say.
+    pub cpu_ns: Option<u64>,
     /// How late steps with ticks came, in microseconds.
     pub lateness_us: Distribution,
+    /// How long steps with ticks took, with everything that left their rooms, in microseconds.
+    pub step_us: Distribution,
     /// Sessions of players and spectators.
     pub sessions: usize,
     /// Rooms.

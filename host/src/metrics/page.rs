@@ -66,6 +66,16 @@ impl Page {
         self.family(name, help, Some(Unit::Seconds), MetricType::Counter, samples, Value::Seconds);
     }
 
+    /// Bytes that add up: `name_bytes_total`.
+    pub(super) fn bytes_counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (Labels, u64)>,
+    ) {
+        self.family(name, help, Some(Unit::Bytes), MetricType::Counter, samples, Value::Count);
+    }
+
     /// What goes up and down.
     pub(super) fn gauge(
         &mut self,

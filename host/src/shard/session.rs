@@ -193,7 +193,10 @@ impl Session {
 
 fn send_datagram(socket: &UdpSocket, datagram: &[u8], to: SocketAddr, counters: &ShardCounters) {
     match socket.send_to(datagram, to) {
-        Ok(_) => count(&counters.datagrams_sent, 1),
+        Ok(bytes) => {
+            count(&counters.datagrams_sent, 1);
+            count(&counters.bytes_sent, bytes as u64);
+        }
         Err(error) => {
             count(&counters.datagrams_unsent, 1);
             if error.kind() != ErrorKind::WouldBlock {

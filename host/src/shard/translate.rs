@@ -53,6 +53,7 @@ impl Departures<'_> {
                 self.live.set_phase(phase);
             }
             Departure::PublicEvent(event) => {
+                count(&self.counters.public_events, 1);
                 let text = self::event(&event, self.clock);
                 for at in 0..self.players.len() {
                     self.text(at, &text);
@@ -213,6 +214,7 @@ impl Departures<'_> {
             data,
             time: SystemTime::now(),
         };
+        count(&self.counters.internal_events, 1);
         if let Err(error) = self.sink.emit(event) {
             tracing::error!(room = self.live.id, %error, "an event is lost");
         }
@@ -249,6 +251,7 @@ impl Departures<'_> {
         last_input_frame: Option<u32>,
     ) {
         let Some(session) = self.sessions.get_mut(id) else { return };
+        count(&self.counters.snapshots, u64::from(session.route() != Route::Nowhere));
         let whole = Snapshot {
             frame,
             part: 0,
