@@ -8,6 +8,7 @@
 //! | `journal.rs` | journals: written while a race runs, replayed and proven, cut by kills and full disks, deleted when they are old |
 //! | `modules.rs` | rules that nobody here wrote in Rust, rules that trap, spin, grow, lie and chatter, and files that are no rules |
 //! | `tls.rs` | TLS: handshakes, a new certificate under a running session, bad ones, half-open clients |
+//! | `last_words.rs` | refusals, goodbyes and early answers to clients that go on sending |
 //! | `limits.rs` | each limit of the doors: what is answered and counted; forwarded addresses |
 //! | `datagrams.rs` | a million datagrams of nobody; bytes to and from an address that has not answered |
 //! | `metrics.rs` | `/metrics` by the letter of its format, against the API and what was done; rooms refused for want of places or memory |
@@ -63,6 +64,7 @@ mod drain;
 mod external;
 mod faults;
 mod journal;
+mod last_words;
 mod lifecycle;
 mod limits;
 mod metrics;

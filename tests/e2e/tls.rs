@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::harness::{Host, SOON, eventually, lines_with, run};
+use crate::last_words;
 use crate::modules_made::{SHORT, Tally, short};
 
 const LONG: &str = "tally-long";
@@ -249,6 +250,32 @@ fn who_does_not_finish_a_handshake_or_speaks_no_tls_is_sent_away() {
             .with_no_client_auth();
         let old = secure.http(&std::sync::Arc::new(old).into());
         assert_eq!(old.get(secure.host.url("/readyz")).send().await.unwrap().status(), 200);
+        secure.host.stop().await;
+    });
+}
+
+#[test]
+fn who_goes_on_talking_still_reads_the_last_words_over_tls() {
+    run(60, async {
+        let secure = Secure::start().await;
+        let connector = tokio_rustls::TlsConnector::from(secure.authority.trust().config());
+        let connect = async || {
+            let tcp = TcpStream::connect(secure.host.server().addresses().http).await.unwrap();
+            connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap()
+        };
+        let mut refused = connect().await;
+        last_words::upgrade(&mut refused).await;
+        let answer = last_words::says_all_then_reads("a refusal", &mut refused, &last_words::endless()).await;
+        assert!(answer.contains("\"code\":\"bad_message\""), "{answer}");
+        let body = " ".repeat((1 << 20) + 1);
+        let request = format!("POST /api/rooms HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let answer = last_words::says_all_then_reads("an answer", &mut connect().await, request.as_bytes()).await;
+        // Its doors are shut for who calls it by a name that it does not know.
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        // And who does not speak TLS at all.
+        let mut plain = TcpStream::connect(secure.host.server().addresses().http).await.unwrap();
+        let answer = last_words::says_all_then_reads("no TLS", &mut plain, request.as_bytes()).await;
+        assert!(answer.contains("tls_required"), "{answer}");
         secure.host.stop().await;
     });
 }

@@ -18,7 +18,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -26,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::gate::{self, Gate, Refusal};
 use super::http::ApiError;
+use super::linger::Linger;
 use super::stall::Stall;
 use crate::tls::InForce;
 
@@ -37,9 +38,8 @@ const SEND_BUFFER_BYTES: usize = 128 << 10;
 const RECEIVE_BUFFER_BYTES: usize = 128 << 10;
 /// The first byte of a TLS connection: a record of the type handshake (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
-/// What is read of a request that came without TLS before its connection closes, in bytes: one that is closed with bytes unread is reset, and its
-/// client may never see the answer.
-const PLAIN_BYTES_MAX: usize = 16 << 10;
+/// Connections that were refused and may still read that, at a time. They hold a file each and no other place; those beyond are closed at once.
+const REFUSED_LINGERING_MAX: usize = 32;
 
 /// How long the parts of a connection may take. Without any of these limits a thousand idle clients would close the door for good.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +124,7 @@ pub async fn serve(
     bound_buffers(&listener);
     let door = Door { router, tls, gate, waits, stop: stop.clone() };
     let places = Arc::new(Semaphore::new(connections_max as usize));
+    let refused_places = Arc::new(Semaphore::new(REFUSED_LINGERING_MAX));
     let mut refusals = 0_u64;
     loop {
         let accepted = async {
@@ -142,7 +143,13 @@ pub async fn serve(
                     Err(refusal) => {
                         if door.tls.is_none() {
                             // As much as the system takes now: nobody waits for a client who is refused.
-                            let _untold = stream.try_write(plain_refusal(&refusal).as_bytes());
+                            let told = stream.try_write(plain_refusal(&refusal).as_bytes());
+                            if let (Ok(_), Ok(place)) = (told, Arc::clone(&refused_places).try_acquire_owned()) {
+                                tokio::spawn(async move {
+                                    let _cut = Linger::new(stream).shutdown().await;
+                                    drop(place);
+                                });
+                            }
                         }
                         continue;
                     }
@@ -192,7 +199,7 @@ fn plain_refusal(refusal: &Refusal) -> String {
 async fn connection(stream: TcpStream, address: SocketAddr, mut door: Door) {
     // An answer is one write; waiting to fill a packet would only delay it.
     let _slower = stream.set_nodelay(true);
-    let Some(tls) = &door.tls else { return http(stream, address, false, door).await };
+    let Some(tls) = &door.tls else { return http(Linger::new(stream), address, false, door).await };
     if door.gate.tls_handshake(address.ip()).is_err() {
         // Counted; before the handshake there is no way to say it.
         return;
@@ -214,12 +221,20 @@ async fn connection(stream: TcpStream, address: SocketAddr, mut door: Door) {
 }
 
 async fn handshake(
-    mut stream: TcpStream,
+    stream: TcpStream,
     acceptor: TlsAcceptor,
-) -> std::io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+) -> std::io::Result<tokio_rustls::server::TlsStream<Linger<TcpStream>>> {
     let mut first = [0];
-    if stream.peek(&mut first).await? == 0 || first == [TLS_HANDSHAKE] {
-        return acceptor.accept(stream).await;
+    let is_tls = stream.peek(&mut first).await? == 0 || first == [TLS_HANDSHAKE];
+    let mut stream = Linger::new(stream);
+    if is_tls {
+        let (error, mut stream) = match acceptor.accept(stream).into_fallible().await {
+            Ok(shaken) => return Ok(shaken),
+            Err(failed) => failed,
+        };
+        // The client reads the alert that says why.
+        stream.shutdown().await?;
+        return Err(error);
     }
     let message = "this port speaks TLS; use https:// and wss:// instead of http:// and ws://";
     let body = json!({ "error": { "code": "tls_required", "message": message } }).to_string();
@@ -229,8 +244,6 @@ async fn handshake(
     );
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
-    let mut unread = stream.take(PLAIN_BYTES_MAX as u64);
-    tokio::io::copy(&mut unread, &mut tokio::io::sink()).await?;
     Err(std::io::Error::new(ErrorKind::InvalidData, "what came is not TLS"))
 }
 

@@ -4,6 +4,7 @@ mod entry;
 pub mod gate;
 pub mod http;
 mod journal;
+mod linger;
 pub mod listen;
 pub mod manager;
 mod modules;

@@ -13,6 +13,7 @@ use futures_util::{SinkExt, StreamExt};
 use holeshot_wire::message::{CLIENT_MESSAGE_BYTES_MAX, HOST_MESSAGE_BYTES_MAX};
 use holeshot_wire::{ByeCode, ClientMessage, HostMessage, PROTOCOL_VERSION, RefusalCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -34,8 +35,6 @@ pub const SILENCE_PING_S: u64 = 10;
 pub const SILENCE_MAX_S: u64 = 30;
 /// How long a client may take to accept one message before it is dropped, in seconds.
 pub const SEND_WAIT_MAX_S: u64 = 10;
-/// Messages of a client that are thrown away after its goodbye, until its answer to that comes.
-const DISCARDED_MESSAGES_MAX: usize = 1_000;
 /// What a WebSocket reads at once, in bytes: the longest message of a client in two pieces. It is allocated for each.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// What waits in a WebSocket's own buffer to be written, in bytes: one message of the host's at its longest, and answers to pings. The queue before
@@ -165,6 +164,7 @@ async fn serve(io: TokioIo<hyper::upgrade::Upgraded>, doors: &Doors, client: &Cl
                 let _gone = send(&mut socket, Message::text(text)).await;
             }
             let _gone = timeout(Duration::from_secs(SEND_WAIT_MAX_S), socket.close(None)).await;
+            linger(&mut socket).await;
         }
         Err(Refusal::Gone) => {}
     }
@@ -272,34 +272,30 @@ async fn converse(socket: Socket, entered: Entered, doors: &Doors) {
             };
             if send(&mut sink, message).await.is_err() {
                 // Who takes no message takes no goodbye either: its room hears of it now, not after the time for closing.
-                return;
+                return false;
             }
         }
-        let _gone = timeout(Duration::from_secs(SEND_WAIT_MAX_S), sink.close()).await;
+        matches!(timeout(Duration::from_secs(SEND_WAIT_MAX_S), sink.close()).await, Ok(Ok(())))
     };
-    let mut has_last_words = false;
-    {
+    let is_told = {
         tokio::pin!(reader, writer);
         tokio::select! {
-            () = &mut reader => {
-                has_last_words = true;
-                // The writer ends by itself once it has sent the reader's last words; a client that takes nothing gets no more time.
-                let _slow = timeout(Duration::from_secs(1), &mut writer).await;
-            }
-            () = &mut writer => {}
+            // The writer ends by itself once it has sent the reader's last words; a client that takes nothing gets no more time.
+            () = &mut reader => timeout(Duration::from_secs(1), &mut writer).await.unwrap_or(false),
+            is_told = &mut writer => is_told,
         }
-    }
+    };
     shard.send(Command::Detach(session)).await;
-    if has_last_words {
-        // A connection that is closed with bytes unread is reset, and the client may lose the goodbye. So what it said too much is read, and
-        // thrown away, for as long as its answer to the close may take.
-        let rest = async {
-            for _ in 0..DISCARDED_MESSAGES_MAX {
-                let Some(Ok(_)) = stream.next().await else { return };
-            }
-        };
-        let _slow = timeout(Duration::from_secs(1), rest).await;
+    if is_told && let Ok(mut socket) = stream.reunite(sink) {
+        linger(&mut socket).await;
     }
+}
+
+/// Ends the connection beneath a WebSocket that has said its last words, so that its client reads them whatever it goes on to say: the bytes, as a
+/// WebSocket that met a frame too long reads no more messages.
+async fn linger(socket: &mut Socket) {
+    // A client that takes nothing leaves TLS nowhere to say that it ends.
+    let _slow = timeout(Duration::from_secs(SEND_WAIT_MAX_S), socket.get_mut().shutdown()).await;
 }
 
 /// What a client may still say.
