@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holeshot::config::{OpenDoors, Settings};
 use holeshot::doors::gate::{Limit, LimitSetting};
-use holeshot_wire::{ByeCode, ClientMessage, RefusalCode, ToHost};
+use holeshot_wire::{ByeCode, ClientMessage, HostMessage, RefusalCode, ToHost};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::harness::{Grant, Host, SOON, eventually, run};
 use crate::modules_made::{SHORT, Tally, short};
-use crate::peer::{Peer, UdpPeer, serves_a_game};
+use crate::peer::{Peer, Said, UdpPeer, serves_a_game};
 
 const LONG: &str = "tally-long";
 
@@ -265,6 +265,93 @@ fn a_session_may_say_so_much_and_no_more() {
     });
 }
 
+/// Says hello as `player` and sends so many pings at once, each of so many bytes. Every one is answered, later if need be.
+async fn pings(host: &Host, room: &str, player: &str, count: u64, bytes: usize) {
+    let mut peer = Peer::enter(&host.join(room, player).await).await;
+    for t in 0..count {
+        peer.say_text(json!({ "type": "ping", "t": t, "new": "x".repeat(bytes) }).to_string()).await;
+    }
+    let mut answered = 0;
+    while answered < count {
+        match peer.hear().await {
+            Said::Message(HostMessage::Pong { t }) => {
+                assert_eq!(t, answered, "in their order");
+                answered += 1;
+            }
+            Said::Message(HostMessage::Bye { code, reason }) => panic!("{player}: {code}: {reason}"),
+            Said::Closed => panic!("{player}: closed"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn those_of_one_address_and_all_together_may_say_so_much_and_what_is_more_comes_later() {
+    run(60, async {
+        // The limits of one address do not hold for this machine unless that is asked for; those for all do.
+        for (limit, value, count, bytes, for_all) in [
+            (Limit::AddressMessages, 200, 300, 1, true),
+            (Limit::AddressBytes, 16_384, 4, 8_000, true),
+            (Limit::Messages, 200, 300, 1, false),
+            (Limit::Bytes, 16_384, 4, 8_000, false),
+        ] {
+            let host = limited(&[(limit, value)], for_all).await;
+            let room = host.open(LONG, &["Ada", "Ben"]).await;
+            // Each by itself is within it.
+            tokio::join!(pings(&host, &room, "Ada", count, bytes), pings(&host, &room, "Ben", count, bytes));
+            is_counted(&host, limit).await;
+            // A datagram that is one too many has nobody who waits for it: it is dropped, and its session goes on.
+            let before = refused(&host, limit).await;
+            let mut ben = UdpPeer::enter(&host.join(&room, "Ben").await).await;
+            ben.establish().await;
+            for number in 0..1_500 {
+                ben.send(&ToHost::Ping(number)).await;
+            }
+            eventually(&format!("{limit} holds for datagrams"), SOON, async || match refused(&host, limit).await {
+                now if now > before => Ok(()),
+                now => Err(now.to_string()),
+            })
+            .await;
+            ben.establish().await;
+            ben.peer.say(&ClientMessage::Leave).await;
+            assert_eq!(ben.peer.bye().await.0, ByeCode::Left);
+            host.stop().await;
+        }
+        let host = limited(&[(Limit::AddressMessages, 1), (Limit::AddressBytes, 8_192)], false).await;
+        let room = host.open(LONG, &["Ada"]).await;
+        pings(&host, &room, "Ada", 100, 1).await;
+        assert_eq!(refused(&host, Limit::AddressMessages).await, 0, "this machine is exempt");
+        host.stop().await;
+    });
+}
+
+#[test]
+fn an_address_may_hear_so_many_streams_of_events() {
+    run(60, async {
+        let host = limited(&[(Limit::AddressStreams, 2)], true).await;
+        let open = async || host.http().get(host.url("/api/events/stream")).send().await.unwrap();
+        let (one, two) = (open().await, open().await);
+        assert_eq!((one.status().as_u16(), two.status().as_u16()), (200, 200));
+        let third = open().await;
+        assert_eq!((third.status().as_u16(), third.headers()["retry-after"].as_bytes()), (429, &b"1"[..]));
+        let body: serde_json::Value = third.json().await.unwrap();
+        assert_eq!(body["error"]["details"], json!({ "limit": "address_streams_max", "value": 2 }), "{body}");
+        is_counted(&host, Limit::AddressStreams).await;
+        // A question that is refused holds no place.
+        for _ in 0..3 {
+            let refused = host.http().get(host.url("/api/events/stream?after=x")).send().await.unwrap();
+            assert_ne!(refused.status(), 200);
+        }
+        drop(one);
+        eventually("a place again", SOON, async || match open().await.status().as_u16() {
+            200 => Ok(()),
+            status => Err(status.to_string()),
+        })
+        .await;
+        host.stop().await;
+    });
+}
+
 #[test]
 fn what_waits_for_a_slow_reader_is_bounded_in_bytes() {
     run(90, async {
@@ -285,7 +372,7 @@ fn what_waits_for_a_slow_reader_is_bounded_in_bytes() {
         assert_eq!(left.data["player"], 0);
         let bytes = ben.snapshot.len();
         let mut read = 0;
-        while !matches!(ada.hear().await, crate::peer::Said::Closed) {
+        while !matches!(ada.hear().await, Said::Closed) {
             read += bytes;
         }
         // The queue, the WebSocket's buffer, and both systems' buffers, which the kernel doubles.

@@ -15,17 +15,16 @@ use holeshot_wire::{ByeCode, ClientMessage, HostMessage, PROTOCOL_VERSION, Refus
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::entry::{self, Hello};
-use super::gate::bucket::Bucket;
-use super::gate::{Client, Limit, Place};
+use super::gate::{Allowance, Client, Gate, Limit, MessageLimits, Place};
 use super::http::{ApiError, Doors};
-use crate::shard::{Command, Outbound, OutboundReceiver, SessionId, ShardHandle, outbound};
+use crate::shard::{Command, Outbound, OutboundReceiver, SessionId, SessionLimits, ShardHandle, outbound};
 
 /// How long a client has for its hello, in seconds: it has nothing else to do first.
 pub const HELLO_WAIT_S: u64 = 5;
@@ -35,6 +34,8 @@ pub const SILENCE_PING_S: u64 = 10;
 pub const SILENCE_MAX_S: u64 = 30;
 /// How long a client may take to accept one message before it is dropped, in seconds.
 pub const SEND_WAIT_MAX_S: u64 = 10;
+/// How long a message may wait until its address, or all together, have said less, in seconds. Nothing is read meanwhile, so that the client waits, too.
+const HELD_UP_MAX_S: u64 = 10;
 /// What a WebSocket reads at once, in bytes: the longest message of a client in two pieces. It is allocated for each.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 /// What waits in a WebSocket's own buffer to be written, in bytes: one message of the host's at its longest, and answers to pings. The queue before
@@ -175,6 +176,7 @@ struct Entered {
     session: SessionId,
     shard: ShardHandle,
     messages: OutboundReceiver,
+    limits: SessionLimits,
     /// Its place among the sessions of its address.
     _place: Place,
 }
@@ -225,11 +227,12 @@ async fn hello(socket: &mut Socket, doors: &Doors, client: &Client) -> Result<En
         return Err(Refusal::say(RefusalCode::ProtocolVersion, reason));
     }
     doors.gate.ticket(client).map_err(|refusal| Refusal::say(RefusalCode::TooManyAttempts, refusal.to_string()))?;
-    let place = doors
+    let (place, allowance) = doors
         .gate
         .session(client)
         .map_err(|refusal| Refusal::say(RefusalCode::TooManySessions, refusal.to_string()))?;
-    let (outbound, messages) = outbound(doors.session_limits.clone());
+    let limits = SessionLimits { said: doors.session_limits.said.at(allowance), ..doors.session_limits.clone() };
+    let (outbound, messages) = outbound(limits.clone());
     let (session, shard) =
         entry::enter(doors, Hello { ticket, noise, after }, outbound).await.map_err(|(code, reason)| {
             if matches!(code, RefusalCode::BadTicket | RefusalCode::ExpiredTicket | RefusalCode::WrongRoom) {
@@ -237,16 +240,16 @@ async fn hello(socket: &mut Socket, doors: &Doors, client: &Client) -> Result<En
             }
             Refusal::Say(code, reason)
         })?;
-    Ok(Entered { session, shard, messages, _place: place })
+    Ok(Entered { session, shard, messages, limits, _place: place })
 }
 
 /// Moves messages both ways until one side ends it.
 async fn converse(socket: Socket, entered: Entered, doors: &Doors) {
-    let Entered { session, shard, mut messages, _place } = entered;
+    let Entered { session, shard, mut messages, limits, _place } = entered;
     let (mut sink, mut stream) = socket.split();
     // What the reader wants to be said goes to the writer, which alone writes. After a goodbye nothing else may follow.
     let (answers, mut answered) = mpsc::channel(16);
-    let reader = read(&mut stream, session, &shard, answers, Allowance::new(doors));
+    let reader = read(&mut stream, session, &shard, answers, Says::new(&doors.gate, &limits.said));
     let writer = async {
         let mut pings = tokio::time::interval(Duration::from_secs(SILENCE_PING_S));
         pings.tick().await;
@@ -298,24 +301,34 @@ async fn linger(socket: &mut Socket) {
     let _slow = timeout(Duration::from_secs(SEND_WAIT_MAX_S), socket.get_mut().shutdown()).await;
 }
 
-/// What a client may still say.
-struct Allowance<'a> {
-    doors: &'a Doors,
-    messages: Bucket,
-    bytes: Bucket,
+/// What a client says over its WebSocket.
+struct Says<'a> {
+    gate: &'a Gate,
+    limits: &'a MessageLimits,
+    said: Allowance,
 }
 
-impl<'a> Allowance<'a> {
-    fn new(doors: &'a Doors) -> Self {
-        Self { doors, messages: Bucket::default(), bytes: Bucket::default() }
+impl<'a> Says<'a> {
+    fn new(gate: &'a Gate, limits: &'a MessageLimits) -> Self {
+        Self { gate, limits, said: Allowance::default() }
     }
 
-    /// Takes a message of this length; or says which limit forbids it.
-    fn take(&mut self, bytes: usize) -> Result<(), Limit> {
-        let (limits, now_us) = (&self.doors.session_limits, self.doors.gate.now_us());
-        self.messages = limits.messages.take(self.messages, 1, now_us).map_err(|_| Limit::SessionMessages)?;
-        self.bytes = limits.bytes.take(self.bytes, bytes as u64, now_us).map_err(|_| Limit::SessionBytes)?;
-        Ok(())
+    /// Takes a message of this length, when its address and all together may say so much; or says which limit forbids it. A session that is beyond its own
+    /// limits is not honest. One whose neighbours have said too much may be, and its messages come late instead of never.
+    async fn take(&mut self, bytes: usize, held_up_max: Duration) -> Result<(), Limit> {
+        let mut held_up_until = None;
+        loop {
+            let Err(over) = self.said.take(self.limits, bytes, self.gate.now_us()) else { return Ok(()) };
+            let now = Instant::now();
+            let until = *held_up_until.get_or_insert_with(|| {
+                self.gate.refused().count(over.limit);
+                now + held_up_max
+            });
+            if over.limit.is_of_session() || now >= until {
+                return Err(over.limit);
+            }
+            sleep_until((now + Duration::from_micros(over.wait_us)).min(until)).await;
+        }
     }
 }
 
@@ -331,7 +344,7 @@ async fn read(
     session: SessionId,
     shard: &ShardHandle,
     answers: mpsc::Sender<Answer>,
-    mut allowance: Allowance<'_>,
+    mut says: Says<'_>,
 ) {
     let bye = async |code, reason: String| {
         if let Ok(text) = (HostMessage::Bye { code, reason }).encode() {
@@ -349,11 +362,9 @@ async fn read(
             Ok(Some(Err(_)) | None) => return,
             Err(_) => return bye(ByeCode::Idle, format!("nothing came for {SILENCE_MAX_S} s")).await,
         };
-        if let Err(limit) = allowance.take(message.len()) {
-            let doors = allowance.doors;
-            doors.gate.refused().count(limit);
-            let reason =
-                format!("more than the limit `{limit}` of this host allows: {}", doors.gate.limits().get(limit));
+        if let Err(limit) = says.take(message.len(), Duration::from_secs(HELD_UP_MAX_S)).await {
+            let max = says.gate.limits().get(limit);
+            let reason = format!("more than the limit `{limit}` of this host allows: {max}");
             return bye(ByeCode::TooManyMessages, reason).await;
         }
         let command = match message {
@@ -397,5 +408,35 @@ where
     match timeout(Duration::from_secs(SEND_WAIT_MAX_S), sink.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::doors::gate::{LimitSetting, Limits, Rules, SharedAllowance};
+
+    #[tokio::test]
+    async fn who_has_loud_neighbours_waits_and_who_waits_too_long_is_told_why() {
+        let limits = Limits::new(&[LimitSetting::new(Limit::AddressMessages, 1)]).unwrap();
+        let gate = Gate::new(Rules { limits, ..Rules::default() }, Clock::start());
+        let address = Arc::new(SharedAllowance::of_address(&limits));
+        let limits = MessageLimits::new(&limits).at(Some(address));
+        let (mut loud, mut quiet) = (Allowance::default(), Says::new(&gate, &limits));
+        let counted = || gate.refused().get(Limit::AddressMessages);
+        // A machine that stands still for a second gives the allowance back, so each may take more than one try.
+        while counted() == 0 {
+            while loud.take(&limits, 1, gate.now_us()).is_ok() {}
+            quiet.take(1, Duration::from_secs(60)).await.unwrap();
+        }
+        assert_eq!(counted(), 1, "one that waits is counted once, however often it asks");
+        loop {
+            while loud.take(&limits, 1, gate.now_us()).is_ok() {}
+            if let Err(limit) = quiet.take(1, Duration::ZERO).await {
+                assert_eq!((limit, counted()), (Limit::AddressMessages, 2));
+                break;
+            }
+        }
     }
 }

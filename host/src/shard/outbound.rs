@@ -9,8 +9,7 @@ use holeshot_room::RERUN_PUBLIC_EVENTS_MAX;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
-use crate::doors::gate::bucket::Rate;
-use crate::doors::gate::{Limit, Limits, Refused};
+use crate::doors::gate::{Limit, Limits, MessageLimits, Refused};
 
 /// Messages that may wait for a WebSocket. One that keeps up has places for all that a rollback tells at once, and for the frame's own events.
 pub const OUTBOUND_QUEUED_MAX: usize = 256;
@@ -43,10 +42,8 @@ impl Outbound {
 /// What one session may do.
 #[derive(Debug, Clone)]
 pub struct SessionLimits {
-    /// Messages and datagrams from it.
-    pub messages: Rate,
-    /// Bytes of them.
-    pub bytes: Rate,
+    /// Messages and datagrams from it, and their bytes.
+    pub said: MessageLimits,
     /// Bytes that may wait for it.
     pub queued_bytes_max: usize,
     /// Counts when a limit held.
@@ -58,8 +55,7 @@ impl SessionLimits {
     #[must_use]
     pub fn new(limits: &Limits, refused: Arc<Refused>) -> Self {
         Self {
-            messages: limits.rate(Limit::SessionMessages),
-            bytes: limits.rate(Limit::SessionBytes),
+            said: MessageLimits::new(limits),
             queued_bytes_max: usize::try_from(limits.get(Limit::SessionQueued)).unwrap_or(usize::MAX),
             refused,
         }

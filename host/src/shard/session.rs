@@ -11,8 +11,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use super::outbound::{Outbound, OutboundSender};
 use super::{ShardCounters, count};
-use crate::doors::gate::Limit;
-use crate::doors::gate::bucket::Bucket;
+use crate::doors::gate::Allowance;
 
 /// Names a session: 8 bits of shard, 16 of place, 8 of generation, so that a datagram finds its session without a search and a place that is
 /// used again has another name.
@@ -68,8 +67,8 @@ pub(super) struct Session {
     pub(super) is_confirmed: bool,
     keys: Option<(Sealer, Opener)>,
     outbound: OutboundSender,
-    /// Datagrams that it sent, and their bytes.
-    said: (Bucket, Bucket),
+    /// What it says in datagrams.
+    said: Allowance,
 }
 
 impl Session {
@@ -101,17 +100,8 @@ impl Session {
     /// Whether a datagram that opened is one too many. Who cannot seal one spends nothing of this.
     pub(super) fn is_too_much(&mut self, bytes: usize, now_us: u64) -> bool {
         let limits = self.outbound.limits();
-        let (messages, of_bytes) =
-            (limits.messages.take(self.said.0, 1, now_us), limits.bytes.take(self.said.1, bytes as u64, now_us));
-        match (messages, of_bytes) {
-            (Ok(messages), Ok(bytes)) => {
-                self.said = (messages, bytes);
-                return false;
-            }
-            (Err(_), _) => limits.refused.count(Limit::SessionMessages),
-            (Ok(_), Err(_)) => limits.refused.count(Limit::SessionBytes),
-        }
-        true
+        let taken = self.said.take(&limits.said, bytes, now_us);
+        taken.inspect_err(|over| limits.refused.count(over.limit)).is_err()
     }
 
     /// Takes note of a datagram that opened, and challenges a new address.

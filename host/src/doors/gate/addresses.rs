@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
+use super::allowance::SharedAllowance;
 use super::bucket::Bucket;
 
 /// How often the table is searched for entries to drop, in microseconds: once it is full of entries that say something, every new address would.
@@ -18,6 +20,7 @@ pub(super) enum Held {
     Connection,
     HalfOpen,
     Session,
+    Stream,
 }
 
 /// Things that an address may do so often.
@@ -30,19 +33,22 @@ pub(super) enum Done {
 }
 
 /// What is known of an address.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Entry {
-    held: [u32; 3],
+    held: [u32; 4],
     done: [Bucket; 4],
+    /// What its sessions share, since it had one.
+    allowance: Option<Arc<SharedAllowance>>,
 }
 
 impl Entry {
     pub(super) const fn held(&mut self, what: Held) -> &mut u32 {
-        let [connections, half_open, sessions] = &mut self.held;
+        let [connections, half_open, sessions, streams] = &mut self.held;
         match what {
             Held::Connection => connections,
             Held::HalfOpen => half_open,
             Held::Session => sessions,
+            Held::Stream => streams,
         }
     }
 
@@ -56,8 +62,15 @@ impl Entry {
         }
     }
 
+    /// What its sessions share.
+    pub(super) fn allowance(&mut self, make: impl FnOnce() -> SharedAllowance) -> Arc<SharedAllowance> {
+        Arc::clone(self.allowance.get_or_insert_with(|| Arc::new(make())))
+    }
+
     fn says_nothing(&self, now_us: u64) -> bool {
-        self.held == [0; 3] && self.done.iter().all(|bucket| bucket.is_full(now_us))
+        self.held == [0; 4]
+            && self.done.iter().all(|bucket| bucket.is_full(now_us))
+            && self.allowance.as_ref().is_none_or(|allowance| allowance.is_full(now_us))
     }
 }
 

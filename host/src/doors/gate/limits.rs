@@ -59,6 +59,12 @@ limits! {
     AddressRequests = "address_requests_per_s", 50, 1..=1_000_000;
     /// Requests to open a room per minute, all of them at once if wished. Each takes memory and a place in the pool.
     AddressRooms = "address_rooms_per_minute", 60, 1..=1_000_000;
+    /// Messages and datagrams of all its sessions per second, two seconds' worth at once: 100 players at 128 Hz with pings and actions.
+    AddressMessages = "address_messages_per_s", 20_000, 1..=100_000_000;
+    /// Bytes of them per second, two seconds' worth at once: 100 players with inputs at their largest take half of it.
+    AddressBytes = "address_bytes_per_s", 4_194_304, 8_192..=1_000_000_000;
+    /// Streams of events at a time. A browser opens 6 connections to one host; a party has a few screens.
+    AddressStreams = "address_streams_max", 16, 1..=1_000_000;
     /// Hellos with a ticket that opens nothing, per minute. An honest client has none; one whose ticket expired has one.
     AddressBadTickets = "address_bad_tickets_per_minute", 30, 1..=1_000_000;
 
@@ -75,6 +81,11 @@ limits! {
     /// Requests to open a room per minute, all of them at once if wished: the most rooms of a host by default and half as many again.
     Rooms = "rooms_per_minute", 6_000, 1..=1_000_000;
 
+    /// Messages and datagrams of all sessions per second, two seconds' worth at once: 20,000 sessions at 50 Hz.
+    Messages = "messages_per_s", 1_000_000, 1..=100_000_000;
+    /// Bytes of them per second, two seconds' worth at once: a line of 1 Gbit/s.
+    Bytes = "bytes_per_s", 125_000_000, 8_192..=1_000_000_000;
+
     /// Messages and datagrams of one session per second, two seconds' worth at once. An input a tick at 128 Hz, with pings and actions, is half of it. A session
     /// that sends more WebSocket messages ends; its datagrams beyond it are dropped.
     SessionMessages = "session_messages_per_s", 400, 1..=1_000_000;
@@ -88,6 +99,12 @@ limits! {
 pub(super) const COUNT: usize = Limit::ALL.len();
 
 impl Limit {
+    /// Whether it holds for one session.
+    #[must_use]
+    pub const fn is_of_session(self) -> bool {
+        matches!(self, Self::SessionMessages | Self::SessionBytes | Self::SessionQueued)
+    }
+
     /// Where it is in an array of all.
     #[must_use]
     pub const fn index(self) -> usize {
@@ -191,7 +208,9 @@ impl Limits {
         let count = self.get(limit);
         match limit {
             Limit::AddressRooms | Limit::Rooms | Limit::AddressBadTickets => Rate::new(count, MINUTE_US, count),
-            Limit::SessionMessages => Rate::new(count, SECOND_US, count.saturating_mul(2)),
+            Limit::SessionMessages | Limit::AddressMessages | Limit::AddressBytes | Limit::Messages | Limit::Bytes => {
+                Rate::new(count, SECOND_US, count.saturating_mul(2))
+            }
             Limit::SessionBytes => Rate::new(count, SECOND_US, count.saturating_mul(4)),
             _ => Rate::new(count, SECOND_US, count.saturating_mul(BURST_S)),
         }

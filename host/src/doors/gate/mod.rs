@@ -1,10 +1,11 @@
 //! Who may come in how often: finds out who asks, behind proxies too, keeps the [limits] per address and for all together, and counts whom it
-//! refuses. What one session may do is counted where the session is; nothing here is asked for a message.
+//! refuses. What sessions say is counted where each session is, by its [`Allowance`]; nothing here is asked for a message but, once in a while, an atomic.
 //!
 //! Limits per address do not hold for addresses that are exempt, by default this machine's own: tests, load tests and commands come from there. All other
 //! limits hold for everybody.
 
 mod addresses;
+mod allowance;
 pub mod bucket;
 pub mod forwarded;
 pub mod limits;
@@ -25,6 +26,7 @@ use serde_json::json;
 use super::listen::Peer;
 use crate::clock::Clock;
 use addresses::{Addresses, Done, Entry, Held, group};
+pub use allowance::{Allowance, MessageLimits, Over, SharedAllowance};
 use bucket::{Bucket, Rate};
 pub use forwarded::ProxyHeader;
 pub use limits::{Limit, LimitSetting, Limits};
@@ -310,12 +312,26 @@ impl Gate {
         }
     }
 
-    /// A session.
+    /// A session, and what it shares with the others of its address; nothing for one that is exempt or not known.
     ///
     /// # Errors
     /// [`Limit::AddressSessions`].
-    pub fn session(self: &Arc<Self>, client: &Client) -> Result<Place, Refusal> {
-        self.hold(client.address, Held::Session, Limit::AddressSessions)
+    pub fn session(self: &Arc<Self>, client: &Client) -> Result<(Place, Option<Arc<SharedAllowance>>), Refusal> {
+        let place = self.hold(client.address, Held::Session, Limit::AddressSessions)?;
+        let allowance = place.group.and_then(|group| {
+            let mut part = self.part(group);
+            let entry = part.entry(group, self.clock.now_us())?;
+            Some(entry.allowance(|| SharedAllowance::of_address(&self.rules.limits)))
+        });
+        Ok((place, allowance))
+    }
+
+    /// A stream of events.
+    ///
+    /// # Errors
+    /// [`Limit::AddressStreams`].
+    pub fn stream(self: &Arc<Self>, client: &Client) -> Result<Place, Refusal> {
+        self.hold(client.address, Held::Stream, Limit::AddressStreams)
     }
 
     /// An HTTP request.
@@ -431,7 +447,9 @@ pub(super) async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, n
         if let Err(refusal) = gate.request(&client) {
             return refusal.into_response();
         }
+        // With the gate, for requests that go on to hold something.
         request.extensions_mut().insert(client);
+        request.extensions_mut().insert(Arc::clone(&gate));
     }
     next.run(request).await
 }
@@ -458,6 +476,8 @@ mod tests {
         assert_eq!((refusal.limit, refusal.value, refusal.retry_after_s), (Limit::AddressSessions, 2, 1));
         assert_eq!(gate.refused().get(Limit::AddressSessions), 1);
         gate.session(&client("192.0.2.2")).unwrap();
+        let shared = |places: &(Place, Option<Arc<SharedAllowance>>)| places.1.clone().unwrap();
+        assert!(Arc::ptr_eq(&shared(&places[0]), &shared(&places[1])));
         drop(places);
         gate.session(&ada).unwrap();
         gate.room(&ada).unwrap();

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::super::gate::{Client, Gate, Place};
 use super::super::http::ApiError;
 use super::super::listen::LongLived;
 use super::question::{Question, bad};
@@ -92,7 +93,13 @@ impl Streams {
     }
 }
 
-pub(super) async fn stream(State(door): Shared, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn stream(
+    State(door): Shared,
+    asks: Option<Extension<Client>>,
+    gate: Option<Extension<Arc<Gate>>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let mut question = Question::read(&uri)?;
     let query = FeedQuery { room: question.take("room")?, kind: question.take("kind")? };
     let number = |name: &str, text: &str| {
@@ -108,6 +115,13 @@ pub(super) async fn stream(State(door): Shared, uri: Uri, headers: HeaderMap) ->
     let commits = door.commits()?;
     let newest = *commits.borrow();
     let streams = &door.streams;
+    let of_address = match (&gate, &asks) {
+        (Some(gate), Some(client)) => match gate.stream(client) {
+            Ok(place) => Some(place),
+            Err(refusal) => return Ok(refusal.into_response()),
+        },
+        _ => None,
+    };
     let Ok(place) = Arc::clone(&streams.places).try_acquire_owned() else {
         streams.counters.refused.fetch_add(1, Ordering::Relaxed);
         let message = format!("there are {} streams already, as many as `streams_max` allows; try later", streams.max);
@@ -127,6 +141,7 @@ pub(super) async fn stream(State(door): Shared, uri: Uri, headers: HeaderMap) ->
         given: None,
         door: Arc::clone(&door),
         _place: place,
+        _of_address: of_address,
     };
     let body = Body::from_stream(futures_util::stream::unfold(feed, Feed::next));
     let headers = [
@@ -154,6 +169,7 @@ struct Feed {
     /// When the client was given a chunk that it has not come back from.
     given: Option<Instant>,
     _place: OwnedSemaphorePermit,
+    _of_address: Option<Place>,
 }
 
 impl Feed {
@@ -261,7 +277,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.extend(last.map(|last| (header::HeaderName::from_static("last-event-id"), last.parse().unwrap())));
         let uri = format!("/api/events/stream{query}").parse().unwrap();
-        let response = stream(State(Arc::clone(door)), uri, headers).await?;
+        let response = stream(State(Arc::clone(door)), None, None, uri, headers).await?;
         assert!(response.extensions().get::<LongLived>().is_some());
         let mut body = response.into_body().into_data_stream();
         let greeting = body.next().await.unwrap().unwrap();
