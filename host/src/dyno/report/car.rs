@@ -37,11 +37,12 @@ pub(super) fn section(sheet: &Sheet, car: &Car, class: Option<&str>) -> Result<M
                 (force_figure(car, !shifts_kmh.is_empty(), forces))
             }
             div.pair {
-                div { (run_figure(sheet, run)) (top_of_gear(sheet)) }
-                div { (splits(sheet)) (shift_table(sheet)) (forgiving(sheet)) }
+                div { (run_figure(sheet, run)) (forgiving(sheet)) }
+                div { (splits(sheet)) (shift_table(sheet)) (top_of_gear(sheet)) }
             }
             (proof(sheet))
             (trace(sheet))
+            (sources(car))
             p.back { a href="#contents" { "Back to the contents" } }
         }
     })
@@ -57,10 +58,10 @@ fn figures(sheet: &Sheet, class: Option<&str>) -> Markup {
             li { span { "Quarter mile" } b { (format!("{:.3} s", splits.quarter_mile_s)) } }
             li { span { "Trap speed" } b { (format!("{:.1} mph", splits.quarter_mile_mph)) } span { (format!("{:.1} km/h", splits.quarter_mile_kmh)) } }
             li { span { "60 ft" } b { (format!("{:.3} s", splits.sixty_foot_s)) } }
-            li { span { "0 to 100 km/h" } b { (zero(sheet.zero_to_100_kmh)) } span { "after 1 ft of rollout" } }
-            li { span { "0 to 60 mph" } b { (zero(sheet.zero_to_60_mph)) } span { "after 1 ft of rollout" } }
+            li { span { "0 to 100 km/h" } b { (zero(sheet.zero_to_100_kmh)) } span { "after 1 ft" } }
+            li { span { "0 to 60 mph" } b { (zero(sheet.zero_to_60_mph)) } span { "after 1 ft" } }
             li {
-                span { "Leave the line at" }
+                span { "Launch at" }
                 b { @match sheet.launch_rpm { Some(rpm) => { (grouped(rpm)) " rpm" } None => "no revs" } }
             }
             @if let Some(class) = class { li { span { "Class" } b { (class) } } }
@@ -139,7 +140,7 @@ fn run_figure(sheet: &Sheet, svg: String) -> Markup {
         line(Ink::Purple, "engine speed"),
         dot(Ink::Purple, "shift points"),
     ];
-    figure("", "The best run", &note, &legend, svg)
+    figure("run", "The best run", &note, &legend, svg)
 }
 
 fn splits(sheet: &Sheet) -> Markup {
@@ -296,6 +297,31 @@ fn trace(sheet: &Sheet) -> Markup {
         details {
             summary { "The best run in numbers" }
             (table("", &format!("The best run of {}", sheet.car.name), "From the launch.", head, body))
+        }
+    }
+}
+
+/// Where the car's figures come from.
+fn sources(car: &Car) -> Markup {
+    html! {
+        @if !car.sources.is_empty() {
+            details {
+                summary { "Where its figures come from" }
+                ul.sources {
+                    @for source in car.sources.iter() {
+                        li {
+                            (source.fact) ": "
+                            // Nothing else is made a link: a car file may hold any text.
+                            @if ["https://", "http://"].iter().any(|scheme| source.url.starts_with(scheme)) {
+                                a href=(source.url) { (source.name) }
+                            } @else {
+                                (source.name)
+                            }
+                            @if source.from_memory { " (from memory)" }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -175,15 +175,17 @@ pub(super) fn tractive_force(car: &Car, id: &str, shifts_kmh: &[f64]) -> Result<
             line(&mut plot, curve.iter().copied(), Ink::Gear(gear).line(25))?;
         }
         let text = |ink: Ink| ink.text(TEXT_PX, HPos::Center, VPos::Center);
-        for ((gear, curve), ratio) in (1u8..).zip(&curves).zip(car.ratios.iter()) {
+        for (gear, curve) in (1u8..).zip(&curves) {
             // On the curve where it is highest, but never at its very beginning.
             let Some(most) = curve.iter().skip(curve.len() / 4).max_by(|a, b| a.1.total_cmp(&b.1)) else { continue };
             plot.draw_series([Circle::new(*most, px(8), Ink::Paper.area())]).map_err(failed)?;
             plot.draw_series([Circle::new(*most, px(8), Ink::Gear(gear).line(15))]).map_err(failed)?;
             plot.draw_series([Text::new(gear.to_string(), *most, text(Ink::Text))]).map_err(failed)?;
-            let shift = shifts_kmh.get(usize::from(gear) - 1).copied();
-            if let Some((kmh, force)) = shift.and_then(|kmh| Some((kmh, force_n(car, *ratio, kmh / KMH_PER_MPS)?))) {
-                let dot = Circle::new((kmh, force / 1000.0), px(4), Ink::Text.area());
+        }
+        // Upon the numbers, which may stand in the same place.
+        for (ratio, kmh) in car.ratios.iter().zip(shifts_kmh) {
+            if let Some(force_n) = force_n(car, *ratio, kmh / KMH_PER_MPS) {
+                let dot = Circle::new((*kmh, force_n / 1000.0), px(4), Ink::Text.area());
                 plot.draw_series([dot]).map_err(failed)?;
             }
         }
