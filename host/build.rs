@@ -1,5 +1,5 @@
-//! Builds the default rules module, `game-logic/drag-race`, for WebAssembly; `src/rules/default.rs` puts it into the binary. Cargo runs this
-//! again when a source of the module changed, so that the binary never carries a stale one. How it is built is in `build/module.rs`.
+//! Builds the rules modules that ship with the host, those of `game-logic/`, for WebAssembly; `src/rules/default.rs` puts them into the binary. Cargo
+//! runs this again when a source of one changed, so that the binary never carries a stale one. How they are built is in `build/module.rs`.
 //! Lists the sources for `holeshot new` too: `build/kit.rs`.
 
 #[path = "build/kit.rs"]
@@ -9,11 +9,13 @@ mod module;
 
 use std::path::PathBuf;
 
-/// What the module is made of, from the root of the workspace. Files that these name (another crate of the workspace, say) are added from
+/// What the modules are made of, from the root of the workspace. Files that these name (another crate of the workspace, say) are added from
 /// what cargo noted during the build.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 13] = [
     "Cargo.toml",
     "Cargo.lock",
+    "game-logic/arena/Cargo.toml",
+    "game-logic/arena/src",
     "game-logic/drag-race/Cargo.toml",
     "game-logic/drag-race/build.rs",
     "game-logic/drag-race/build",
@@ -33,8 +35,9 @@ fn main() {
     println!("cargo::rerun-if-changed=build/kit.rs");
     let folder = PathBuf::from(module::env("OUT_DIR"));
     kit::list(&root, &folder);
-    let module = module::build(&root, &folder, "drag-race");
-    println!("cargo::rustc-env=HOLESHOT_DRAG_RACE_WASM={}", module.display());
+    let [drag_race, arena] = module::build(&root, &folder, ["drag-race", "arena"]);
+    println!("cargo::rustc-env=HOLESHOT_DRAG_RACE_WASM={}", drag_race.display());
+    println!("cargo::rustc-env=HOLESHOT_ARENA_WASM={}", arena.display());
     // Those who build more modules share this folder, and with it all that the modules have in common.
     println!("cargo::metadata=module_folder={}", folder.display());
 }

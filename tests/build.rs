@@ -21,6 +21,6 @@ fn main() {
     println!("cargo::rerun-if-changed=../host/build/module.rs");
     // Where the host's build script has built most of it already.
     let folder = PathBuf::from(module::env("DEP_HOLESHOT_MODULE_FOLDER"));
-    let module = module::build(&root, &folder, "misrule");
+    let [module] = module::build(&root, &folder, ["misrule"]);
     println!("cargo::rustc-env=HOLESHOT_MISRULE_WASM={}", module.display());
 }

@@ -1,4 +1,4 @@
-//! Builds a rules module of this workspace for WebAssembly, from a build script: the host's for the module that it carries, and that of the
+//! Builds rules modules of this workspace for WebAssembly, from a build script: the host's for the modules that it carries, and that of the
 //! end-to-end tests for theirs. Which packages, and what they are made of, is with those.
 
 use std::fmt::Display;
@@ -41,9 +41,9 @@ pub(crate) fn watch(root: &Path, sources: &[&str]) {
     println!("cargo::rerun-if-env-changed=RUSTUP_TOOLCHAIN");
 }
 
-/// Builds the library of `package` within `folder` and gives the module's file. Modules that are built within one folder share what they
-/// are made of.
-pub(crate) fn build(root: &Path, folder: &Path, package: &str) -> PathBuf {
+/// Builds the libraries of `packages` within `folder`, side by side, and gives the modules' files. Modules that are built within one folder share
+/// what they are made of.
+pub(crate) fn build<const N: usize>(root: &Path, folder: &Path, packages: [&str; N]) -> [PathBuf; N] {
     let rustc = env("RUSTC");
     add_target(&rustc, root);
 
@@ -69,7 +69,8 @@ pub(crate) fn build(root: &Path, folder: &Path, package: &str) -> PathBuf {
         .env("RUSTC", &rustc)
         .env("CARGO_ENCODED_RUSTFLAGS", module_flags(root, folder))
         .args(["build", "--locked", "--quiet", "--color", "never", "--lib"])
-        .args(["--package", package, "--target", TARGET, "--profile", PROFILE])
+        .args(packages.iter().flat_map(|package| ["--package", package]))
+        .args(["--target", TARGET, "--profile", PROFILE])
         .arg("--target-dir")
         .arg(&target_dir);
     let output = cargo.output().unwrap_or_else(|error| stop(format!("{cargo:?} does not start: {error}")));
@@ -77,18 +78,21 @@ pub(crate) fn build(root: &Path, folder: &Path, package: &str) -> PathBuf {
         let text = String::from_utf8_lossy(&output.stderr);
         text.lines().for_each(|line| println!("cargo::warning={line}"));
         stop(format!(
-            "the rules module {package} does not build for {TARGET}; its errors are above. To see them alone: \
-             cargo build --package {package} --target {TARGET} --profile {PROFILE}"
+            "a rules module does not build for {TARGET}; its errors are above. To see them alone: \
+             cargo build --package {} --target {TARGET} --profile {PROFILE}",
+            packages.join(" --package ")
         ));
     }
-    let module = target_dir.join(TARGET).join(PROFILE).join(format!("{}.wasm", package.replace('-', "_")));
-    if !module.is_file() {
-        stop(format!("{} was not built; has the crate a cdylib of another name?", module.display()));
-    }
-    for source in noted_sources(&module.with_extension("d"), root, folder) {
-        println!("cargo::rerun-if-changed={}", source.display());
-    }
-    module
+    packages.map(|package| {
+        let module = target_dir.join(TARGET).join(PROFILE).join(format!("{}.wasm", package.replace('-', "_")));
+        if !module.is_file() {
+            stop(format!("{} was not built; has the crate a cdylib of another name?", module.display()));
+        }
+        for source in noted_sources(&module.with_extension("d"), root, folder) {
+            println!("cargo::rerun-if-changed={}", source.display());
+        }
+        module
+    })
 }
 
 /// The sources within the workspace that cargo noted for the module, in the form of a makefile: `<module>: <source> <source> …`.

@@ -131,9 +131,24 @@ impl Api {
     /// # Errors
     /// The host's own words, or why it cannot be reached.
     pub async fn create_room(&self, players: &[Value], options: &Value, seed: Option<u64>) -> anyhow::Result<String> {
+        self.create_room_of(None, players, options, seed).await
+    }
+
+    /// Opens a room under the module of this name, the host's default if there is none, and gives its id.
+    ///
+    /// # Errors
+    /// As for [`create_room`](Api::create_room).
+    pub async fn create_room_of(
+        &self,
+        module: Option<&str>,
+        players: &[Value],
+        options: &Value,
+        seed: Option<u64>,
+    ) -> anyhow::Result<String> {
         let mut body = json!({ "players": players, "options": options });
-        if let (Some(seed), Some(object)) = (seed, body.as_object_mut()) {
-            object.insert("seed".into(), seed.into());
+        if let Some(object) = body.as_object_mut() {
+            object.extend(module.map(|module| ("module".to_owned(), module.into())));
+            object.extend(seed.map(|seed| ("seed".to_owned(), seed.into())));
         }
         let created = self.post("/api/rooms", &body).await?;
         let room = created.get("room").and_then(Value::as_str);

@@ -1,5 +1,7 @@
-//! Drivers that play the drag race over real sockets, as any player's program would: join, connect, be ready, answer snapshots with
-//! inputs until the race is over.
+//! Bots that play over real sockets, as any player's program would: join, connect, be ready, answer snapshots with inputs until the game is over.
+//! Drivers of the drag race are here, players of the arena in [`arena`].
+
+pub mod arena;
 
 use anyhow::{Context, bail};
 use drag_race::{Driver, Snapshot};
@@ -9,6 +11,9 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::api::Api;
+
+const OTHER_GAME: &str = "a snapshot of another game: this host runs other rules than the bots know";
+const NO_INPUT: &str = "an input cannot be written";
 
 /// A driver and its car.
 #[derive(Debug, Clone)]
@@ -25,13 +30,13 @@ pub struct Bot {
     pub with_udp: bool,
 }
 
-/// What a bot sees while it plays, for whoever watches.
+/// What a bot sees while it plays, for whoever watches: a drag race unless it is said otherwise.
 #[derive(Debug, Clone)]
-pub enum Seen {
+pub enum Seen<S = Snapshot> {
     /// A public event.
     Event(Event),
-    /// The race at the end of a tick.
-    Snapshot(Snapshot),
+    /// The game at the end of a tick.
+    Snapshot(S),
 }
 
 /// How it went for one bot.
@@ -41,7 +46,7 @@ pub struct BotReport {
     pub name: String,
     /// The player's slot.
     pub player: u16,
-    /// The event that ended the race: `finished` or `aborted`.
+    /// The event that ended the game: `finished` or `aborted`.
     pub ending: String,
     /// That event's data.
     pub outcome: Value,
@@ -59,6 +64,34 @@ pub struct BotReport {
     pub carrier: Option<&'static str>,
 }
 
+/// How a bot plays one game: an input for each snapshot, both as the game's own bytes.
+pub trait Plays {
+    /// What it sees in a tick.
+    type Sight;
+
+    /// What it does before the game starts, as an action of the game; nothing by default.
+    fn first_action(&self) -> Option<Value> {
+        None
+    }
+
+    /// Answers the newest snapshot. `delay_ms` is how long after the snapshot the answer will take effect.
+    ///
+    /// # Errors
+    /// The bytes are no snapshot of this game.
+    fn answer(&mut self, snapshot: &[u8], delay_ms: u32) -> anyhow::Result<(Vec<u8>, Self::Sight)>;
+}
+
+impl Plays for Driver {
+    type Sight = Snapshot;
+
+    fn answer(&mut self, snapshot: &[u8], delay_ms: u32) -> anyhow::Result<(Vec<u8>, Snapshot)> {
+        let snapshot: Snapshot = postcard::from_bytes(snapshot).context(OTHER_GAME)?;
+        self.set_delay_ms(delay_ms);
+        let input = postcard::to_allocvec(&self.drive(&snapshot)).context(NO_INPUT)?;
+        Ok((input, snapshot))
+    }
+}
+
 /// Plays one race to its end.
 ///
 /// `seen` gets what the bot sees; it is given up when nobody listens, and what finds no place in it is left out.
@@ -66,15 +99,33 @@ pub struct BotReport {
 /// # Errors
 /// If the bot cannot join or connect, or the connection ends before the race does.
 pub async fn play(api: &Api, room: &str, bot: &Bot, seen: Option<mpsc::Sender<Seen>>) -> anyhow::Result<BotReport> {
-    let grant = api.join(room, &bot.name).await?;
-    let mut client = Client::connect(grant.connect_options(bot.with_udp)?)
-        .await
-        .with_context(|| format!("{} cannot connect", bot.name))?;
+    let driver = |player: u16| Ok(Driver::new(&bot.car, usize::from(player), bot.skill, bot.seed)?);
+    play_as(api, room, &bot.name, bot.with_udp, driver, seen).await
+}
+
+/// Plays one game to its end, as [`play`] does a race. `make` makes the bot for the slot that it got.
+///
+/// # Errors
+/// As for [`play`].
+pub async fn play_as<P: Plays>(
+    api: &Api,
+    room: &str,
+    name: &str,
+    with_udp: bool,
+    make: impl FnOnce(u16) -> anyhow::Result<P>,
+    seen: Option<mpsc::Sender<Seen<P::Sight>>>,
+) -> anyhow::Result<BotReport> {
+    let grant = api.join(room, name).await?;
+    let mut client =
+        Client::connect(grant.connect_options(with_udp)?).await.with_context(|| format!("{name} cannot connect"))?;
     let player = client.welcome().player.context("the host let a player in as a spectator")?;
     let tick_ms = 1_000 / u32::from(client.welcome().tick_hz.max(1));
-    let mut driver = Driver::new(&bot.car, usize::from(player), bot.skill, bot.seed)?;
+    let mut bot = make(player)?;
     client.ready().await?;
-    let show = |sight: Seen| {
+    if let Some(action) = bot.first_action() {
+        client.action(action).await?;
+    }
+    let show = |sight: Seen<P::Sight>| {
         if let Some(seen) = &seen {
             let _nobody_or_slow = seen.try_send(sight);
         }
@@ -82,37 +133,34 @@ pub async fn play(api: &Api, room: &str, bot: &Bot, seen: Option<mpsc::Sender<Se
     loop {
         match client.next().await {
             Some(Incoming::Snapshot(snapshot)) => {
-                let snapshot: Snapshot = postcard::from_bytes(&snapshot.bytes)
-                    .context("a snapshot of another game: this host runs other rules than the bots know")?;
-                driver.set_delay_ms(client.stats().lead_frames * tick_ms);
-                let input = postcard::to_allocvec(&driver.drive(&snapshot)).context("an input cannot be written")?;
+                let (input, sight) = bot.answer(&snapshot.bytes, client.stats().lead_frames * tick_ms)?;
                 client.send_input(&input)?;
-                show(Seen::Snapshot(snapshot));
+                show(Seen::Snapshot(sight));
             }
             Some(Incoming::Event(event)) => {
                 show(Seen::Event(event.clone()));
                 if matches!(event.name.as_str(), "finished" | "aborted") {
                     let stats = client.stats();
-                    // The race is over either way; the host counts a player who is gone as gone.
+                    // The game is over either way; the host counts a player who is gone as gone.
                     let _over = client.leave().await;
-                    return Ok(report(bot, player, event, stats));
+                    return Ok(report(name, player, event, stats));
                 }
             }
             Some(Incoming::Bye { code, reason }) => {
-                bail!("{}: the host said goodbye before the race was over: {code}: {reason}", bot.name)
+                bail!("{name}: the host said goodbye before the game was over: {code}: {reason}")
             }
             Some(Incoming::Disconnected { error }) => {
-                return Err(error).with_context(|| format!("{} lost the connection", bot.name));
+                return Err(error).with_context(|| format!("{name} lost the connection"));
             }
             Some(_) => {}
-            None => bail!("{}: the connection ended before the race was over", bot.name),
+            None => bail!("{name}: the connection ended before the game was over"),
         }
     }
 }
 
-fn report(bot: &Bot, player: u16, ending: Event, stats: NetStats) -> BotReport {
+fn report(name: &str, player: u16, ending: Event, stats: NetStats) -> BotReport {
     BotReport {
-        name: bot.name.clone(),
+        name: name.to_owned(),
         player,
         ending: ending.name,
         outcome: ending.data,

@@ -65,7 +65,7 @@ pub struct Settings {
     /// Folder for the records, the journals, the outbox, the identity and the modules [default: holeshot-data]
     #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
-    /// Rules modules to load besides the drag race; a room names one by its manifest's name
+    /// Rules modules to load besides the drag race and the arena, which one of the same name replaces; a room names one by its manifest's name
     #[arg(long = "module", env = "HOLESHOT_MODULES", value_name = "FILE", value_delimiter = ',')]
     #[serde(default)]
     pub modules: Vec<PathBuf>,

@@ -9,7 +9,7 @@
 //! 1. the file of a `--module` flag: what the operator says at this start;
 //! 2. what the name was last set to by a request (`PUT /api/modules/{name}`, `holeshot swap`), remembered in [`CHOSEN_FILE`], unless it failed in
 //!    every room (see [`crate::swap`]);
-//! 3. the module that ships inside the binary.
+//! 3. the module that ships inside the binary: two names have one.
 //!
 //! A flag is good for its start only: it neither changes nor deletes what is remembered. A file of `--watch` replaces any of them as soon as it
 //! is there, and is not remembered: the file itself is the memory.
@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::unix_ms;
 use crate::files::{Readers, write_whole};
 use crate::rooms::ModuleName;
-use crate::rules::{DRAG_RACE_WASM, LoadError, MODULE_BYTES_MAX, Module, ModuleHash, ModuleStore};
+use crate::rules::{LoadError, MODULE_BYTES_MAX, Module, ModuleHash, ModuleStore, SHIPPED};
 
 /// Folder of the data folder in which modules are kept, as they came and compiled.
 pub const MODULES_FOLDER: &str = "modules";
@@ -283,9 +283,11 @@ impl Modules {
     /// logged, and the next weaker one is taken.
     pub fn start(&self, flags: &[PathBuf]) -> anyhow::Result<()> {
         use anyhow::Context as _;
-        let shipped =
-            self.load(DRAG_RACE_WASM).context("the drag race that this binary was built with cannot be loaded")?;
-        self.put(&shipped.module, Source::Shipped, unix_ms())?;
+        for bytes in SHIPPED {
+            let shipped =
+                self.load(bytes).context("a rules module that this binary was built with cannot be loaded")?;
+            self.put(&shipped.module, Source::Shipped, unix_ms())?;
+        }
         let remembered = self.lock_chosen().clone();
         for (name, chosen) in remembered {
             match self.load_chosen(&name, &chosen) {
@@ -512,7 +514,7 @@ fn read_chosen(path: &Path) -> Result<BTreeMap<String, Chosen>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::{Engine, EngineSettings};
+    use crate::rules::{ARENA_WASM, DRAG_RACE_WASM, Engine, EngineSettings};
 
     fn modules(data_dir: &Path) -> Modules {
         let engine = Engine::new(EngineSettings { instances_max: 2, ..EngineSettings::default() }).unwrap();
@@ -544,7 +546,10 @@ mod tests {
         let (first, second) = (file("first.wasm"), file("second.wasm"));
         let modules = modules(dir.path());
         modules.start(std::slice::from_ref(&first)).unwrap();
-        assert_eq!(modules.loaded().iter().map(|loaded| loaded.source).collect::<Vec<_>>(), [Source::Flag]);
+        let loaded = modules.loaded();
+        let names: Vec<_> = loaded.iter().map(|loaded| (loaded.module.name.as_str(), loaded.source)).collect();
+        assert_eq!(names, [("arena", Source::Shipped), ("drag-race", Source::Flag)]);
+        assert_eq!(loaded[0].module.hash, ModuleHash::of(ARENA_WASM).to_string());
         let message = modules.start(&[first, second]).unwrap_err().to_string();
         assert!(message.contains("two modules are named drag-race") && message.contains("second.wasm"), "{message}");
         let none = dir.path().join("none.wasm");
@@ -573,7 +578,7 @@ mod tests {
         let again = modules(dir.path());
         again.start(&[]).unwrap();
         assert_eq!(hash_of(&again), ModuleHash::of(&set).to_string());
-        assert_eq!(again.loaded()[0].source, Source::Set);
+        assert_eq!(again.loaded()[1].source, Source::Set);
         let flagged = modules(dir.path());
         flagged.start(&[path]).unwrap();
         assert_eq!(hash_of(&flagged), ModuleHash::of(&flag).to_string());

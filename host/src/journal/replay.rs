@@ -16,8 +16,8 @@ use super::compare::{self, Bytes, Field};
 use super::find::JOURNAL_FOLDERS_DEEP;
 use crate::modules::MODULES_FOLDER;
 use crate::rules::{
-    CacheError, DRAG_RACE_WASM, Engine, EngineError, EngineSettings, LoadError, MODULE_BYTES_MAX, Module, ModuleHash,
-    ModuleStore, RoomProgram,
+    CacheError, Engine, EngineError, EngineSettings, LoadError, MODULE_BYTES_MAX, Module, ModuleHash, ModuleStore,
+    RoomProgram, SHIPPED,
 };
 
 /// Instances at a time: two replays, one that shows a state, and one while a module loads.
@@ -132,8 +132,8 @@ impl ModuleShelf {
         if let Some(module) = self.found.get(&hash) {
             return Ok(Arc::clone(module));
         }
-        let (path, bytes) = if ModuleHash::of(DRAG_RACE_WASM) == hash {
-            ("the module inside this program".to_owned(), DRAG_RACE_WASM.to_vec())
+        let (path, bytes) = if let Some(bytes) = SHIPPED.into_iter().find(|bytes| ModuleHash::of(bytes) == hash) {
+            ("the module inside this program".to_owned(), bytes.to_vec())
         } else {
             let found = self.folders.iter().find_map(|folder| file_of(folder, hash));
             found.ok_or_else(|| {

@@ -24,7 +24,7 @@ use holeshot_abi::names;
 use holeshot_room::{Fault, FaultKind};
 
 pub use cache::CacheError;
-pub use default::DRAG_RACE_WASM;
+pub use default::{ARENA_WASM, DRAG_RACE_WASM, SHIPPED};
 pub use engine::{Engine, EngineError, EngineSettings};
 pub use error::{InstantiateError, LoadError};
 pub(crate) use inspect::inspect as inspect_module;
