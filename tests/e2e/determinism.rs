@@ -30,7 +30,7 @@ impl Dice {
 
 pub(crate) fn setup(lanes: usize, seed: u64) -> Setup {
     let cars = drag_race::cars();
-    let car = |lane: usize| cars[(lane + (seed % 1_000) as usize) % cars.len()].id;
+    let car = |lane: usize| &*cars[(lane + (seed % 1_000) as usize) % cars.len()].id;
     let player = |lane| PlayerSetup { name: format!("driver {lane}"), data: format!("{{\"car\":\"{}\"}}", car(lane)) };
     Setup {
         seed,
@@ -49,7 +49,7 @@ pub(crate) fn journal(setup: &Setup) -> Vec<Vec<u8>> {
     for (lane, player) in setup.players.iter().enumerate() {
         let car = cars.iter().find(|car| player.data.contains(&format!("\"{}\"", car.id))).unwrap();
         let skill = dice.roll(11) as f64 / 10.0;
-        let mut driver = Driver::new(car.id, lane, skill, dice.roll(1 << 30)).unwrap();
+        let mut driver = Driver::new(&car.id, lane, skill, dice.roll(1 << 30)).unwrap();
         bench.control(lane as u16, move |_, seen| {
             let seen: drag_race::Snapshot = postcard::from_bytes(seen?).unwrap();
             Some(driver.drive(&seen))

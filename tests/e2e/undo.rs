@@ -160,7 +160,7 @@ impl Race {
         let drivers = (0..2).map(|lane| {
             let car =
                 drag_race::cars().iter().find(|car| setup.players[lane].data.contains(&format!("\"{}\"", car.id)));
-            Driver::new(car.unwrap().id, lane, 0.9, SEED + lane as u64).unwrap()
+            Driver::new(&car.unwrap().id, lane, 0.9, SEED + lane as u64).unwrap()
         });
         let mut setup_record = Vec::new();
         setup.write(&mut setup_record).unwrap();

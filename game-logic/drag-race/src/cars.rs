@@ -1,8 +1,16 @@
-//! The catalogue: what is known of each car, as constants made from `cars.toml` by the build script. No behaviour
-//! lives here but looking a car up; what the figures do is in `physics.rs`.
+//! What is known of a car, and the catalogue: constants made from `cars.toml` by the build script. No behaviour
+//! lives here but looking a car up; what the figures do is in `physics.rs`, which are accepted in `check.rs`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::curve;
 
 /// Which wheels drive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Drive {
     /// Front wheels.
     Fwd,
@@ -13,7 +21,8 @@ pub enum Drive {
 }
 
 /// Where the engine sits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EngineAt {
     /// Ahead of the driver.
     Front,
@@ -24,7 +33,8 @@ pub enum EngineAt {
 }
 
 /// How the engine breathes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Aspiration {
     /// Naturally aspirated.
     Natural,
@@ -37,7 +47,8 @@ pub enum Aspiration {
 }
 
 /// The gearbox and what the car starts with.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Transmission {
     /// A clutch pedal and a lever: no torque while shifting.
     Manual,
@@ -55,7 +66,8 @@ pub enum Transmission {
 }
 
 /// How a kind of gearbox changes gear.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Shift {
     /// Duration of the change, in s.
     pub time_s: f64,
@@ -64,7 +76,8 @@ pub struct Shift {
 }
 
 /// What a magazine or the maker measured.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Published {
     /// Elapsed time over the quarter mile, after a rollout of one foot, in s.
     pub quarter_mile_s: f64,
@@ -72,26 +85,104 @@ pub struct Published {
     pub trap_mph: f64,
 }
 
+/// What is assumed of all cars of a file or a room alike, and is no part of their figures.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shared {
+    /// Density of the air, in kg/m³.
+    pub air_density_kgm3: f64,
+    /// Slip at which the tyre pulls hardest.
+    pub peak_slip: f64,
+    /// Grip of a spinning tyre over its peak.
+    pub sliding_grip_share: f64,
+    /// Time in which load follows acceleration, in s.
+    pub suspension_lag_s: f64,
+    /// Clutch torque over peak engine torque.
+    pub clutch_capacity_factor: f64,
+    /// Drag of an axle that is not driven, in Nm.
+    pub undriven_wheel_drag_nm: f64,
+    /// How a lever and a clutch pedal change gear.
+    pub shift_manual: Shift,
+    /// How two clutches change gear.
+    pub shift_dct: Shift,
+    /// How planetary gears change.
+    pub shift_automatic: Shift,
+}
+
+impl Default for Shared {
+    /// What the catalogue assumes.
+    fn default() -> Self {
+        SHARED
+    }
+}
+
+/// Full-throttle torque by engine speed: points, and the table made from them that physics reads. As text and in states it is its points
+/// `[rpm, Nm]`; it stands for its table everywhere else: the torque at 0, 100, 200 … rpm, in Nm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Torque {
+    points: Cow<'static, [[f64; 2]]>,
+    table: Cow<'static, [f64]>,
+}
+
+impl Torque {
+    const fn fixed(points: &'static [[f64; 2]], table: &'static [f64]) -> Self {
+        Self { points: Cow::Borrowed(points), table: Cow::Borrowed(table) }
+    }
+
+    /// The curve drawn straight between points [rpm, Nm]. Which points are accepted is for [`Car::check`] to say.
+    pub fn new(points: Vec<[f64; 2]>) -> Self {
+        Self { table: curve::table(&points).into(), points: points.into() }
+    }
+
+    /// Its points [rpm, Nm].
+    pub fn points(&self) -> &[[f64; 2]] {
+        &self.points
+    }
+}
+
+impl std::ops::Deref for Torque {
+    type Target = [f64];
+
+    fn deref(&self) -> &[f64] {
+        &self.table
+    }
+}
+
+impl Serialize for Torque {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.points.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Torque {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::new)
+    }
+}
+
 /// Where a figure comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Which figures.
-    pub fact: &'static str,
+    pub fact: Cow<'static, str>,
     /// Publication and article.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Address of the page read; empty if `from_memory`.
-    pub url: &'static str,
+    pub url: Cow<'static, str>,
     /// Written down from knowledge of the publication, not read while the file was made.
     pub from_memory: bool,
 }
 
-/// One production car. Units are in the names; masses include the driver.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// One car. Units are in the names; masses include the driver. [`Car::check`] says which figures are accepted.
+///
+/// As JSON, in a room's options, it has these fields but [`shared`](Self::shared), which is given once for all, and [`sources`](Self::sources).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Car {
     /// The name used in a race's setup.
-    pub id: &'static str,
+    pub id: Cow<'static, str>,
     /// The name shown to players.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Model year.
     pub year: u16,
     /// Which wheels drive.
@@ -113,7 +204,7 @@ pub struct Car {
     /// Drag coefficient times frontal area, in m².
     pub drag_area_m2: f64,
     /// Name of the tyre's class.
-    pub tyre_class: &'static str,
+    pub tyre_class: Cow<'static, str>,
     /// Peak friction of the tyre.
     pub tyre_grip: f64,
     /// Rolling radius of the driven wheels, in m.
@@ -121,7 +212,7 @@ pub struct Car {
     /// Torque at the wheels over torque of the engine times the ratio.
     pub driveline_efficiency: f64,
     /// Engine turns per wheel turn in each gear, first gear first.
-    pub ratios: &'static [f64],
+    pub ratios: Cow<'static, [f64]>,
     /// Inertia of engine, flywheel and clutch cover (or of the rotors), in kg m².
     pub engine_inertia_kgm2: f64,
     /// Inertia of one wheel with tyre and brake disc, in kg m².
@@ -135,18 +226,23 @@ pub struct Car {
     /// Rated power, in kW.
     pub peak_power_kw: f64,
     /// Full-throttle torque at 0, 100, 200 … rpm, in Nm.
-    pub torque_nm: &'static [f64],
+    pub torque_nm: Torque,
     /// A good engine speed to leave the line with, in rpm: advice for drivers, not part of the physics.
     pub launch_rpm: f64,
     /// A good engine speed to change up at, in rpm: advice for drivers, not part of the physics.
     pub shift_rpm: f64,
-    /// What was measured of the real car.
-    pub published: Published,
-    /// The class in which its times are compared: [`Published::quarter_mile_s`] rounded up to the half second, in s with one decimal: `12.5`.
-    pub index_class: &'static str,
-    /// Where the figures come from.
-    pub sources: &'static [Source],
+    /// What was measured of the real car; none of a car that nobody has tested.
+    pub published: Option<Published>,
+    /// What is assumed of it and of the cars beside it.
+    #[serde(skip)]
+    pub shared: Shared,
+    /// Where the figures come from; empty where nobody says.
+    #[serde(skip)]
+    pub sources: Cow<'static, [Source]>,
 }
+
+/// The file that the catalogue is made from: the example of a car file.
+pub const CATALOGUE_TOML: &str = include_str!("../cars.toml");
 
 include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
 
@@ -187,13 +283,19 @@ impl core::fmt::Display for UnknownCar {
 
 impl core::error::Error for UnknownCar {}
 
+impl From<&Car> for Arc<Car> {
+    fn from(car: &Car) -> Self {
+        Arc::new(car.clone())
+    }
+}
+
 impl Car {
     /// How this car changes gear.
     pub fn shift(&self) -> Shift {
         match self.transmission {
-            Transmission::Manual => SHIFT_MANUAL,
-            Transmission::Dct => SHIFT_DCT,
-            Transmission::Automatic { .. } | Transmission::SingleSpeed => SHIFT_AUTOMATIC,
+            Transmission::Manual => self.shared.shift_manual,
+            Transmission::Dct => self.shared.shift_dct,
+            Transmission::Automatic { .. } | Transmission::SingleSpeed => self.shared.shift_automatic,
         }
     }
 
@@ -205,6 +307,13 @@ impl Car {
     /// Highest gear.
     pub fn top_gear(&self) -> u8 {
         self.ratios.len() as u8
+    }
+
+    /// The index class in which its times are compared: the published elapsed time rounded up to the half second, in s with one decimal: `12.5`.
+    /// As in index racing nobody is quicker than the class says. A car without a published time is in no class.
+    pub fn index_class(&self) -> Option<&'static str> {
+        let halves = libm::ceil(self.published?.quarter_mile_s * 2.0) as usize;
+        INDEX_CLASSES.get(halves).copied()
     }
 }
 
@@ -230,12 +339,14 @@ mod tests {
     #[test]
     fn a_class_is_the_published_time_rounded_up_to_the_half_second() {
         for car in cars() {
-            let class_s: f64 = car.index_class.parse().unwrap();
-            let over_s = class_s - car.published.quarter_mile_s;
-            assert!((0.0..0.5).contains(&over_s) && class_s * 2.0 % 1.0 == 0.0, "{}: {}", car.id, car.index_class);
+            let class = car.index_class().unwrap();
+            let class_s: f64 = class.parse().unwrap();
+            let over_s = class_s - car.published.unwrap().quarter_mile_s;
+            assert!((0.0..0.5).contains(&over_s) && class_s * 2.0 % 1.0 == 0.0, "{}: {class}", car.id);
         }
-        let class = |id| find_car(id).unwrap().1.index_class;
-        assert_eq!((class("mx5"), class("corvette_c8"), class("golf_gti")), ("15.0", "11.5", "14.5"));
+        let class = |id| find_car(id).unwrap().1.index_class().unwrap();
+        assert_eq!([class("mx5"), class("corvette_c8"), class("golf_gti")], ["15.0", "11.5", "14.5"]);
+        assert_eq!(Car { published: None, ..cars()[0].clone() }.index_class(), None);
     }
 
     #[test]
@@ -254,8 +365,10 @@ mod tests {
     }
 
     #[test]
-    fn every_time_has_a_source_that_was_read() {
+    fn every_car_is_accepted_and_has_a_time_with_a_source_that_was_read() {
         for car in cars() {
+            assert_eq!((car.check(), car.shared.check()), (Ok(()), Ok(())));
+            assert!(car.published.is_some(), "{}", car.id);
             assert!(
                 car.sources.iter().any(|source| source.fact.contains("quarter mile") && !source.from_memory),
                 "{}",

@@ -1,11 +1,12 @@
 //! A driver: sees snapshots, gives inputs, has a skill. For bots and for the tests that compare the model with
 //! published runs. It has no clock and no access to a race's state; what it knows beyond a snapshot is its car.
 
-use crate::cars::{
-    CLUTCH_CAPACITY_FACTOR, Car, Drive, PEAK_SLIP, SUSPENSION_LAG_S, Transmission, UnknownCar, find_car,
-};
+use std::sync::Arc;
+
+use crate::cars::{Car, Drive, Transmission, UnknownCar, find_car};
 use crate::physics::{CarState, Controls, GRAVITY_MPS2, RAD_S_PER_RPM, driven_load_share, step, torque_at};
 use crate::prng::Prng;
+use crate::ranges::SHIFT_OVER_LIMITER_MIN;
 use crate::snapshot::{Input, LaneView, Phase, Snapshot};
 use crate::timing::FOOT_M;
 use crate::tree::TreeKind;
@@ -29,27 +30,60 @@ const TRIM_DOWN_PER_S: f64 = 40.0;
 const ANSWER_MIN_S: f64 = 0.08;
 
 /// What a driver means to do with its car.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Engine speed to leave the line with, in rpm.
     pub launch_rpm: f64,
-    /// Engine speed to change up at, in rpm.
-    pub shift_rpm: f64,
+    /// When to change up.
+    pub shifts: Shifts,
     /// Share of the tyres' grip to ask for.
     pub grip_use: f64,
 }
 
+/// When a driver changes up.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shifts {
+    /// At this engine speed in every gear, in rpm.
+    Rpm(f64),
+    /// At the engine speed of each gear, first gear first, in rpm. Gears beyond the list's end take its last; an empty list never changes.
+    RpmOfGear(Vec<f64>),
+    /// By the clock, whatever the engine does: so many ticks after the one with whose input the left foot came up, first change first. The input of
+    /// that tick asks for the next gear. Two equal numbers skip a gear; a list shorter than the gears stays in the gear that it ends with.
+    AtTick(Vec<u32>),
+}
+
+impl Shifts {
+    /// The engine speed at which a gear is left, if that is what decides.
+    fn rpm_of(&self, gear: u8) -> Option<f64> {
+        match self {
+            Self::Rpm(rpm) => Some(*rpm),
+            Self::RpmOfGear(list) => list.get(usize::from(gear).saturating_sub(1)).or(list.last()).copied(),
+            Self::AtTick(_) => None,
+        }
+    }
+
+    /// With every engine speed within what makes sense for the car.
+    fn within(self, car: &Car) -> Self {
+        let sensible = |rpm: f64| rpm.clamp(SHIFT_OVER_LIMITER_MIN * car.limiter_rpm, car.limiter_rpm);
+        match self {
+            Self::Rpm(rpm) => Self::Rpm(sensible(rpm)),
+            Self::RpmOfGear(list) => Self::RpmOfGear(list.into_iter().map(sensible).collect()),
+            Self::AtTick(ticks) => Self::AtTick(ticks),
+        }
+    }
+}
+
 impl Plan {
-    /// The catalogue's advice for a car.
+    /// The advice that comes with a car.
     pub fn of(car: &Car) -> Self {
-        Self { launch_rpm: car.launch_rpm, shift_rpm: car.shift_rpm, grip_use: 0.98 }
+        Self { launch_rpm: car.launch_rpm, shifts: Shifts::Rpm(car.shift_rpm), grip_use: 0.98 }
     }
 }
 
 /// A driver of one lane.
 #[derive(Clone, Debug)]
 pub struct Driver {
-    car: &'static Car,
+    car: Arc<Car>,
     lane: usize,
     plan: Plan,
     /// Reaction (green to free start beam) that this driver will try for, in s.
@@ -60,6 +94,10 @@ pub struct Driver {
     delay_s: f64,
     green_ms: Option<f64>,
     launched: bool,
+    /// Frame of the snapshot that the launch answered.
+    launch_frame: Option<u32>,
+    /// Ticks from that to the newest one.
+    since_launch_ticks: u32,
     /// Time since the launch, in s.
     since_launch_s: f64,
     last_time_ms: Option<u32>,
@@ -79,25 +117,44 @@ impl Driver {
     /// If no car has that id.
     pub fn new(car_id: &str, lane: usize, skill: f64, seed: u64) -> Result<Self, UnknownCar> {
         let (_, car) = find_car(car_id)?;
+        Ok(Self::with_skill(car, lane, skill, seed))
+    }
+
+    /// The same for any car.
+    pub fn with_skill(car: impl Into<Arc<Car>>, lane: usize, skill: f64, seed: u64) -> Self {
+        let car = car.into();
+        let best = Plan::of(&car);
+        Self::with_skill_at(car, lane, best, skill, seed)
+    }
+
+    /// The same for any car and what would be its best run: the driver means to do that, and errs as its skill has it. Errors in changing up are of
+    /// engine speed; a plan that changes by the clock is kept.
+    pub fn with_skill_at(car: impl Into<Arc<Car>>, lane: usize, best: Plan, skill: f64, seed: u64) -> Self {
         let error = 1.0 - if skill > 0.0 { if skill < 1.0 { skill } else { 1.0 } } else { 0.0 };
         let mut prng = Prng::new(seed ^ 0x6472_6976_6572);
-        let best = Plan::of(car);
+        let launch_rpm = best.launch_rpm * (1.0 + 0.12 * error * prng.bell());
+        let early = 1.0 - 0.08 * error * (1.0 + magnitude(prng.bell()));
         let plan = Plan {
-            launch_rpm: best.launch_rpm * (1.0 + 0.12 * error * prng.bell()),
-            shift_rpm: best.shift_rpm * (1.0 - 0.08 * error * (1.0 + magnitude(prng.bell()))),
+            launch_rpm,
+            shifts: match best.shifts {
+                Shifts::Rpm(rpm) => Shifts::Rpm(rpm * early),
+                Shifts::RpmOfGear(list) => Shifts::RpmOfGear(list.into_iter().map(|rpm| rpm * early).collect()),
+                Shifts::AtTick(ticks) => Shifts::AtTick(ticks),
+            },
             grip_use: best.grip_use * (1.0 + 0.10 * error * prng.bell()),
         };
         let reaction_s = 0.035 + 0.22 * error + (0.010 + 0.07 * error) * prng.bell();
         let mut driver = Self::with_plan(car, lane, plan);
         driver.reaction_s = reaction_s;
-        Ok(driver)
+        driver
     }
 
-    /// A driver without error that follows `plan` and aims at a reaction of 0.1 s.
-    pub fn with_plan(car: &'static Car, lane: usize, plan: Plan) -> Self {
+    /// A driver without error that follows `plan` and aims at a reaction of 0.1 s. The car is one that [`Car::check`] accepts, of the catalogue or not.
+    pub fn with_plan(car: impl Into<Arc<Car>>, lane: usize, plan: Plan) -> Self {
+        let car = car.into();
         let plan = Plan {
             launch_rpm: plan.launch_rpm.clamp(car.idle_rpm, car.limiter_rpm),
-            shift_rpm: plan.shift_rpm.clamp(0.5 * car.limiter_rpm, car.limiter_rpm),
+            shifts: plan.shifts.within(&car),
             grip_use: plan.grip_use.clamp(0.3, 1.5),
         };
         let mut driver = Self {
@@ -109,6 +166,8 @@ impl Driver {
             delay_s: 0.0,
             green_ms: None,
             launched: false,
+            launch_frame: None,
+            since_launch_ticks: 0,
             since_launch_s: 0.0,
             last_time_ms: None,
             last_rpm: 0.0,
@@ -164,7 +223,11 @@ impl Driver {
             Phase::Approaching | Phase::PreStaged => self.wait(view),
             Phase::Staged | Phase::Racing => match self.foot_share(snapshot, tick_s) {
                 None if !self.launched => self.wait(view),
-                share => self.go(view, tick_s, share.unwrap_or(1.0)),
+                share => {
+                    let launch_frame = *self.launch_frame.get_or_insert(snapshot.frame);
+                    self.since_launch_ticks = snapshot.frame.saturating_sub(launch_frame);
+                    self.go(view, tick_s, share.unwrap_or(1.0))
+                }
             },
             Phase::Finished | Phase::Out => Input { throttle: 0, clutch: 255, gear: 0 },
         };
@@ -222,7 +285,7 @@ impl Driver {
 
     /// From the line to the finish.
     fn go(&mut self, view: &LaneView, tick_s: f64, share: f64) -> Input {
-        let car = self.car;
+        let car = Arc::clone(&self.car);
         let rpm = f64::from(view.rpm);
         let tread_mps = f64::from(view.tread_mps);
         let speed_mps = f64::from(view.speed_mps);
@@ -231,16 +294,16 @@ impl Driver {
         // What the tyres will bear, less when they already slip beyond their best.
         let against_mps = if tread_mps > 1.0 { tread_mps } else { 1.0 };
         let slip = (tread_mps - speed_mps) / against_mps;
-        let caution = if slip > PEAK_SLIP { 1.0 / (1.0 + 6.0 * (slip - PEAK_SLIP)) } else { 1.0 };
+        let caution = if slip > car.shared.peak_slip { 1.0 / (1.0 + 6.0 * (slip - car.shared.peak_slip)) } else { 1.0 };
         if self.last.throttle < 255 && !view.shifting && speed_mps > 0.5 {
-            let missing = SLIP_SHARE_WANTED * self.plan.grip_use * PEAK_SLIP - slip;
+            let missing = SLIP_SHARE_WANTED * self.plan.grip_use * car.shared.peak_slip - slip;
             let per_s = if missing > 0.0 { TRIM_UP_PER_S } else { TRIM_DOWN_PER_S };
             self.trim = (self.trim + per_s * tick_s * ANSWER_MIN_S / self.answer_s() * missing).clamp(0.6, 1.6);
         }
         let grip_nm = self.bearable_force_n() * caution * self.trim * car.tyre_radius_m;
         self.since_launch_s += tick_s;
 
-        let engine_nm = torque_at(car, rpm);
+        let engine_nm = torque_at(&car, rpm);
         let wheels_rpm = tread_mps / car.tyre_radius_m * ratio / RAD_S_PER_RPM;
         self.shift_up(view, rpm, wheels_rpm, tick_s);
         let through = ratio * car.driveline_efficiency;
@@ -254,7 +317,7 @@ impl Driver {
             }
             // After a shift the clutch comes up only as fast as the tyres bear.
             Transmission::Manual if view.gear > 1 && wheels_rpm < 0.97 * rpm => {
-                (1.0, 1.0 - grip_nm / through / (CLUTCH_CAPACITY_FACTOR * car.peak_torque_nm))
+                (1.0, 1.0 - grip_nm / through / (car.shared.clutch_capacity_factor * car.peak_torque_nm))
             }
             // The engine's own inertia takes its part while the revs rise.
             _ => (grip_nm * 1.1 / (through * engine_nm), 0.0),
@@ -266,8 +329,8 @@ impl Driver {
     /// Throttle and clutch pedal that put `wish_nm` (or what the engine has) through a slipping clutch and keep the
     /// engine at the launch speed.
     fn slip_clutch(&self, rpm: f64, engine_nm: f64, wish_nm: f64) -> (f64, f64) {
-        let car = self.car;
-        let capacity_nm = CLUTCH_CAPACITY_FACTOR * car.peak_torque_nm;
+        let car = &*self.car;
+        let capacity_nm = car.shared.clutch_capacity_factor * car.peak_torque_nm;
         // The torque that brings the engine back to its launch speed within the time that the feet can answer.
         let over_rad_s = (rpm - self.plan.launch_rpm) * RAD_S_PER_RPM;
         let slowing_nm = over_rad_s * car.engine_inertia_kgm2 / self.answer_s();
@@ -285,10 +348,10 @@ impl Driver {
     /// The largest force that the driven tyres give once the load has moved, times the share the plan asks for. In the
     /// first instants the load has not come to the rear yet; to the front it will not come, so nobody counts on it.
     fn bearable_force_n(&self) -> f64 {
-        let car = self.car;
+        let car = &*self.car;
         let settled = match car.drive {
             Drive::Fwd => 1.0,
-            _ => self.since_launch_s / (self.since_launch_s + SUSPENSION_LAG_S),
+            _ => self.since_launch_s / (self.since_launch_s + car.shared.suspension_lag_s),
         };
         let mut accel_mps2 = 0.0;
         for _ in 0..6 {
@@ -298,14 +361,20 @@ impl Driver {
     }
 
     fn shift_up(&mut self, view: &LaneView, rpm: f64, wheels_rpm: f64, tick_s: f64) {
+        if let Shifts::AtTick(ticks) = &self.plan.shifts {
+            let passed = ticks.iter().filter(|tick| self.since_launch_ticks >= **tick).count();
+            self.gear = (1 + passed).min(usize::from(self.car.top_gear())) as u8;
+            return;
+        }
+        let Some(shift_rpm) = self.plan.shifts.rpm_of(view.gear) else { return };
         // While the clutch still slips the engine's speed says nothing of the car's.
-        let slipping = wheels_rpm < 0.8 * self.plan.shift_rpm;
+        let slipping = wheels_rpm < 0.8 * shift_rpm;
         if slipping || view.shifting || view.gear != self.gear || view.gear >= self.car.top_gear() {
             return;
         }
         // The change begins one tick after the snapshot, or later by the delay.
         let rise_rpm = (rpm - self.last_rpm) * (1.0 + self.delay_s / tick_s);
-        if rpm + if rise_rpm > 0.0 { rise_rpm } else { 0.0 } >= self.plan.shift_rpm {
+        if rpm + if rise_rpm > 0.0 { rise_rpm } else { 0.0 } >= shift_rpm {
             self.gear += 1;
         }
     }
@@ -318,7 +387,7 @@ impl Driver {
         const TICKS_MAX: u32 = SETTLING_TICKS + 100;
         let dt_s = TICK_S / f64::from(SUBSTEPS);
         let mut trial = self.clone();
-        let mut state = CarState::at_rest(self.car);
+        let mut state = CarState::at_rest(&self.car);
         let mut time_s = 0.0;
         for tick in 0..TICKS_MAX {
             let view = LaneView {
@@ -329,7 +398,7 @@ impl Driver {
                 gear: state.gear,
                 distance_m: 0.0,
                 speed_mps: state.speed_mps as f32,
-                tread_mps: state.tread_mps(self.car) as f32,
+                tread_mps: state.tread_mps(&self.car) as f32,
                 rpm: state.engine_rpm() as f32,
                 reaction_s: None,
                 elapsed_s: None,
@@ -344,7 +413,7 @@ impl Driver {
                 gear: 0,
             };
             for _ in 0..SUBSTEPS {
-                step(self.car, &mut state, &controls, dt_s);
+                step(&self.car, &mut state, &controls, dt_s);
                 if tick >= SETTLING_TICKS {
                     time_s += dt_s;
                 }

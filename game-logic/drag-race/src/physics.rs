@@ -5,10 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cars::{
-    AIR_DENSITY_KGM3, CLUTCH_CAPACITY_FACTOR, Car, Drive, PEAK_SLIP, SLIDING_GRIP_SHARE, SUSPENSION_LAG_S,
-    Transmission, UNDRIVEN_WHEEL_DRAG_NM,
-};
+use crate::cars::{Car, Drive, Shared, Transmission};
 
 /// Standard gravity, in m/s².
 pub const GRAVITY_MPS2: f64 = 9.80665;
@@ -131,7 +128,7 @@ pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
     let driven_load_n = weight_n * driven_load_share(car, state.settled_accel_mps2);
     let grip_n = car.tyre_grip * driven_load_n;
     let radius_m = car.tyre_radius_m;
-    let tyre = tyre_force(state.tread_mps(car), state.speed_mps, grip_n);
+    let tyre = tyre_force(&car.shared, state.tread_mps(car), state.speed_mps, grip_n);
 
     let brake_n = brake * BRAKING_SHARE_MAX * weight_n;
 
@@ -164,7 +161,7 @@ pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
     let accel_mps2 = (speed_mps - state.speed_mps) / dt_s;
     state.distance_m += 0.5 * (state.speed_mps + speed_mps) * dt_s;
     state.speed_mps = speed_mps;
-    state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * (dt_s / (SUSPENSION_LAG_S + dt_s));
+    state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * (dt_s / (car.shared.suspension_lag_s + dt_s));
 }
 
 /// Starts a gear change if `wish` asks for another gear, none is under way and the engine would bear it.
@@ -208,7 +205,7 @@ impl DriveStep {
         // Near standstill a clutch that stayed closed would stall the engine: it opens below idle, as a launching
         // driver's foot or a gearbox's controller would have it.
         let alive = if car.idle_rpm > 0.0 { unit(2.0 * rpm / car.idle_rpm - 1.0) } else { 1.0 };
-        let full_nm = CLUTCH_CAPACITY_FACTOR * car.peak_torque_nm;
+        let full_nm = car.shared.clutch_capacity_factor * car.peak_torque_nm;
         let controlled = !matches!(car.transmission, Transmission::Manual);
         let capacity_nm = if shifting {
             car.shift().torque_share * throttle * torque_at(car, rpm) * alive
@@ -320,14 +317,14 @@ fn lock_up_rad_s(car: &Car) -> f64 {
 /// ch. 4), and the bearings of an axle that is not driven.
 pub fn road_load_n(car: &Car, speed_mps: f64) -> f64 {
     let rolling_n = car.mass_kg * GRAVITY_MPS2 * ROLLING_RESISTANCE * (1.0 + speed_mps / ROLLING_DOUBLES_AT_MPS);
-    let drag_n = 0.5 * AIR_DENSITY_KGM3 * car.drag_area_m2 * speed_mps * speed_mps;
-    let bearing_n = if car.drive == Drive::Awd { 0.0 } else { UNDRIVEN_WHEEL_DRAG_NM / car.tyre_radius_m };
+    let drag_n = 0.5 * car.shared.air_density_kgm3 * car.drag_area_m2 * speed_mps * speed_mps;
+    let bearing_n = if car.drive == Drive::Awd { 0.0 } else { car.shared.undriven_wheel_drag_nm / car.tyre_radius_m };
     drag_n + rolling_n + bearing_n
 }
 
 /// Full-throttle torque at `rpm`, in Nm, from the car's table.
 pub fn torque_at(car: &Car, rpm: f64) -> f64 {
-    let table = car.torque_nm;
+    let table: &[f64] = &car.torque_nm;
     let place = larger(0.0, rpm / 100.0);
     let index = place as usize;
     match (table.get(index), table.get(index.saturating_add(1))) {
@@ -359,19 +356,19 @@ struct Tyre {
     stiffness_ns_m: f64,
 }
 
-/// Longitudinal force of the driven tyres. Rises to the whole grip at [`PEAK_SLIP`] and falls to the sliding grip: the
+/// Longitudinal force of the driven tyres. Rises to the whole grip at [`Shared::peak_slip`] and falls to the sliding grip: the
 /// shape of Pacejka's curves by a rational function, `2u / (1 + u²)` with `u` = slip / peak slip.
-fn tyre_force(tread_mps: f64, speed_mps: f64, grip_n: f64) -> Tyre {
+fn tyre_force(shared: &Shared, tread_mps: f64, speed_mps: f64, grip_n: f64) -> Tyre {
     let (slip, against_mps) = slip(tread_mps, speed_mps);
-    let u = slip / PEAK_SLIP;
+    let u = slip / shared.peak_slip;
     let bell = 1.0 + u * u;
     let rise = 2.0 * u / bell;
     if magnitude(u) <= 1.0 {
-        let slope = 2.0 * (1.0 - u * u) / (bell * bell) / PEAK_SLIP;
+        let slope = 2.0 * (1.0 - u * u) / (bell * bell) / shared.peak_slip;
         Tyre { force_n: grip_n * rise, stiffness_ns_m: grip_n * slope / against_mps }
     } else {
-        let sliding = if u > 0.0 { SLIDING_GRIP_SHARE } else { -SLIDING_GRIP_SHARE };
-        Tyre { force_n: grip_n * (sliding + (1.0 - SLIDING_GRIP_SHARE) * rise), stiffness_ns_m: 0.0 }
+        let sliding = if u > 0.0 { shared.sliding_grip_share } else { -shared.sliding_grip_share };
+        Tyre { force_n: grip_n * (sliding + (1.0 - shared.sliding_grip_share) * rise), stiffness_ns_m: 0.0 }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The race as a state machine: staging, tree, lights, clocks, limits and the decision. It moves on by one tick at a
 //! time and hands back what happened; how that reaches players is `rules.rs`.
 
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::cars::{Car, PEAK_SLIP, cars};
+use crate::cars::Car;
 use crate::physics::{CarState, Controls, step};
+use crate::room_cars::RaceCars;
 use crate::snapshot::{Input, LaneView, Phase, Snapshot};
 use crate::timing::{
     BEAM_60_FT, BEAM_330_FT, BEAM_660_FT, BEAM_1000_FT, BEAM_1320_FT, BEAM_START, TimeSlip, Timing, tenths_of_ms,
@@ -111,6 +113,7 @@ impl Happened {
 /// One lane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lane {
+    /// Number of its car, see [`RaceCars::car`].
     car: u16,
     phase: Phase,
     /// How long the pedal has been held for the next beam, in frames.
@@ -131,8 +134,8 @@ pub struct LaneResult {
     pub lane: u16,
     /// Id of the car.
     pub car: String,
-    /// The car's [`index_class`](Car::index_class).
-    pub class: &'static str,
+    /// The car's [`index_class`](Car::index_class), if it has one.
+    pub class: Option<&'static str>,
     /// Place from 1, shared by a dead heat; none for a lane that was never staged.
     pub place: Option<u16>,
     /// `won`, `dead_heat`, `lost`, `red_light`, `did_not_finish`, `did_not_stage` or `left`.
@@ -172,7 +175,10 @@ impl Judging<'_> {
 }
 
 /// A race.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// Its bytes are those of its fields in order. Cars of its own come last, and only where a lane has one: a race of the catalogue's cars has the
+/// bytes that it had before rooms could bring cars, and goes on under rules from before and after that.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Race {
     seed: u64,
     tick_hz: u32,
@@ -183,26 +189,64 @@ pub struct Race {
     tree_frame: Option<u32>,
     decided_frame: Option<u32>,
     lanes: Vec<Lane>,
+    #[serde(skip_serializing_if = "RaceCars::is_empty")]
+    cars: RaceCars,
+}
+
+/// The part of a race that every state has.
+#[derive(Deserialize)]
+struct Head {
+    seed: u64,
+    tick_hz: u32,
+    tree: TreeKind,
+    frames: u32,
+    first_staged_frame: Option<u32>,
+    tree_frame: Option<u32>,
+    decided_frame: Option<u32>,
+    lanes: Vec<Lane>,
+}
+
+impl<'de> Deserialize<'de> for Race {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parts;
+
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Race;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("a race, and its cars where it has some of its own")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Race, A::Error> {
+                let head: Head = parts.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+                let cars = if head.lanes.iter().any(|lane| RaceCars::is_own(lane.car)) {
+                    parts.next_element()?.ok_or_else(|| A::Error::invalid_length(1, &self))?
+                } else {
+                    RaceCars::default()
+                };
+                let Head { seed, tick_hz, tree, frames, first_staged_frame, tree_frame, decided_frame, lanes } = head;
+                Ok(Race { seed, tick_hz, tree, frames, first_staged_frame, tree_frame, decided_frame, lanes, cars })
+            }
+        }
+
+        // A state is postcard, in which a struct is its fields one after the other, however they are grouped.
+        deserializer.deserialize_tuple(2, Parts)
+    }
 }
 
 impl Lane {
-    fn new(index: u16) -> Self {
+    fn new(number: u16, car: &Car) -> Self {
         Self {
-            car: index,
+            car: number,
             phase: Phase::Approaching,
             roll_frames: 0,
             present: false,
             away_frames: 0,
             red_light: false,
             fate: None,
-            state: CarState::at_rest(car_at(index)),
+            state: CarState::at_rest(car),
             timing: Timing::default(),
         }
-    }
-
-    /// The lane's car.
-    pub fn car(&self) -> &'static Car {
-        car_at(self.car)
     }
 
     /// Whether it left the line before green.
@@ -226,14 +270,14 @@ impl Lane {
     }
 }
 
-/// The car of an index; the first one for an index that a damaged state made up.
-fn car_at(index: u16) -> &'static Car {
-    cars().get(index as usize).unwrap_or(&cars()[0])
-}
-
 impl Race {
     /// A race of these cars (indices in the catalogue), one lane each, before frame 0.
     pub fn new(seed: u64, tick_hz: u32, tree: TreeKind, cars: &[u16]) -> Self {
+        Self::with_cars(seed, tick_hz, tree, cars, RaceCars::default())
+    }
+
+    /// The same with cars of the race's own behind some of the numbers.
+    pub(crate) fn with_cars(seed: u64, tick_hz: u32, tree: TreeKind, numbers: &[u16], cars: RaceCars) -> Self {
         Self {
             seed,
             tick_hz,
@@ -242,13 +286,19 @@ impl Race {
             first_staged_frame: None,
             tree_frame: None,
             decided_frame: None,
-            lanes: cars.iter().map(|car| Lane::new(*car)).collect(),
+            lanes: numbers.iter().map(|number| Lane::new(*number, cars.car(*number))).collect(),
+            cars,
         }
     }
 
     /// The lanes.
     pub fn lanes(&self) -> &[Lane] {
         &self.lanes
+    }
+
+    /// The car of one of its lanes.
+    pub fn car(&self, lane: &Lane) -> &Car {
+        self.cars.car(lane.car)
     }
 
     /// When the green lamp comes on, in seconds since frame 0; `None` until the tree's start is set.
@@ -308,10 +358,12 @@ impl Race {
             if driven {
                 roll_into_beams(lane, number, feet.input, roll_frames, happened);
             }
+            let car = self.cars.car(lane.car);
             run(
+                car,
                 lane,
                 number,
-                controls(lane, driven.then_some(feet.input)),
+                controls(car, lane.phase, driven.then_some(feet.input)),
                 substeps,
                 start_s,
                 tick_s,
@@ -335,13 +387,13 @@ impl Race {
         let green_s = self.green_s();
         let lamps = self.tree_frame.map_or(Lamps::default(), |frame| self.tree.lamps(now_s - self.time_s(frame)));
         let view = |lane: &Lane| {
-            let car = lane.car();
+            let car = self.car(lane);
             let start_s = lane.timing.at_s(BEAM_START);
             LaneView {
                 phase: lane.phase,
                 red_light: lane.red_light,
                 shifting: lane.state.shift_left_s > 0.0,
-                wheel_spin: lane.state.slip(car) > 1.5 * PEAK_SLIP,
+                wheel_spin: lane.state.slip(car) > 1.5 * car.shared.peak_slip,
                 gear: lane.state.gear,
                 distance_m: lane.state.distance_m as f32,
                 speed_mps: lane.state.speed_mps as f32,
@@ -420,8 +472,8 @@ impl Race {
             };
             LaneResult {
                 lane: index as u16,
-                car: lane.car().id.to_string(),
-                class: lane.car().index_class,
+                car: self.car(lane).id.to_string(),
+                class: self.car(lane).index_class(),
                 place: match standing {
                     Standing::Absent => None,
                     _ => Some(1 + standings.iter().filter(|other| other.beats(standing)).count() as u16),
@@ -566,8 +618,8 @@ fn roll_into_beams(lane: &mut Lane, number: u16, input: Input, roll_frames: u32,
 }
 
 /// What reaches the car from an input, or from nobody.
-fn controls(lane: &Lane, input: Option<Input>) -> Controls {
-    match (input, lane.phase) {
+fn controls(car: &Car, phase: Phase, input: Option<Input>) -> Controls {
+    match (input, phase) {
         (Some(input), Phase::Approaching | Phase::PreStaged) => {
             Controls { throttle: f64::from(input.throttle) / 255.0, left_pedal: 1.0, brake: 1.0, gear: 0 }
         }
@@ -578,7 +630,7 @@ fn controls(lane: &Lane, input: Option<Input>) -> Controls {
             gear: input.gear,
         },
         (None, _) => {
-            let left_pedal = if lane.car().has_clutch() { 1.0 } else { 0.0 };
+            let left_pedal = if car.has_clutch() { 1.0 } else { 0.0 };
             Controls { throttle: 0.0, left_pedal, brake: ROLL_OUT_BRAKE, gear: 0 }
         }
     }
@@ -587,6 +639,7 @@ fn controls(lane: &Lane, input: Option<Input>) -> Controls {
 /// One tick of physics and of the clocks for one lane.
 #[allow(clippy::too_many_arguments)]
 fn run(
+    car: &Car,
     lane: &mut Lane,
     number: u16,
     controls: Controls,
@@ -596,7 +649,6 @@ fn run(
     green_s: Option<f64>,
     happened: &mut Vec<(u16, Happened)>,
 ) {
-    let car = lane.car();
     if lane.fate.is_some() && lane.state.speed_mps == 0.0 {
         return;
     }

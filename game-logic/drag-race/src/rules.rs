@@ -5,8 +5,8 @@
 use holeshot_guest::{ChangeKind, InputStatus, Leaderboard, Manifest, Output, PlayerResult, Rules, Setup, Tick};
 use serde::{Deserialize, Serialize};
 
-use crate::cars::find_car;
 use crate::race::{Feet, Happened, Judging, LaneResult, Race};
+use crate::room_cars::{CarsOption, RaceCars, RoomCars};
 use crate::snapshot::{Input, Snapshot};
 use crate::timing::{BEAM_660_FT, BEAM_1320_FT, DISTANCE_M, TimeSlip, tenths_of_ms};
 use crate::tree::TreeKind;
@@ -56,6 +56,7 @@ pub struct DragRace {
 #[serde(default, deny_unknown_fields)]
 struct Options {
     tree: TreeKind,
+    cars: CarsOption,
 }
 
 /// What a player brings.
@@ -67,10 +68,10 @@ struct PlayerData {
 
 /// One lane in an event.
 #[derive(Debug, Serialize)]
-struct LaneEvent {
+struct LaneEvent<'a> {
     /// The lane, which is the player's slot.
     lane: u16,
-    car: &'static str,
+    car: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reaction_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +84,7 @@ struct LaneEvent {
 
 #[derive(Serialize)]
 struct LanesEvent<'a> {
-    lanes: &'a [LaneEvent],
+    lanes: &'a [LaneEvent<'a>],
 }
 
 #[derive(Serialize)]
@@ -107,8 +108,10 @@ pub struct ResultData {
     pub lane: u16,
     /// Id of the car.
     pub car: String,
-    /// The car's index class, in which its times are compared: the published quarter-mile time rounded up to the half second, as text: `12.5`.
-    pub class: &'static str,
+    /// The car's index class, in which its times are compared: the published quarter-mile time rounded up to the half second, as text: `12.5`. Left out
+    /// for a car without a published time, which then is on no leaderboard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<&'static str>,
     /// Length of the race, in m.
     pub distance_m: f64,
     /// What the leaderboard compares: the elapsed time over the whole distance with penalties, in s. Only of a fair start that reached the finish line:
@@ -177,7 +180,7 @@ impl DragRace {
                     let mut lanes = happened.iter().filter(|(_, other)| other == kind).peekable();
                     while lanes.peek().is_some() {
                         let some = lanes.by_ref().take(LANES_PER_EVENT_MAX);
-                        let lanes: Vec<LaneEvent> = some.map(|(lane, _)| self.lane_event(*lane, kind)).collect();
+                        let lanes: Vec<LaneEvent<'_>> = some.map(|(lane, _)| self.lane_event(*lane, kind)).collect();
                         out.public_event(name, &LanesEvent { lanes: &lanes });
                     }
                 }
@@ -190,10 +193,10 @@ impl DragRace {
         self.race.results_by(judging).map(player_result)
     }
 
-    fn lane_event(&self, number: u16, happened: &Happened) -> LaneEvent {
+    fn lane_event(&self, number: u16, happened: &Happened) -> LaneEvent<'_> {
         let mut event = LaneEvent { lane: number, car: "", reaction_s: None, elapsed_s: None, mph: None, slip: None };
         let Some(lane) = self.race.lanes().get(number as usize) else { return event };
-        event.car = lane.car().id;
+        event.car = &self.race.car(lane).id;
         let slip = lane.timing().slip(self.race.green_s());
         match happened {
             Happened::Launched | Happened::RedLight => event.reaction_s = slip.reaction_s,
@@ -231,17 +234,21 @@ impl Rules for DragRace {
 
     fn new(setup: &Setup) -> Result<Self, String> {
         let options: Options = parse(&setup.options).map_err(|error| {
-            format!("the race's options are not {{\"tree\": \"pro\"}} or {{\"tree\": \"sportsman\"}}: {error}")
+            format!(
+                "the race's options are not like {{\"tree\": \"pro\"}} (or sportsman), with {{\"cars\": {{\"shared\": {{…}}, \"car\": [{{…}}]}}}} for \
+                 cars of its own: {error}"
+            )
         })?;
-        let mut cars = Vec::with_capacity(setup.players.len());
+        let room = RoomCars::read(options.cars).map_err(|error| format!("the race's option `cars`: {error}"))?;
+        let mut numbers = Vec::with_capacity(setup.players.len());
+        let mut cars = RaceCars::default();
         for (slot, player) in setup.players.iter().enumerate() {
             let data: PlayerData = parse(&player.data)
                 .map_err(|error| format!("player {slot}: the data is not like {{\"car\": \"mx5\"}}: {error}"))?;
             let id = data.car.as_deref().unwrap_or(CAR_DEFAULT);
-            let (index, _) = find_car(id).map_err(|error| format!("player {slot}: {error}"))?;
-            cars.push(index);
+            numbers.push(room.choose(id, &mut cars).map_err(|error| format!("player {slot}: {error}"))?);
         }
-        Ok(Self { race: Race::new(setup.seed, setup.tick_hz, options.tree, &cars) })
+        Ok(Self { race: Race::with_cars(setup.seed, setup.tick_hz, options.tree, &numbers, cars) })
     }
 
     fn tick(&mut self, tick: &Tick<'_, Input>, out: &mut Output<'_, Self>) {

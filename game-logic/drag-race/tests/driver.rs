@@ -36,7 +36,7 @@ fn a_driver_leaves_when_it_means_to() {
         for (tree, reaction_s) in [(TreeKind::Sportsman, 0.0), (TreeKind::Sportsman, 0.123), (TreeKind::Pro, 0.4)] {
             let mut driver = Driver::with_plan(car, 0, Plan::of(car));
             driver.set_reaction_s(reaction_s);
-            let real_s = run(car.id, driver, tree, 0, never).slip.reaction_s.unwrap();
+            let real_s = run(&car.id, driver, tree, 0, never).slip.reaction_s.unwrap();
             assert!((real_s - reaction_s).abs() < 0.03, "{} on {tree:?}: {real_s} s for {reaction_s} s", car.id);
         }
     }
@@ -47,7 +47,7 @@ fn nobody_beats_the_eye_on_a_pro_tree() {
     for car in cars() {
         let mut driver = Driver::with_plan(car, 0, Plan::of(car));
         driver.set_reaction_s(-0.3);
-        let result = run(car.id, driver, TreeKind::Pro, 0, never);
+        let result = run(&car.id, driver, TreeKind::Pro, 0, never);
         // The foot moves 0.15 s after the ambers at the earliest, 0.25 s before green.
         assert!(result.slip.reaction_s.unwrap() > -0.25, "{}: {:?}", car.id, result.slip.reaction_s);
     }

@@ -66,7 +66,7 @@ fn the_races_step_is_within_0_1_percent_of_one_of_0_25_ms() {
     for car in cars() {
         // At the tyres' very peak a driver's corrections are a game of their own; this one stays a little below.
         let plan = Plan { grip_use: 0.8, ..Plan::of(car) };
-        let time = |substeps| run(car, plan, substeps, |_, _, _| {});
+        let time = |substeps| run(car, plan.clone(), substeps, |_, _, _| {});
         let (race_s, half_s, finest_s) = (time(20 / SUBSTEP_MAX_MS), time(40 / SUBSTEP_MAX_MS), time(80));
         println!("{:14} the race's step {race_s:.4} s, half of it {half_s:.4} s, 0.25 ms {finest_s:.4} s", car.id);
         // The driver's feet move every 20 ms, so a shift may fall into another tick: the times jump by a few ms.

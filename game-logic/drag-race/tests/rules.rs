@@ -357,7 +357,7 @@ fn the_delay_before_the_tree_follows_the_seed() {
 
 #[test]
 fn sixty_four_lanes_run_in_one_room() {
-    let ids: Vec<&str> = (0..64).map(|lane| cars()[lane % cars().len()].id).collect();
+    let ids: Vec<&str> = (0..64).map(|lane| &*cars()[lane % cars().len()].id).collect();
     let mut bench = bench("", &ids);
     bench.join_all().without_restore_check();
     for (lane, id) in ids.iter().enumerate() {

@@ -227,7 +227,7 @@ async fn race(api: &Api, seed: u64) -> anyhow::Result<(String, Vec<bots::BotRepo
     let drivers: Vec<Bot> = (0..2)
         .map(|lane| Bot {
             name: bots::name(lane),
-            car: drag_race::cars().first().map(|car| car.id.to_owned()).unwrap_or_default(),
+            car: drag_race::cars().first().map(|car| car.id.to_string()).unwrap_or_default(),
             skill: 0.8,
             seed: seed.wrapping_mul(2).wrapping_add(lane as u64),
             with_udp: true,

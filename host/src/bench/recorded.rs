@@ -14,7 +14,7 @@ const STEPS_MAX: u32 = 20_000;
 pub(super) fn setup(players: usize, seed: u64) -> Setup {
     let garage = cars();
     let player = |slot: usize| {
-        let car = garage.get(slot % garage.len().max(1)).map_or("", |car| car.id);
+        let car = garage.get(slot % garage.len().max(1)).map_or("", |car| &*car.id);
         PlayerSetup { name: format!("driver {slot}"), data: format!("{{\"car\":\"{car}\"}}") }
     };
     Setup { seed, tick_hz: 50, options: String::new(), players: (0..players).map(player).collect() }
@@ -28,7 +28,7 @@ pub(super) fn journal(program: Arc<dyn Program>) -> Result<Vec<u8>, String> {
     let setup = program.setup().clone();
     let mut drivers = Vec::new();
     for (slot, player) in setup.players.iter().enumerate() {
-        let car = cars().iter().find(|car| player.data.contains(&format!("\"{}\"", car.id))).map_or("", |car| car.id);
+        let car = cars().iter().find(|car| player.data.contains(&format!("\"{}\"", car.id))).map_or("", |car| &*car.id);
         let skill = 1.0 - slot as f64 / (2 * setup.players.len()) as f64;
         drivers.push(Driver::new(car, slot, skill, slot as u64).map_err(|error| error.to_string())?);
     }

@@ -245,14 +245,14 @@ fn record_race(players: usize) -> Result<Recording, BenchError> {
         options: String::new(),
         players: (0..players)
             .map(|slot| {
-                let car = garage.get(slot % garage.len().max(1)).map_or("", |car| car.id);
+                let car = garage.get(slot % garage.len().max(1)).map_or("", |car| &*car.id);
                 PlayerSetup { name: format!("driver {slot}"), data: format!("{{\"car\":\"{car}\"}}") }
             })
             .collect(),
     };
     let mut drivers = Vec::new();
     for slot in 0..players {
-        let car = garage.get(slot % garage.len().max(1)).map_or("", |car| car.id);
+        let car = garage.get(slot % garage.len().max(1)).map_or("", |car| &*car.id);
         let skill = 1.0 - slot as f64 / (2 * players) as f64;
         drivers
             .push(Driver::new(car, slot, skill, slot as u64).map_err(|error| BenchError::Option(error.to_string()))?);

@@ -189,7 +189,7 @@ async fn run(
 }
 
 fn known_car(id: &str) -> Result<String, String> {
-    drag_race::find_car(id).map(|(_, car)| car.id.to_owned()).map_err(|unknown| unknown.to_string())
+    drag_race::find_car(id).map(|(_, car)| car.id.to_string()).map_err(|unknown| unknown.to_string())
 }
 
 /// Reads a skill.
@@ -223,10 +223,11 @@ fn drivers(args: &RaceArgs, seed: u64) -> anyhow::Result<Vec<Bot>> {
 /// Cars that the seed picks: neighbours in the catalogue's order of elapsed times make a close race. With more lanes than cars some come twice.
 pub(super) fn pick_cars(seed: u64, lanes: usize) -> Vec<String> {
     let mut cars: Vec<_> = drag_race::cars().iter().collect();
-    cars.sort_by(|a, b| a.published.quarter_mile_s.total_cmp(&b.published.quarter_mile_s));
+    let published_s = |car: &drag_race::Car| car.published.map_or(f64::INFINITY, |published| published.quarter_mile_s);
+    cars.sort_by(|a, b| published_s(a).total_cmp(&published_s(b)));
     let starts = cars.len().saturating_sub(lanes) as u64 + 1;
     let first = usize::try_from(seed % starts).unwrap_or_default();
-    cars.iter().cycle().skip(first).take(lanes).map(|car| car.id.to_owned()).collect()
+    cars.iter().cycle().skip(first).take(lanes).map(|car| car.id.to_string()).collect()
 }
 
 fn list_cars(json: bool) -> anyhow::Result<()> {

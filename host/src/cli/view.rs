@@ -30,7 +30,7 @@ impl View {
         let names = drivers
             .into_iter()
             .map(|(name, car)| {
-                let car = drag_race::find_car(car).map_or(car, |(_, car)| car.name);
+                let car = drag_race::find_car(car).map_or(car, |(_, car)| &*car.name);
                 (name.to_owned(), car.to_owned())
             })
             .collect();

@@ -98,7 +98,7 @@ struct Race {
 impl Race {
     fn run() -> Self {
         let car = |id: &str| format!("{{\"car\":\"{id}\"}}");
-        let cars = [drag_race::cars()[0].id, drag_race::cars()[1].id];
+        let cars = [&drag_race::cars()[0].id, &drag_race::cars()[1].id];
         let manifest = DragRace::manifest();
         let setup = Setup {
             seed: 20_261_121,
