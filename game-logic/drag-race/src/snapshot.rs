@@ -79,3 +79,13 @@ pub struct Snapshot {
     /// The lanes; a player's lane is its slot.
     pub lanes: Vec<LaneView>,
 }
+
+impl Snapshot {
+    /// Reads what the rules gave a player, as many times as a program needs it: compiled here, it is optimised in every build.
+    ///
+    /// # Errors
+    /// The bytes are not a snapshot of the drag race.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        holeshot_guest::read_state(bytes)
+    }
+}

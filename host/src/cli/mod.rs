@@ -8,6 +8,7 @@ mod bots;
 mod budget;
 mod check;
 mod doctor;
+mod dyno;
 mod events;
 mod host;
 mod manager;
@@ -99,6 +100,8 @@ enum Command {
     TicketKey(ticket::TicketKeyArgs),
     /// What the operations of a server's frame cost together: by a model file, or measured on this machine
     Budget(budget::BudgetArgs),
+    /// Find the best that each car can do under rules made from the drag race: launch, changes of gear, times, limits
+    Dyno(dyno::DynoArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
 }
@@ -151,6 +154,7 @@ pub fn run() -> ExitCode {
             Command::Ticket(args) => ticket::ticket(args, json).await,
             Command::TicketKey(args) => ticket::ticket_key(&args, json),
             Command::Budget(args) => budget::budget(&args, json),
+            Command::Dyno(args) => dyno::dyno(args, json).await,
             Command::Bench(args) => bench::bench(args, json).await,
         }
     });

@@ -7,16 +7,26 @@
 //!
 //! It knows the drag race and no other game. Nothing here serves players, and nothing that serves players uses it.
 
+mod attempt;
+mod error;
 pub mod report;
+mod rooms;
 pub mod search;
 pub mod sheet;
 pub mod strip;
+pub mod text;
 
+use std::sync::Arc;
+
+use drag_race::Car;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::rules::Module;
+pub use error::{StripError, Work};
 pub use search::Best;
 pub use sheet::Sheet;
-pub use strip::{Run, RunPlan, Sample};
-
-use serde::{Deserialize, Serialize};
+pub use strip::{Run, RunPlan, Sample, Strip};
 
 /// All that the dyno found: what `--json` prints. The same cars and module give the same bytes, with any number of threads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,4 +48,34 @@ pub struct ModuleFacts {
     pub hash: String,
     /// Its ticks per second.
     pub tick_hz: u32,
+}
+
+impl ModuleFacts {
+    /// The facts of a module.
+    #[must_use]
+    pub fn of(module: &Module) -> Self {
+        let manifest = module.manifest();
+        Self {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            hash: module.hash().to_string(),
+            tick_hz: manifest.tick_hz,
+        }
+    }
+}
+
+/// Finds the best of each car under a module, on all cores. Takes about a second per car and core.
+///
+/// # Errors
+/// That of the first car, in their order, that cannot be run: see [`StripError`].
+pub fn run(module: &Arc<Module>, cars: &[&'static Car], work: &Arc<Work>) -> Result<Findings, StripError> {
+    let one = |car: &&'static Car| {
+        let strip = Strip::open(module, car, work)?;
+        let sheet = Sheet::new(&strip, search::search(&strip)?);
+        work.note_car();
+        sheet
+    };
+    // All of them first: which of several errors is told must not depend on the threads.
+    let sheets: Vec<Result<Sheet, StripError>> = cars.par_iter().map(one).collect();
+    Ok(Findings { module: ModuleFacts::of(module), sheets: sheets.into_iter().collect::<Result<_, _>>()? })
 }

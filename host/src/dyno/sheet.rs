@@ -1,8 +1,39 @@
 //! The sheet of one car: everything that is told of it, made from its best run. Tables, CSV, JSON and pictures are made from it.
+//!
+//! # What limits a car
+//! Each tick of the best run is put down to one of three, the first that holds:
+//! - **gearing**, while a gear is being changed;
+//! - **grip**, while the driver holds the throttle back, or the driven tyres slip by [`GRIP_SLIP_SHARE`] of the slip at which they pull hardest, or more;
+//! - **gearing**, while the engine is at its limiter, or gives less than [`POWER_SHARE`] of its peak power at the speed at which it turns;
+//! - **power**, otherwise.
 
+use drag_race::physics::torque_at;
+use drag_race::timing::{DISTANCE_M, MPH_MPS};
+use drag_race::{Aspiration, Car, Drive, EngineAt, Transmission};
 use serde::{Deserialize, Serialize};
 
+use super::attempt::{RPM_PER_RAD_S, Shifts};
+use super::error::StripError;
 use super::search::Best;
+use super::strip::{Run, Sample, Strip};
+
+/// Slip from which grip limits, over the slip at which the tyres pull hardest: there they give 96 % of their grip, and a driver does not dare more.
+pub const GRIP_SLIP_SHARE: f64 = 0.75;
+/// Power below which the gear is the wrong one, over peak power.
+pub const POWER_SHARE: f64 = 0.9;
+/// Throttle from which it counts as wide open: a foot's lowest position but three.
+const WIDE_OPEN: f32 = 252.0 / 255.0;
+/// How near the limiter an engine counts as being at it, in rpm.
+const AT_LIMITER_RPM: f64 = 25.0;
+/// Shortest phase that is told as one, in s; what is shorter belongs to the one before. The shares count every tick as it is.
+const PHASE_S_MIN: f64 = 0.1;
+/// Engine and gearbox turn as one when their speeds differ by less than this share.
+const COUPLED_SHARE: f64 = 0.02;
+/// By how much the changes of gear are moved to see how forgiving a car is, in rpm.
+pub const SHIFT_OFFS_RPM: [i32; 6] = [-500, -300, -100, 100, 300, 500];
+/// Metres per second in one km/h.
+const KMH_MPS: f64 = 1.0 / 3.6;
+const PEAK_SLIP: f64 = 0.11;
 
 /// What the dyno tells of one car.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -180,4 +211,264 @@ pub struct Published {
     pub time_off_percent: f64,
     /// The same for the trap speed.
     pub speed_off_percent: f64,
+}
+
+impl Sheet {
+    /// Makes the sheet of a car from its best run. Runs the car some more times, to see how forgiving it is.
+    ///
+    /// # Errors
+    /// See [`StripError`].
+    pub fn new(strip: &Strip, best: Best) -> Result<Self, StripError> {
+        let car = strip.car();
+        let splits = Splits::of(&best.run).ok_or_else(|| strip.no_split())?;
+        let used = best.run.trace.iter().map(|sample| sample.gear).max().unwrap_or(1);
+        Ok(Self {
+            car: CarFacts::of(car),
+            splits,
+            zero_to_100_kmh: ZeroTo::of(&best.run, 100.0 * KMH_MPS),
+            zero_to_60_mph: ZeroTo::of(&best.run, 60.0 * MPH_MPS),
+            launch_rpm: (car.transmission != Transmission::SingleSpeed).then_some(f64::from(best.run.launch_rpm)),
+            shift_table: shift_table(car, &best.run, strip.tick_s()),
+            top_of_gear: top_of_gear(car, used),
+            forgiving: forgiving(strip, &best.run)?,
+            limits: Limits::of(car, &best.run),
+            published: Published::of(car, &splits),
+            best,
+        })
+    }
+}
+
+impl CarFacts {
+    /// The facts of a car.
+    #[must_use]
+    pub fn of(car: &Car) -> Self {
+        Self {
+            id: car.id.to_string(),
+            name: car.name.to_string(),
+            year: car.year,
+            layout: layout(car),
+            mass_kg: car.mass_kg,
+            peak_power_kw: car.peak_power_kw,
+            peak_torque_nm: car.peak_torque_nm,
+        }
+    }
+}
+
+/// Driven wheels, engine and gearbox in words.
+fn layout(car: &Car) -> String {
+    let drive = match car.drive {
+        Drive::Fwd => "FWD",
+        Drive::Rwd => "RWD",
+        Drive::Awd => "AWD",
+    };
+    let engine_at = match car.engine_at {
+        EngineAt::Front => "",
+        EngineAt::Mid => " mid engine",
+        EngineAt::Rear => " rear engine",
+    };
+    let aspiration = match car.aspiration {
+        Aspiration::Natural => "natural",
+        Aspiration::Turbo => "turbo",
+        Aspiration::Supercharged => "supercharged",
+        Aspiration::Electric => return format!("{drive}, electric"),
+    };
+    let gearbox = match car.transmission {
+        Transmission::Manual => "manual",
+        Transmission::Dct => "dual clutch",
+        Transmission::Automatic { .. } => "automatic",
+        Transmission::SingleSpeed => "single speed",
+    };
+    format!("{drive}{engine_at}, {aspiration}, {gearbox}")
+}
+
+impl Splits {
+    /// None if the slip is not whole.
+    fn of(run: &Run) -> Option<Self> {
+        let slip = &run.slip;
+        Some(Self {
+            sixty_foot_s: slip.sixty_foot_s?,
+            three_thirty_foot_s: slip.three_thirty_foot_s?,
+            eighth_mile_s: slip.eighth_mile_s?,
+            eighth_mile_mph: slip.eighth_mile_mph?,
+            eighth_mile_kmh: kmh(slip.eighth_mile_mps?),
+            thousand_foot_s: slip.thousand_foot_s?,
+            quarter_mile_s: slip.quarter_mile_s?,
+            quarter_mile_mph: slip.quarter_mile_mph?,
+            quarter_mile_kmh: kmh(slip.quarter_mile_mps?),
+        })
+    }
+}
+
+fn kmh(mps: f64) -> f64 {
+    mps / KMH_MPS
+}
+
+impl ZeroTo {
+    fn of(run: &Run, speed_mps: f64) -> Option<Self> {
+        let at = run.trace.iter().position(|sample| f64::from(sample.speed_mps) >= speed_mps)?;
+        let after = run.trace.get(at)?;
+        let (from_s, from_mps) = at
+            .checked_sub(1)
+            .and_then(|before| run.trace.get(before))
+            .map_or((0.0, 0.0), |sample| (sample.time_s, f64::from(sample.speed_mps)));
+        let share = (speed_mps - from_mps) / (f64::from(after.speed_mps) - from_mps);
+        let from_rest_s = from_s + share * (after.time_s - from_s);
+        Some(Self { with_rollout_s: from_rest_s - run.rollout_s, from_rest_s })
+    }
+}
+
+/// Engine speed that goes with the tread's speed in a gear, in rpm.
+fn rpm_of_tread(car: &Car, tread_mps: f64, gear: u8) -> f64 {
+    let ratio = car.ratios.get(usize::from(gear).wrapping_sub(1)).copied().unwrap_or(1.0);
+    tread_mps / car.tyre_radius_m * ratio * RPM_PER_RAD_S
+}
+
+fn shift_table(car: &Car, run: &Run, tick_s: f64) -> Vec<ShiftRow> {
+    let mut rows: Vec<ShiftRow> = Vec::new();
+    let ticks = &run.plan.shift_ticks;
+    for (at, &tick) in ticks.iter().enumerate() {
+        // Of changes at one tick the last counts: gears between are left out.
+        if ticks.get(at + 1) == Some(&tick) {
+            continue;
+        }
+        let to_gear = u8::try_from(at + 2).unwrap_or(u8::MAX);
+        // What the driver sees as it asks is the end of the tick before.
+        let Some(seen) = (tick as usize).checked_sub(1).and_then(|before| run.trace.get(before)) else { continue };
+        let holds = |sample: &&Sample| {
+            let wheels_rpm = rpm_of_tread(car, f64::from(sample.tread_mps), to_gear);
+            let off = (f64::from(sample.rpm) / wheels_rpm - 1.0).abs();
+            sample.gear == to_gear && !sample.shifting && off < COUPLED_SHARE
+        };
+        rows.push(ShiftRow {
+            from_gear: seen.gear,
+            to_gear,
+            rpm: f64::from(seen.rpm),
+            kmh: kmh(f64::from(seen.speed_mps)),
+            time_s: f64::from(tick) * tick_s,
+            tick,
+            rpm_after: run.trace.get(tick as usize..).into_iter().flatten().find(holds).map(|s| f64::from(s.rpm)),
+        });
+    }
+    rows
+}
+
+fn top_of_gear(car: &Car, used: u8) -> Vec<TopOfGear> {
+    (1..=car.top_gear())
+        .map(|gear| {
+            let per_mps = rpm_of_tread(car, 1.0, gear);
+            let mps = car.limiter_rpm / per_mps;
+            TopOfGear {
+                gear,
+                kmh: kmh(mps),
+                mph: mps / MPH_MPS,
+                rpm: car.limiter_rpm,
+                at_limiter: true,
+                used: gear <= used,
+            }
+        })
+        .collect()
+}
+
+/// Changes every gear as soon as the tachometer shows so much more or less than it shows at the best moment.
+fn forgiving(strip: &Strip, run: &Run) -> Result<Vec<Forgiving>, StripError> {
+    let car = strip.car();
+    let table = shift_table(car, run, strip.tick_s());
+    if table.is_empty() {
+        return Ok(Vec::new());
+    }
+    // By gear; a gear that is left out has no engine speed of its own.
+    let speeds_by = |off_rpm: f64| -> Vec<f64> {
+        (1..table.last().map_or(1, |last| last.to_gear))
+            .map(|gear| {
+                let row = table.iter().find(|row| row.from_gear == gear);
+                row.map_or(f64::NEG_INFINITY, |row| row.rpm + off_rpm)
+            })
+            .collect()
+    };
+    let one = |shift_off_rpm: i32| {
+        let speeds = speeds_by(f64::from(shift_off_rpm));
+        let start = strip.launch(run.plan.launch_rpm, run.plan.grip_use)?;
+        let attempt = strip.attempt(&start, Shifts::AtRpm(&speeds), None, true)?;
+        // The gear in which it stayed to the end, although it should have left it.
+        let last = u8::try_from(attempt.shift_ticks.len() + 1).unwrap_or(u8::MAX);
+        let should_leave = table.iter().any(|row| row.from_gear == last);
+        let at_limiter =
+            |sample: &Sample| sample.gear == last && f64::from(sample.rpm) >= car.limiter_rpm - AT_LIMITER_RPM;
+        let limiter_in_gear = (should_leave && attempt.trace.iter().any(at_limiter)).then_some(last);
+        let elapsed_s = attempt.end.elapsed_s().filter(|_| limiter_in_gear.is_none());
+        let penalty_ms = elapsed_s.map(|elapsed_s| 1e3 * (elapsed_s - run.elapsed_s));
+        Ok(Forgiving { shift_off_rpm, penalty_ms, limiter_in_gear })
+    };
+    SHIFT_OFFS_RPM.iter().map(|&off_rpm| one(off_rpm)).collect()
+}
+
+impl Limits {
+    fn of(car: &Car, run: &Run) -> Self {
+        let finish_s = run.rollout_s + run.elapsed_s;
+        let mut phases: Vec<LimitPhase> = Vec::new();
+        let mut spent_s = [0.0; 3];
+        let (mut from_s, mut from_m) = (0.0, 0.0);
+        for sample in &run.trace {
+            let by = limit(car, sample);
+            let (to_s, to_m) = (sample.time_s.min(finish_s), f64::from(sample.distance_m).min(DISTANCE_M));
+            if let Some(spent_s) = spent_s.get_mut(by as usize) {
+                *spent_s += to_s - from_s;
+            }
+            match phases.last_mut() {
+                Some(last) if last.by == by => (last.to_s, last.to_m) = (to_s, to_m),
+                _ => phases.push(LimitPhase { by, from_s, to_s, from_m, to_m }),
+            }
+            (from_s, from_m) = (to_s, to_m);
+        }
+        let share = |limit: Limit| spent_s.get(limit as usize).copied().unwrap_or(0.0) / from_s;
+        Self {
+            grip_share: share(Limit::Grip),
+            power_share: share(Limit::Power),
+            gearing_share: share(Limit::Gearing),
+            phases: merged(phases),
+        }
+    }
+}
+
+/// Phases without those that are too short to be told.
+fn merged(phases: Vec<LimitPhase>) -> Vec<LimitPhase> {
+    let mut kept: Vec<LimitPhase> = Vec::new();
+    for phase in phases {
+        match kept.last_mut() {
+            Some(last) if last.by == phase.by || phase.to_s - phase.from_s < PHASE_S_MIN => {
+                (last.to_s, last.to_m) = (phase.to_s, phase.to_m);
+            }
+            _ => kept.push(phase),
+        }
+    }
+    kept
+}
+
+/// What limits in one tick; the module's documentation has the definition.
+fn limit(car: &Car, sample: &Sample) -> Limit {
+    let against_mps = sample.tread_mps.max(sample.speed_mps).max(0.5);
+    let slip = f64::from((sample.tread_mps - sample.speed_mps) / against_mps);
+    let rpm = f64::from(sample.rpm);
+    let power_kw = torque_at(car, rpm) * rpm / RPM_PER_RAD_S / 1e3;
+    if sample.shifting {
+        Limit::Gearing
+    } else if sample.throttle < WIDE_OPEN || slip >= GRIP_SLIP_SHARE * PEAK_SLIP {
+        Limit::Grip
+    } else if rpm >= car.limiter_rpm - AT_LIMITER_RPM || power_kw < POWER_SHARE * car.peak_power_kw {
+        Limit::Gearing
+    } else {
+        Limit::Power
+    }
+}
+
+impl Published {
+    fn of(car: &Car, splits: &Splits) -> Option<Self> {
+        let drag_race::Published { quarter_mile_s, trap_mph } = car.published;
+        Some(Self {
+            quarter_mile_s,
+            trap_mph,
+            time_off_percent: 100.0 * (splits.quarter_mile_s / quarter_mile_s - 1.0),
+            speed_off_percent: 100.0 * (splits.quarter_mile_mph / trap_mph - 1.0),
+        })
+    }
 }
