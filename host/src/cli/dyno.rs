@@ -1,27 +1,35 @@
 //! `holeshot dyno`: the best that each car can do, and how it is driven.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
-use drag_race::Car;
+use drag_race::car_file::{self, CAR_FILE_BYTES_MAX};
+use drag_race::{CATALOGUE_TOML, Car};
 
+use super::Failed;
 use super::output::{grouped, note, say};
 use super::serve::stop_signal;
-use crate::dyno::{self, Findings, Work, text};
-use crate::modules::read_module_file;
-use crate::rules::{DRAG_RACE_WASM, Engine, EngineSettings, ModuleStore};
+use crate::dyno::{self, Findings, Sheet, Strip, Work, prove, text};
+use crate::files::open_regular;
+use crate::rules::{DRAG_RACE_WASM, Engine, EngineSettings, MODULE_BYTES_MAX, Module, ModuleStore};
 
 /// Instances beside those of the runs: the one that is asked for its manifest.
 const INSTANCES_BESIDE: u32 = 2;
 /// How often the progress is told, in milliseconds.
 const PROGRESS_MS: u64 = 200;
+/// Ids of cars that an error lists.
+const IDS_SHOWN_MAX: usize = 32;
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "`holeshot dyno --example > cars.toml` writes a car file to change.")]
 pub(super) struct DynoArgs {
+    /// A car file, in place of the catalogue
+    #[arg(value_name = "CARS.TOML")]
+    cars: Option<PathBuf>,
     /// Rules made from the drag race, in place of those that ship
     #[arg(long, value_name = "RULES.WASM")]
     module: Option<PathBuf>,
@@ -31,9 +39,19 @@ pub(super) struct DynoArgs {
     /// Print a table with a row per car, comma-separated
     #[arg(long, conflicts_with = "json")]
     csv: bool,
+    /// Hold the search for the first of the cars against every plan of a coarse grid
+    #[arg(long, conflicts_with = "csv")]
+    prove: bool,
+    /// Print the catalogue as a car file and end
+    #[arg(long)]
+    example: bool,
 }
 
 pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
+    if args.example {
+        say(CATALOGUE_TOML.trim_end());
+        return Ok(());
+    }
     let stop = stop_signal()?;
     let work = Arc::new(Work::default());
     let begun = Instant::now();
@@ -45,8 +63,12 @@ pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
     let shown = std::io::stderr().is_terminal();
     let findings = loop {
         tokio::select! {
-            found = &mut found => break found??,
+            found = &mut found => {
+                clear_progress(shown);
+                break found??;
+            }
             signal = &mut stop => {
+                clear_progress(shown);
                 work.break_off();
                 bail!("{signal}: the search was broken off");
             }
@@ -56,9 +78,6 @@ pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
             }
         }
     };
-    if shown {
-        let _nobody_reads = write!(std::io::stderr().lock(), "\r{:<40}\r", "");
-    }
     if as_json {
         say(serde_json::to_string(&findings)?);
     } else if csv {
@@ -75,26 +94,80 @@ pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
             grouped((work.runs() as f64 / took_s) as u64)
         ));
     }
-    Ok(())
+    let holds = findings.proof.as_ref().is_none_or(|proof| proof.holds);
+    if holds { Ok(()) } else { Err(Failed.into()) }
+}
+
+fn clear_progress(shown: bool) {
+    if shown {
+        let _nobody_reads = write!(std::io::stderr().lock(), "\r{:<40}\r", "");
+    }
 }
 
 fn find(args: &DynoArgs, work: &Arc<Work>) -> anyhow::Result<Findings> {
-    let cars = chosen(&args.car)?;
-    let threads = u32::try_from(rayon::current_num_threads()).unwrap_or(1);
-    // Each car may be worked on by each thread, which may stage it anew meanwhile.
-    let instances_max = threads.saturating_mul(2 * cars.len() as u32).saturating_add(INSTANCES_BESIDE);
-    let engine = Engine::new(EngineSettings { instances_max, ..EngineSettings::default() })?;
-    let store = ModuleStore::new(engine, None)?;
-    let module = match &args.module {
-        Some(path) => store.load(&read_module_file(path)?)?,
-        None => store.load(DRAG_RACE_WASM)?,
-    };
-    Ok(dyno::run(&module, &cars, work)?)
+    let cars = chosen(read_cars(args.cars.as_deref())?, &args.car)?;
+    let module = load(args.module.as_deref(), cars.len())?;
+    let mut findings = dyno::run(&module, &cars, work)?;
+    if let (true, Some(car), Some(Sheet { best, .. })) = (args.prove, cars.first(), findings.sheets.first()) {
+        findings.proof = Some(prove::prove(&Strip::open(&module, car, work)?, best, prove::RUNS_MAX)?);
+    }
+    Ok(findings)
 }
 
-fn chosen(ids: &[String]) -> anyhow::Result<Vec<&'static Car>> {
-    if ids.is_empty() {
-        return Ok(drag_race::cars().iter().collect());
+fn load(path: Option<&Path>, cars: usize) -> anyhow::Result<Arc<Module>> {
+    let threads = u32::try_from(rayon::current_num_threads()).unwrap_or(1);
+    // Each car may be worked on by each thread, which may stage it anew meanwhile.
+    let instances_max = threads.saturating_mul(2 * cars as u32).saturating_add(INSTANCES_BESIDE);
+    let engine = Engine::new(EngineSettings { instances_max, ..EngineSettings::default() })?;
+    let store = ModuleStore::new(engine, None)?;
+    Ok(match path {
+        Some(path) => {
+            let bytes = read(path, MODULE_BYTES_MAX).with_context(|| format!("the module {}", path.display()))?;
+            store.load(&bytes).with_context(|| format!("the module {}", path.display()))?
+        }
+        None => store.load(DRAG_RACE_WASM)?,
+    })
+}
+
+/// Reads a file that is no pipe and no device, up to a byte more than is taken: who looks at the bytes says that they are too many.
+fn read(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_cars(path: Option<&Path>) -> anyhow::Result<Vec<Arc<Car>>> {
+    let Some(path) = path else {
+        return Ok(drag_race::cars().iter().map(Arc::from).collect());
+    };
+    let shown = path.display().to_string();
+    let bytes = read(path, CAR_FILE_BYTES_MAX).with_context(|| format!("the car file {shown}"))?;
+    if bytes.len() > CAR_FILE_BYTES_MAX {
+        bail!(
+            "the car file {shown} has more than {CAR_FILE_BYTES_MAX} bytes, which is what 256 cars with all their sources take"
+        );
     }
-    Ok(ids.iter().map(|id| drag_race::find_car(id).map(|(_, car)| car)).collect::<Result<_, _>>()?)
+    let text = String::from_utf8(bytes).map_err(|error| {
+        anyhow::anyhow!("the car file {shown} is not UTF-8 text: byte {} is wrong", error.utf8_error().valid_up_to())
+    })?;
+    let file = car_file::read(&text, &shown)
+        .context("the car file was refused; `holeshot dyno --example` prints one that is right")?;
+    Ok(file.cars().into_iter().map(Arc::new).collect())
+}
+
+fn chosen(cars: Vec<Arc<Car>>, ids: &[String]) -> anyhow::Result<Vec<Arc<Car>>> {
+    if ids.is_empty() {
+        return Ok(cars);
+    }
+    let find = |id: &String| {
+        cars.iter().find(|car| car.id == id.as_str()).cloned().ok_or_else(|| {
+            let known: Vec<&str> = cars.iter().take(IDS_SHOWN_MAX).map(|car| &*car.id).collect();
+            anyhow::anyhow!("no car has the id {id:?}; there are {}", known.join(", "))
+        })
+    };
+    let mut chosen: Vec<Arc<Car>> = ids.iter().map(find).collect::<Result<_, _>>()?;
+    // Twice the same would be twice the work.
+    let mut seen = std::collections::BTreeSet::new();
+    chosen.retain(|car| seen.insert(car.id.to_string()));
+    Ok(chosen)
 }

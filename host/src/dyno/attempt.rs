@@ -164,14 +164,14 @@ pub(super) fn attempt(
 /// Says which gear to wish for.
 #[derive(Debug)]
 struct Shifter<'a> {
-    car: &'static Car,
+    car: &'a Car,
     shifts: Shifts<'a>,
     gear: u8,
     asked: Vec<u32>,
 }
 
 impl<'a> Shifter<'a> {
-    fn new(car: &'static Car, shifts: Shifts<'a>, seen: &Snapshot) -> Self {
+    fn new(car: &'a Car, shifts: Shifts<'a>, seen: &Snapshot) -> Self {
         let gear = seen.lanes.first().map_or(1, |view| view.gear.max(1));
         Self { car, shifts, gear, asked: Vec::new() }
     }

@@ -9,6 +9,7 @@
 
 mod attempt;
 mod error;
+pub mod prove;
 pub mod report;
 mod rooms;
 pub mod search;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules::Module;
 pub use error::{StripError, Work};
+pub use prove::Proof;
 pub use search::Best;
 pub use sheet::Sheet;
 pub use strip::{Run, RunPlan, Sample, Strip};
@@ -35,6 +37,8 @@ pub struct Findings {
     pub module: ModuleFacts,
     /// A sheet per car, in the order of the car file.
     pub sheets: Vec<Sheet>,
+    /// The proof of the search for one car, where it was asked for.
+    pub proof: Option<Proof>,
 }
 
 /// The rules that the cars ran under.
@@ -68,8 +72,8 @@ impl ModuleFacts {
 ///
 /// # Errors
 /// That of the first car, in their order, that cannot be run: see [`StripError`].
-pub fn run(module: &Arc<Module>, cars: &[&'static Car], work: &Arc<Work>) -> Result<Findings, StripError> {
-    let one = |car: &&'static Car| {
+pub fn run(module: &Arc<Module>, cars: &[Arc<Car>], work: &Arc<Work>) -> Result<Findings, StripError> {
+    let one = |car: &Arc<Car>| {
         let strip = Strip::open(module, car, work)?;
         let sheet = Sheet::new(&strip, search::search(&strip)?);
         work.note_car();
@@ -77,5 +81,6 @@ pub fn run(module: &Arc<Module>, cars: &[&'static Car], work: &Arc<Work>) -> Res
     };
     // All of them first: which of several errors is told must not depend on the threads.
     let sheets: Vec<Result<Sheet, StripError>> = cars.par_iter().map(one).collect();
-    Ok(Findings { module: ModuleFacts::of(module), sheets: sheets.into_iter().collect::<Result<_, _>>()? })
+    let sheets = sheets.into_iter().collect::<Result<_, _>>()?;
+    Ok(Findings { module: ModuleFacts::of(module), sheets, proof: None })
 }

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drag_race::timing::TimeSlip;
-use drag_race::{Car, Input, LaneView, Snapshot};
+use drag_race::{Car, Input, LaneView, Snapshot, to_options_json};
 use holeshot_abi::{
     Change, ChangeKind, InputStatus, Item, OutputReader, PlayerInput, PlayerResult, PlayerSetup, Setup, TickRecord,
 };
 use holeshot_room::{Fault, RestoreError, Rules as _};
+use serde_json::json;
 
 use super::error::{StripError, Work};
 use crate::rules::{InstantiateError, Module, WasmRules};
@@ -21,7 +22,7 @@ const INPUT_BYTES: u16 = 3;
 #[derive(Debug)]
 pub(super) struct Rooms {
     module: Arc<Module>,
-    car: &'static Car,
+    car: Arc<Car>,
     setup: Setup,
     work: Arc<Work>,
     /// Rooms that nobody uses now, no more than threads.
@@ -45,10 +46,10 @@ pub(super) struct Told {
 
 impl Rooms {
     /// Rooms for a car, once one was begun.
-    pub(super) fn open(module: &Arc<Module>, car: &'static Car, work: &Arc<Work>) -> Result<Self, StripError> {
+    pub(super) fn open(module: &Arc<Module>, car: &Arc<Car>, work: &Arc<Work>) -> Result<Self, StripError> {
         let rooms = Self {
             module: Arc::clone(module),
-            car,
+            car: Arc::clone(car),
             setup: setup(module, car),
             work: Arc::clone(work),
             idle: Mutex::default(),
@@ -70,8 +71,8 @@ impl Rooms {
         Ok(rooms)
     }
 
-    pub(super) const fn car(&self) -> &'static Car {
-        self.car
+    pub(super) const fn car(&self) -> &Arc<Car> {
+        &self.car
     }
 
     pub(super) fn work(&self) -> &Work {
@@ -211,7 +212,8 @@ fn setup(module: &Module, car: &Car) -> Setup {
     Setup {
         seed: SEED,
         tick_hz: module.manifest().tick_hz,
-        options: "{\"tree\":\"pro\"}".into(),
-        players: vec![PlayerSetup { name: "dyno".into(), data: serde_json::json!({ "car": car.id }).to_string() }],
+        // Whatever the module's own catalogue says of a car with this id: the driver knows this one.
+        options: json!({ "tree": "pro", "cars": to_options_json(std::slice::from_ref(car), &car.shared) }).to_string(),
+        players: vec![PlayerSetup { name: "dyno".into(), data: json!({ "car": car.id }).to_string() }],
     }
 }

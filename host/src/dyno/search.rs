@@ -22,7 +22,7 @@ pub const LAUNCH_STEP_RPM: i32 = 50;
 /// Steps of the grip asked for in one, so that a plan is made of whole numbers.
 const GRIP_STEPS: i32 = 100;
 /// The grip that the drag race's driver is advised to ask for, in steps.
-const GRIP_ADVISED: i32 = 98;
+pub(super) const GRIP_ADVISED: i32 = 98;
 /// Grip that a driver can ask for, in steps: the range that the driver takes.
 const GRIP_RANGE: std::ops::RangeInclusive<i32> = 30..=150;
 
@@ -104,6 +104,13 @@ pub(super) struct Tune {
 }
 
 impl Tune {
+    pub(super) fn of(plan: &RunPlan) -> Self {
+        Self {
+            launch: (plan.launch_rpm / f64::from(LAUNCH_STEP_RPM)).round() as i32,
+            grip: (plan.grip_use * f64::from(GRIP_STEPS)).round() as i32,
+        }
+    }
+
     pub(super) fn launch_rpm(self) -> f64 {
         f64::from(self.launch * LAUNCH_STEP_RPM)
     }
@@ -281,11 +288,12 @@ impl Search<'_> {
                 }
             }
         }
-        for (by, word) in [(-1, "less"), (1, "more")] {
-            let launch = (format!("launch {LAUNCH_STEP_RPM} rpm {word}"), known.tune.by(by, 0));
-            let grip = (format!("grip 1 % {word}"), known.tune.by(0, by));
-            for (name, tune) in [launch, grip].into_iter().filter(|(_, tune)| tune.is_possible(car)) {
-                changes.push((name, Choice { tune, shift_ticks: known.shift_ticks.clone() }));
+        let steps = [(format!("launch {LAUNCH_STEP_RPM} rpm"), (1, 0)), ("grip 1 %".into(), (0, 1))];
+        for (name, (launch, grip)) in steps {
+            for (sign, word) in [(-1, "less"), (1, "more")] {
+                let tune = known.tune.by(sign * launch, sign * grip);
+                let choice = Choice { tune, shift_ticks: known.shift_ticks.clone() };
+                changes.extend(tune.is_possible(car).then(|| (format!("{name} {word}"), choice)));
             }
         }
         let ends = self.all(&changes, |(_, choice)| {

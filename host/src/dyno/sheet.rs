@@ -33,7 +33,6 @@ const COUPLED_SHARE: f64 = 0.02;
 pub const SHIFT_OFFS_RPM: [i32; 6] = [-500, -300, -100, 100, 300, 500];
 /// Metres per second in one km/h.
 const KMH_MPS: f64 = 1.0 / 3.6;
-const PEAK_SLIP: f64 = 0.11;
 
 /// What the dyno tells of one car.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -452,7 +451,7 @@ fn limit(car: &Car, sample: &Sample) -> Limit {
     let power_kw = torque_at(car, rpm) * rpm / RPM_PER_RAD_S / 1e3;
     if sample.shifting {
         Limit::Gearing
-    } else if sample.throttle < WIDE_OPEN || slip >= GRIP_SLIP_SHARE * PEAK_SLIP {
+    } else if sample.throttle < WIDE_OPEN || slip >= GRIP_SLIP_SHARE * car.shared.peak_slip {
         Limit::Grip
     } else if rpm >= car.limiter_rpm - AT_LIMITER_RPM || power_kw < POWER_SHARE * car.peak_power_kw {
         Limit::Gearing
@@ -463,7 +462,7 @@ fn limit(car: &Car, sample: &Sample) -> Limit {
 
 impl Published {
     fn of(car: &Car, splits: &Splits) -> Option<Self> {
-        let drag_race::Published { quarter_mile_s, trap_mph } = car.published;
+        let drag_race::Published { quarter_mile_s, trap_mph } = car.published?;
         Some(Self {
             quarter_mile_s,
             trap_mph,

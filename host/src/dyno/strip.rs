@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use drag_race::timing::TimeSlip;
-use drag_race::{Car, Driver, Input, Phase, Plan, Snapshot};
+use drag_race::{Car, Driver, Input, Phase, Plan, Shifts as DriverShifts, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use super::attempt::{Attempt, End, Point, Reach, Shifts, attempt};
@@ -104,13 +104,13 @@ impl Strip {
     ///
     /// # Errors
     /// The module does not take such a room.
-    pub fn open(module: &Arc<Module>, car: &'static Car, work: &Arc<Work>) -> Result<Self, StripError> {
+    pub fn open(module: &Arc<Module>, car: &Arc<Car>, work: &Arc<Work>) -> Result<Self, StripError> {
         Ok(Self { rooms: Rooms::open(module, car, work)?, starts: Mutex::default() })
     }
 
     /// The car.
     #[must_use]
-    pub const fn car(&self) -> &'static Car {
+    pub const fn car(&self) -> &Arc<Car> {
         self.rooms.car()
     }
 
@@ -189,7 +189,11 @@ impl Strip {
 
     fn driver(&self, launch_rpm: f64, grip_use: f64) -> Driver {
         // The dyno changes gears itself.
-        Driver::with_plan(self.car(), 0, Plan { launch_rpm, grip_use, shift_rpm: self.car().limiter_rpm })
+        Driver::with_plan(
+            Arc::clone(self.car()),
+            0,
+            Plan { launch_rpm, grip_use, shifts: DriverShifts::AtTick(Vec::new()) },
+        )
     }
 
     fn start(&self, launch_rpm: f64) -> Result<Arc<Start>, StripError> {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Findings;
+use super::prove::Proof;
 use super::sheet::{Forgiving, Limit, LimitPhase, Sheet, ZeroTo};
 
 /// All of it: a table of the cars, then the sheet of each.
@@ -12,6 +13,10 @@ pub fn text(findings: &Findings) -> String {
     for sheet in &findings.sheets {
         text.push('\n');
         text.push_str(&self::sheet(sheet));
+    }
+    if let Some(proof) = &findings.proof {
+        text.push('\n');
+        text.push_str(&self::proof(proof));
     }
     text
 }
@@ -150,6 +155,34 @@ pub fn sheet(sheet: &Sheet) -> String {
     format!(
         "{}: {} ({}), {}, {:.0} kg, {:.0} kW, {:.0} Nm\n{text}{shifts}",
         car.id, car.name, car.year, car.layout, car.mass_kg, car.peak_power_kw, car.peak_torque_nm
+    )
+}
+
+/// What a grid says of a search.
+#[must_use]
+pub fn proof(proof: &Proof) -> String {
+    let rpms = |rpms: &[f64]| rpms.iter().map(|rpm| format!("{rpm:.0}")).collect::<Vec<_>>().join(", ");
+    let percents = |shares: &[f64]| shares.iter().map(|share| format!("{:.0}", 100.0 * share)).collect::<Vec<_>>();
+    let grid = &proof.grid;
+    let shifts = if proof.shifts == 0 { String::from("no changes") } else { rpms(&grid.shifts_rpm) };
+    let verdict =
+        if proof.holds { "nothing in the grid is quicker" } else { "THE SEARCH MISSED IT: the grid has a quicker one" };
+    format!(
+        "proof for {}: {verdict}\n\
+         \x20 grid        {} runs: launch at {} rpm, grip {} %, {} changes of gear, each at {} rpm\n\
+         \x20 its best    {:.4} s with launch at {:.0} rpm, grip {:.0} %, changes at {shifts} rpm\n\
+         \x20 the search  {:.4} s, {:+.1} ms ahead\n",
+        proof.car,
+        proof.runs,
+        rpms(&proof.launches_rpm),
+        percents(&proof.grips).join(", "),
+        proof.shifts,
+        rpms(&proof.shifts_rpm),
+        grid.elapsed_s,
+        grid.launch_rpm,
+        100.0 * grid.grip_use,
+        proof.search_elapsed_s,
+        proof.search_is_ahead_ms,
     )
 }
 
