@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use drag_race::{DragRace, Driver};
-use holeshot::rules::{DRAG_RACE_WASM, Engine, EngineSettings, ModuleHash, ModuleStore, NativeRules};
+use holeshot::rules::{ARENA_WASM, DRAG_RACE_WASM, Engine, EngineSettings, ModuleHash, ModuleStore, NativeRules};
 use holeshot_abi::{LeaveReason, PlayerSetup, Setup};
 use holeshot_guest::Rules as _;
 use holeshot_guest::bench::Bench;
@@ -151,7 +151,9 @@ fn the_module_has_the_same_name_in_every_host() {
         for _ in 0..2 {
             let host = Host::start().await;
             let (_, modules) = host.get("/api/modules").await;
-            assert_eq!(modules["loaded"][0]["hash"], ModuleHash::of(DRAG_RACE_WASM).to_string(), "{modules}");
+            for (at, shipped) in [ARENA_WASM, DRAG_RACE_WASM].into_iter().enumerate() {
+                assert_eq!(modules["loaded"][at]["hash"], ModuleHash::of(shipped).to_string(), "{modules}");
+            }
             host.stop().await;
         }
     });

@@ -3,6 +3,7 @@
 //! | file | what it covers |
 //! | --- | --- |
 //! | `race.rs` | a drag race from ticket to time slip, over datagrams and over the WebSocket alone, and the same results in every place that tells them |
+//! | `arena.rs` | the second game: 64 bots over datagrams, other rules while it runs, native rules against wasm |
 //! | `lifecycle.rs` | who comes late, leaves, is lost, returns; what each wait of a room leads to; a stop of the host in mid-game |
 //! | `doors.rs` | every HTTP route and its description; malformed and hostile requests, tickets, messages and datagrams |
 //! | `journal.rs` | journals: written while a race runs, replayed and proven, cut by kills and full disks, deleted when they are old |
@@ -38,7 +39,7 @@
 //!
 //! What these tests do not cover, and where that is covered: loss, reordering and delay of datagrams (`host/room/tests`, on a
 //! simulated network with a seed); each rule of the room's clock to the microsecond (there, too); each field of each
-//! message (`sdk/wire`); each broken module (`host/src/rules/tests.rs`); the physics (`game-logic/drag-race/tests`). Not
+//! message (`sdk/wire`); each broken module (`host/src/rules/tests.rs`); what the rules decide (`game-logic/*/tests`). Not
 //! covered anywhere yet: a network between two machines, other systems than Linux.
 //!
 //! Every test runs in [`harness::run`]: it has a deadline, and it fails if a thread of the host panicked or the host logged an
@@ -50,6 +51,7 @@ mod modules_made;
 mod peer;
 mod proof;
 
+mod arena;
 mod asyncapi;
 mod backup;
 mod broker_tls;

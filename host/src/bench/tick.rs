@@ -1,6 +1,6 @@
-//! `holeshot bench tick`: what one tick of the drag race costs in WebAssembly and natively, with the same records behind the same trait.
+//! `holeshot bench tick`: what one tick of each game that ships costs in WebAssembly and natively, with the same records behind the same trait.
 //!
-//! The records are those of a real race: drivers drive it once, natively, and what they did is played again. Hot means one room stepped again and
+//! The records are those of a real game: bots play it once, natively, and what they did is played again. Hot means one room stepped again and
 //! again; cold means thousands of rooms stepped in turn, as a host does it. Wasm and native take turns within one process, so that
 //! whatever else the machine does meets both. Every output of the wasm is held against the native one's bytes once, and again at the end of every block.
 
@@ -8,21 +8,26 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Instant;
 
+use arena::Arena;
 use drag_race::{DragRace, Driver, cars};
-use holeshot_abi::{Change, ChangeKind, InputStatus, PlayerInput, PlayerSetup, Setup, TickRecord};
-use holeshot_guest::{Rules as _, canonical, export::Instance};
+use holeshot_abi::{Change, ChangeKind, InputStatus, Item, OutputReader, PlayerInput, PlayerSetup, Setup, TickRecord};
+use holeshot_guest::Rules as Guest;
+use holeshot_guest::export::Instance;
 use holeshot_room::{Fault, RestoreError, Rules};
 use serde::Serialize;
 
+use crate::bots::{Plays, arena as arena_bots};
 use crate::rules::{
-    DRAG_RACE_WASM, Engine, EngineError, EngineSettings, InstantiateError, LoadError, Module, ModuleStore, NativeRules,
-    WasmRules,
+    ARENA_WASM, DRAG_RACE_WASM, Engine, EngineError, EngineSettings, InstantiateError, LoadError, Module, ModuleStore,
+    NativeRules, WasmRules,
 };
 
 /// Ticks that are timed together: the clock costs as much as a small tick.
 const BLOCK_TICKS: usize = 50;
-/// Frames of the race that are played, at most: staging, tree and the whole quarter mile of every car.
+/// Frames of a game that are played, at most: staging, tree and the whole quarter mile of every car.
 const FRAMES_MAX: usize = 1_500;
+/// Length of the match in the arena, in s.
+const MATCH_S: u32 = 20;
 /// Times that all rooms are stepped once, in the cold part.
 const SWEEPS: usize = 40;
 /// Rooms whose memory is measured, per number of players. Enough that a room's pages outweigh what else the process does.
@@ -32,20 +37,41 @@ const INSTANCES_BESIDE: u32 = 4;
 
 const EMPTY_WASM: &[u8] = include_bytes!("empty.wasm");
 
+/// A game whose ticks are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum GameName {
+    /// The drag race.
+    DragRace,
+    /// The arena.
+    Arena,
+}
+
+impl std::fmt::Display for GameName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            GameName::DragRace => "drag-race",
+            GameName::Arena => "arena",
+        })
+    }
+}
+
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// The games.
+    pub games: Vec<GameName>,
     /// Numbers of players, each 1 to 64.
     pub players: Vec<usize>,
     /// Rooms that are stepped in turn.
     pub rooms: u32,
-    /// Times that the race is played hot.
+    /// Times that a game is played hot.
     pub rounds: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { players: vec![2, 8, 64], rooms: 4_000, rounds: 5 }
+        Self { games: vec![GameName::DragRace, GameName::Arena], players: vec![2, 8, 64], rooms: 4_000, rounds: 5 }
     }
 }
 
@@ -78,9 +104,11 @@ pub struct Memory {
     pub native_kib: f64,
 }
 
-/// Figures for one number of players.
+/// Figures for one game and number of players.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
+    /// The game.
+    pub game: GameName,
     /// Players in the room.
     pub players: usize,
     /// Frames that were played.
@@ -108,7 +136,7 @@ pub struct Report {
     pub rooms: u32,
     /// A tick of a module that does nothing: record written, fuel and watchdog set, call, span checked.
     pub empty_call: Cost,
-    /// One row per number of players.
+    /// One row per game and number of players.
     pub rows: Vec<Row>,
 }
 
@@ -121,7 +149,7 @@ pub enum BenchError {
     /// Too many rooms for this system.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The module that ships with the host does not load: a fault of the build.
+    /// A module that ships with the host does not load: a fault of the build.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// A room did not begin.
@@ -130,12 +158,17 @@ pub enum BenchError {
     /// Rules failed.
     #[error("the rules failed: {0}")]
     Fault(#[from] Fault),
+    /// A bot does not play: a fault of the build.
+    #[error("a bot does not play: {0}")]
+    Bot(String),
     /// A state did not come back.
     #[error("the state of the same rules was not taken: {0}")]
     Restore(#[from] RestoreError),
     /// Wasm and native do not do the same: the figures would compare different work.
-    #[error("with {players} players, frame {frame}: {what} of wasm and of native rules differ")]
+    #[error("{game} with {players} players, frame {frame}: {what} of wasm and of native rules differ")]
     Differ {
+        /// The game.
+        game: GameName,
         /// Players in the room.
         players: usize,
         /// The frame.
@@ -165,16 +198,84 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
         Err(error) => return Err(BenchError::Option(error.to_string())),
     };
     let empty_call = empty_call(&*store.load(EMPTY_WASM)?)?;
-    let module = store.load(DRAG_RACE_WASM)?;
-    let recordings: Vec<Recording> =
-        options.players.iter().map(|&players| record_race(players)).collect::<Result<_, _>>()?;
-    let memories = memories(&module, &recordings, options.rooms)?;
-    let rows = recordings
-        .iter()
-        .zip(memories)
-        .map(|(recording, memory)| row(&module, recording, memory, options))
-        .collect::<Result<Vec<Row>, BenchError>>()?;
+    let mut rows = Vec::new();
+    for game in &options.games {
+        rows.extend(match game {
+            GameName::DragRace => rows_of::<DragRace>(&store, options)?,
+            GameName::Arena => rows_of::<Arena>(&store, options)?,
+        });
+    }
     Ok(Report { optimised: !cfg!(debug_assertions), rooms: options.rooms, empty_call, rows })
+}
+
+/// A game that is measured: its rules, natively and as wasm, and bots for them.
+trait Game: Guest {
+    const NAME: GameName;
+    const WASM: &'static [u8];
+
+    /// A room of so many players.
+    fn setup(players: usize) -> Setup;
+    /// A bot for a slot of that room.
+    fn bot(setup: &Setup, slot: usize) -> Result<impl Plays, BenchError>;
+}
+
+/// The best bot has the skill 1, the last one half of it.
+fn skill(setup: &Setup, slot: usize) -> f64 {
+    1.0 - slot as f64 / (2 * setup.players.len()) as f64
+}
+
+impl Game for DragRace {
+    const NAME: GameName = GameName::DragRace;
+    const WASM: &'static [u8] = DRAG_RACE_WASM;
+
+    fn setup(players: usize) -> Setup {
+        let player =
+            |slot| PlayerSetup { name: format!("driver {slot}"), data: format!("{{\"car\":\"{}\"}}", car_of(slot)) };
+        Setup {
+            seed: 20_000 + players as u64,
+            tick_hz: 50,
+            options: String::new(),
+            players: (0..players).map(player).collect(),
+        }
+    }
+
+    fn bot(setup: &Setup, slot: usize) -> Result<impl Plays, BenchError> {
+        Driver::new(car_of(slot), slot, skill(setup, slot), slot as u64)
+            .map_err(|error| BenchError::Bot(error.to_string()))
+    }
+}
+
+/// The car of a lane: those of the catalogue in turn.
+fn car_of(slot: usize) -> &'static str {
+    let garage = cars();
+    garage.get(slot % garage.len().max(1)).map_or("", |car| &*car.id)
+}
+
+impl Game for Arena {
+    const NAME: GameName = GameName::Arena;
+    const WASM: &'static [u8] = ARENA_WASM;
+
+    fn setup(players: usize) -> Setup {
+        let player = |slot| PlayerSetup { name: format!("fighter {slot}"), data: String::new() };
+        Setup {
+            seed: 20_000 + players as u64,
+            tick_hz: 50,
+            options: format!("{{\"duration_s\":{MATCH_S}}}"),
+            players: (0..players).map(player).collect(),
+        }
+    }
+
+    fn bot(setup: &Setup, slot: usize) -> Result<impl Plays, BenchError> {
+        Ok(arena_bots::player(skill(setup, slot), slot as u64, Default::default()))
+    }
+}
+
+fn rows_of<G: Game>(store: &ModuleStore, options: &Options) -> Result<Vec<Row>, BenchError> {
+    let module = store.load(G::WASM)?;
+    let recordings: Vec<Recording> =
+        options.players.iter().map(|&players| record::<G>(players)).collect::<Result<_, _>>()?;
+    let memories = memories::<G>(&module, &recordings, options.rooms)?;
+    recordings.iter().zip(memories).map(|(recording, memory)| row::<G>(&module, recording, memory, options)).collect()
 }
 
 impl Report {
@@ -186,22 +287,24 @@ impl Report {
             text.push_str("This program was built without optimisation: its native figures mean nothing. Run it with `cargo run --release`.\n\n");
         }
         text.push_str("ns per tick (min / median)\n\n");
-        text.push_str("players        what                wasm              native   ratio   KiB per room (native)\n");
+        text.push_str(
+            "game       players  what                          wasm              native   ratio   KiB per room (native)\n",
+        );
         for row in &self.rows {
             let memory = match row.memory {
                 Some(memory) => format!("{:.1} ({:.1})", memory.wasm_kib, memory.native_kib),
                 None => "not told by this system".into(),
             };
-            line(&mut text, row.players, "hot, one room", row.hot, "");
-            line(&mut text, row.players, &format!("{} rooms", self.rooms), row.cold, &memory);
+            line(&mut text, row, "hot, one room", row.hot, "");
+            line(&mut text, row, &format!("{} rooms", self.rooms), row.cold, &memory);
         }
         text.push('\n');
         for row in &self.rows {
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
-                "{:>2} players: {} frames, {} bytes of output, equal from wasm and native; fuel of the dearest tick {}, {:.0} fuel per µs",
-                row.players, row.frames, row.output_bytes, row.fuel_max, row.fuel_per_us
+                "{}, {:>2} players: {} frames, {} bytes of output, equal from wasm and native; fuel of the dearest tick {}, {:.0} fuel per µs",
+                row.game, row.players, row.frames, row.output_bytes, row.fuel_max, row.fuel_per_us
             );
         }
         let _ = writeln!(
@@ -213,18 +316,20 @@ impl Report {
     }
 }
 
-fn line(text: &mut String, players: usize, what: &str, pair: Pair, memory: &str) {
+fn line(text: &mut String, row: &Row, what: &str, pair: Pair, memory: &str) {
     let cost = |cost: Cost| format!("{:.0} / {:.0}", cost.min_ns, cost.median_ns);
     let _ = writeln!(
         text,
-        "{players:>7}  {what:<14}  {:>18}  {:>18}  {:>6.2}   {memory}",
+        "{:<10} {:>7}  {what:<14}  {:>18}  {:>18}  {:>6.2}   {memory}",
+        row.game,
+        row.players,
         cost(pair.wasm),
         cost(pair.native),
         pair.ratio
     );
 }
 
-/// A race that was driven once.
+/// A game that was played once.
 struct Recording {
     setup: Setup,
     /// The record of each frame.
@@ -233,49 +338,31 @@ struct Recording {
     outputs: Vec<Vec<u8>>,
     /// The state before frame 0.
     start: Vec<u8>,
-    /// A frame in which every car is under way, and the state before it.
+    /// A frame in which everybody is under way, and the state before it.
     under_way: (usize, Vec<u8>),
 }
 
-fn record_race(players: usize) -> Result<Recording, BenchError> {
-    let garage = cars();
-    let setup = Setup {
-        seed: 20_000 + players as u64,
-        tick_hz: 50,
-        options: String::new(),
-        players: (0..players)
-            .map(|slot| {
-                let car = garage.get(slot % garage.len().max(1)).map_or("", |car| &*car.id);
-                PlayerSetup { name: format!("driver {slot}"), data: format!("{{\"car\":\"{car}\"}}") }
-            })
-            .collect(),
-    };
-    let mut drivers = Vec::new();
-    for slot in 0..players {
-        let car = garage.get(slot % garage.len().max(1)).map_or("", |car| &*car.id);
-        let skill = 1.0 - slot as f64 / (2 * players) as f64;
-        drivers
-            .push(Driver::new(car, slot, skill, slot as u64).map_err(|error| BenchError::Option(error.to_string()))?);
-    }
-    let mut instance: Instance<DragRace> = Instance::new();
+fn record<G: Game>(players: usize) -> Result<Recording, BenchError> {
+    let setup = G::setup(players);
+    let mut bots = (0..players).map(|slot| G::bot(&setup, slot)).collect::<Result<Vec<_>, _>>()?;
+    let mut instance: Instance<G> = Instance::new();
     let mut bytes = Vec::new();
     setup.write(&mut bytes).map_err(InstantiateError::Setup)?;
     instance.init(&bytes).map_err(|text| InstantiateError::Refused { text })?;
     let start = instance.save().to_vec();
-    let stride = DragRace::manifest().input_stride_bytes();
-    let mut recording = Recording { setup, records: vec![], outputs: vec![], start, under_way: (0, vec![]) };
+    let stride = G::manifest().input_stride_bytes();
+    let mut recording =
+        Recording { setup: setup.clone(), records: vec![], outputs: vec![], start, under_way: (0, vec![]) };
     let mut record = TickRecord::default();
-    let mut input = Vec::new();
     let mut states = Vec::new();
     for frame in 0..FRAMES_MAX {
         record.begin(frame as u32, players, stride);
-        if let Some(rules) = instance.rules().filter(|_| frame > 0) {
-            let snapshot = rules.race().snapshot();
-            for (slot, driver) in drivers.iter_mut().enumerate() {
-                input.clear();
-                if canonical::to_postcard(&driver.drive(&snapshot), &mut input).is_ok() {
-                    record.set_input(slot, PlayerInput { status: InputStatus::Fresh, age_frames: 0, bytes: &input });
-                }
+        if let Some(output) = recording.outputs.last() {
+            let (shared, own) = snapshots(output, players);
+            for (slot, (bot, own)) in bots.iter_mut().zip(own).enumerate() {
+                let Some(seen) = own.or(shared) else { continue };
+                let (input, _) = bot.answer(seen, 0).map_err(|error| BenchError::Bot(error.to_string()))?;
+                record.set_input(slot, PlayerInput { status: InputStatus::Fresh, age_frames: 0, bytes: &input });
             }
         } else {
             for slot in 0..players {
@@ -295,12 +382,34 @@ fn record_race(players: usize) -> Result<Recording, BenchError> {
     Ok(recording)
 }
 
-fn row(module: &Module, recording: &Recording, memory: Option<Memory>, options: &Options) -> Result<Row, BenchError> {
+/// The snapshot for everybody, and that of each player who has one of its own.
+fn snapshots(output: &[u8], players: usize) -> (Option<&[u8]>, Vec<Option<&[u8]>>) {
+    let (mut shared, mut own) = (None, vec![None; players]);
+    for item in OutputReader::of_checked(output).items() {
+        match item {
+            Item::SharedSnapshot(bytes) => shared = Some(bytes),
+            Item::Snapshot { player, bytes } => {
+                if let Some(slot) = own.get_mut(usize::from(player)) {
+                    *slot = Some(bytes);
+                }
+            }
+            _ => {}
+        }
+    }
+    (shared, own)
+}
+
+fn row<G: Game>(
+    module: &Module,
+    recording: &Recording,
+    memory: Option<Memory>,
+    options: &Options,
+) -> Result<Row, BenchError> {
     let players = recording.setup.players.len();
     let state_version = module.manifest().state_version;
 
     let begin_wasm = || module.instantiate(&recording.setup, "bench");
-    let begin_native = || NativeRules::<DragRace>::new(&recording.setup);
+    let begin_native = || NativeRules::<G>::new(&recording.setup);
     let mut wasm_rooms = rooms(options.rooms, begin_wasm)?;
     warm(&mut wasm_rooms, recording, state_version)?;
     let mut native_rooms = rooms(options.rooms, begin_native)?;
@@ -325,6 +434,7 @@ fn row(module: &Module, recording: &Recording, memory: Option<Memory>, options: 
     let fuel_per_frame = fuel_total as f64 / recording.records.len().max(1) as f64;
     let best_round_ns = wasm_ns_per_frame.into_iter().fold(f64::INFINITY, f64::min);
     Ok(Row {
+        game: G::NAME,
         players,
         frames: recording.records.len(),
         hot: samples.pair(),
@@ -336,9 +446,13 @@ fn row(module: &Module, recording: &Recording, memory: Option<Memory>, options: 
     })
 }
 
-/// Memory per room of each recording. The rooms play from the start to where every car is under way, and all are kept until the last is
+/// Memory per room of each recording. The rooms play from the start to where everybody is under way, and all are kept until the last is
 /// measured: what one gave back, the next would take without asking the system.
-fn memories(module: &Module, recordings: &[Recording], rooms_max: u32) -> Result<Vec<Option<Memory>>, BenchError> {
+fn memories<G: Game>(
+    module: &Module,
+    recordings: &[Recording],
+    rooms_max: u32,
+) -> Result<Vec<Option<Memory>>, BenchError> {
     let count = MEMORY_ROOMS.min(rooms_max / recordings.len().max(1) as u32).max(1);
     let play = |room: &mut dyn Rules, recording: &Recording| {
         recording.records.iter().take(recording.under_way.0).try_for_each(|record| room.tick(record).map(|_| ()))
@@ -348,7 +462,7 @@ fn memories(module: &Module, recordings: &[Recording], rooms_max: u32) -> Result
         // The first room of a kind also takes what all will share.
         for _ in 0..2 {
             play(&mut module.instantiate(&recording.setup, "bench")?, recording)?;
-            play(&mut NativeRules::<DragRace>::new(&recording.setup)?, recording)?;
+            play(&mut NativeRules::<G>::new(&recording.setup)?, recording)?;
         }
         let before = system_kib();
         for _ in 0..count {
@@ -358,7 +472,7 @@ fn memories(module: &Module, recordings: &[Recording], rooms_max: u32) -> Result
         }
         let with_wasm = system_kib();
         for _ in 0..count {
-            let mut room = NativeRules::<DragRace>::new(&recording.setup)?;
+            let mut room = NativeRules::<G>::new(&recording.setup)?;
             play(&mut room, recording)?;
             native_kept.push(room);
         }
@@ -378,7 +492,7 @@ fn rooms<R>(count: u32, begin: impl Fn() -> Result<R, InstantiateError>) -> Resu
     (0..count).map(|_| begin()).collect()
 }
 
-/// Brings rooms to the frame in which every car is under way, and steps them once so that they have touched their memory.
+/// Brings rooms to the frame in which everybody is under way, and steps them once so that they have touched their memory.
 fn warm(rooms: &mut [impl Rules], recording: &Recording, state_version: u32) -> Result<(), BenchError> {
     let (frame, state) = &recording.under_way;
     for room in rooms {
@@ -390,9 +504,9 @@ fn warm(rooms: &mut [impl Rules], recording: &Recording, state_version: u32) -> 
     Ok(())
 }
 
-fn cold(
+fn cold<G: Game>(
     wasm_rooms: &mut [WasmRules],
-    native_rooms: &mut [NativeRules<DragRace>],
+    native_rooms: &mut [NativeRules<G>],
     recording: &Recording,
     players: usize,
 ) -> Result<Pair, BenchError> {
@@ -416,7 +530,7 @@ fn cold(
     let last = first + SWEEPS;
     for state in wasm_rooms.iter_mut().map(Rules::save).chain(native_rooms.iter_mut().map(Rules::save)) {
         if state? != expected {
-            return Err(BenchError::Differ { players, frame: last, what: "the states" });
+            return Err(BenchError::Differ { game: G::NAME, players, frame: last, what: "the states" });
         }
     }
     Ok(samples.pair())
@@ -431,14 +545,14 @@ fn sweep(rooms: &mut [impl Rules], record: &[u8]) -> Result<f64, Fault> {
     Ok(begun.elapsed().as_nanos() as f64 / rooms.len().max(1) as f64)
 }
 
-/// Plays the whole race once and compares every output and the last state. Fuel in total and of the dearest tick.
-fn compare_all(
+/// Plays the whole game once and compares every output and the last state. Fuel in total and of the dearest tick.
+fn compare_all<G: Game>(
     wasm: &mut WasmRules,
-    native: &mut NativeRules<DragRace>,
+    native: &mut NativeRules<G>,
     recording: &Recording,
     players: usize,
 ) -> Result<(u64, u64), BenchError> {
-    let differ = |frame, what| BenchError::Differ { players, frame, what };
+    let differ = |frame, what| BenchError::Differ { game: G::NAME, players, frame, what };
     let (mut total, mut max) = (0, 0);
     for (frame, (record, expected)) in recording.records.iter().zip(&recording.outputs).enumerate() {
         if wasm.tick(record)? != expected || native.tick(record)? != expected {
@@ -453,10 +567,10 @@ fn compare_all(
     Ok((total, max))
 }
 
-/// Plays the race in blocks. The last tick of each is outside of the timing, and its outputs are compared.
-fn hot_round(
+/// Plays the game in blocks. The last tick of each is outside of the timing, and its outputs are compared.
+fn hot_round<G: Game>(
     wasm: &mut WasmRules,
-    native: &mut NativeRules<DragRace>,
+    native: &mut NativeRules<G>,
     recording: &Recording,
     players: usize,
     samples: &mut Samples,
@@ -472,7 +586,12 @@ fn hot_round(
             samples.wasm.push(block(wasm, timed)?);
         }
         if wasm.tick(last)? != expected || native.tick(last)? != expected {
-            return Err(BenchError::Differ { players, frame: (at + 1) * BLOCK_TICKS - 1, what: "the outputs" });
+            return Err(BenchError::Differ {
+                game: G::NAME,
+                players,
+                frame: (at + 1) * BLOCK_TICKS - 1,
+                what: "the outputs",
+            });
         }
     }
     Ok(())
@@ -543,17 +662,20 @@ mod tests {
 
     #[test]
     fn a_small_run_compares_wasm_with_native_and_has_figures() {
-        let options = Options { players: vec![2], rooms: 3, rounds: 1 };
+        let options = Options { players: vec![2], rooms: 3, rounds: 1, ..Options::default() };
         let report = run(&options).unwrap();
-        let row = &report.rows[0];
-        assert_eq!(row.players, 2);
-        assert!(row.frames > 300, "a race is longer than {} frames", row.frames);
-        for cost in [row.hot.wasm, row.hot.native, row.cold.wasm, row.cold.native, report.empty_call] {
-            assert!(cost.min_ns > 0.0 && cost.median_ns >= cost.min_ns, "{cost:?}");
+        assert_eq!(report.rows.iter().map(|row| row.game).collect::<Vec<_>>(), options.games);
+        for row in &report.rows {
+            assert_eq!(row.players, 2);
+            assert!(row.frames > 300, "a game is longer than {} frames", row.frames);
+            for cost in [row.hot.wasm, row.hot.native, row.cold.wasm, row.cold.native, report.empty_call] {
+                assert!(cost.min_ns > 0.0 && cost.median_ns >= cost.min_ns, "{cost:?}");
+            }
+            assert!(row.fuel_max > 1_000 && row.output_bytes > row.frames * 8);
         }
-        assert!(row.fuel_max > 1_000 && row.output_bytes > row.frames * 8);
         let table = report.table();
         assert!(table.contains("hot, one room") && table.contains("3 rooms"), "{table}");
+        assert!(table.contains("drag-race        2") && table.contains("arena            2"), "{table}");
     }
 
     #[test]

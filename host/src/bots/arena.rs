@@ -50,8 +50,13 @@ pub async fn play(
     fighter: &Fighter,
     seen: Option<mpsc::Sender<Seen<Snapshot>>>,
 ) -> anyhow::Result<BotReport> {
-    let make = |_| Ok(Player { bot: Bot::new(fighter.skill, fighter.seed), weapon: fighter.weapon });
+    let make = |_| Ok(player(fighter.skill, fighter.seed, fighter.weapon));
     play_as(api, room, &fighter.name, fighter.with_udp, make, seen).await
+}
+
+/// A bot without a connection.
+pub(crate) fn player(skill: f64, seed: u64, weapon: Weapon) -> impl Plays<Sight = Snapshot> {
+    Player { bot: Bot::new(skill, seed), weapon }
 }
 
 /// A bot with what it wants in its hand.

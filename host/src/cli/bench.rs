@@ -13,7 +13,7 @@ pub(super) struct BenchArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 enum What {
-    /// One tick of the drag race: in wasm beside the same rules linked natively, one hot room and many rooms in turn. Use a release build
+    /// One tick of each game that ships: in wasm beside the same rules linked natively, one hot room and many rooms in turn. Use a release build
     Tick(TickArgs),
     /// The journal of a race, replayed and proven: in wasm beside the same rules linked natively. Use a release build
     Replay(ReplayArgs),
@@ -47,13 +47,16 @@ struct FloodArgs {
 
 #[derive(Debug, Clone, Args)]
 struct TickArgs {
+    /// Games
+    #[arg(long, value_enum, value_name = "GAME,GAME", value_delimiter = ',', default_values_t = tick::Options::default().games)]
+    games: Vec<tick::GameName>,
     /// Numbers of players in a room
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = tick::Options::default().players)]
     players: Vec<usize>,
     /// Rooms that are stepped in turn
     #[arg(long, value_name = "N", default_value_t = tick::Options::default().rooms)]
     rooms: u32,
-    /// Times that the race is played hot
+    /// Times that a game is played hot
     #[arg(long, value_name = "N", default_value_t = tick::Options::default().rounds)]
     rounds: usize,
 }
@@ -100,8 +103,8 @@ pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> 
     }
     // As JSON and as a table.
     let (json, table) = match args.what {
-        What::Tick(TickArgs { players, rooms, rounds }) => {
-            let options = tick::Options { players, rooms, rounds };
+        What::Tick(TickArgs { games, players, rooms, rounds }) => {
+            let options = tick::Options { games, players, rooms, rounds };
             let report = tokio::task::spawn_blocking(move || tick::run(&options)).await??;
             (serde_json::to_string(&report)?, report.table())
         }

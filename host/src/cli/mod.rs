@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed (the reason is on standard error), 2 the command line or the settings are wrong.
 
+mod arena_view;
 mod backup;
 mod bench;
 mod bots;
@@ -72,7 +73,7 @@ enum Command {
     Race(race::RaceArgs),
     /// Give the rooms of a running host other rules
     Swap(swap::SwapArgs),
-    /// Let drivers race on a running host
+    /// Let drivers race, or fighters fight, on a running host
     Bots(bots::BotsArgs),
     /// Watch a room of a running host as a spectator
     Watch(watch::WatchArgs),

@@ -9,11 +9,13 @@ use futures_util::FutureExt;
 use holeshot_client::{Client, Event, Incoming};
 use serde_json::{Value, json};
 
+use super::arena_view::ArenaView;
 use super::host::HostArgs;
 use super::output::{note, say};
 use super::serve::stop_signal;
 use super::view::View;
 use crate::api::Api;
+use crate::bots::arena;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct WatchArgs {
@@ -33,15 +35,29 @@ pub(super) async fn watch(args: WatchArgs, as_json: bool) -> anyhow::Result<()> 
     }
 }
 
-/// Shows a room until it ends: people see the race (or, under rules that are not a drag race, its events), programs a JSON object per line for each
+/// How a room is shown to people.
+enum Shown {
+    /// The race as it happens; under rules that are neither game, their events.
+    Race(View),
+    /// A match of the arena.
+    Arena(ArenaView),
+}
+
+/// Shows a room until it ends: people see the race or the match (or, under rules that are neither, the events), programs a JSON object per line for each
 /// event and snapshot.
 pub(super) async fn spectate(api: &Api, room: &str, as_json: bool) -> anyhow::Result<()> {
-    let drivers = drivers(&api.get(&format!("/api/rooms/{room}")).await?);
+    let about = api.get(&format!("/api/rooms/{room}")).await?;
+    let drivers = drivers(&about);
     let grant = api.watch(room).await?;
     // Over the WebSocket alone: a spectator sends nothing that would keep a path for datagrams open.
     let mut client = Client::connect(grant.connect_options(false)?).await.context("cannot connect as a spectator")?;
     let drivers = drivers.iter().map(|(name, car)| (name.as_str(), car.as_str()));
-    let mut view = View::new(drivers, std::io::stdout().is_terminal(), as_json);
+    // By the name of its rules: a snapshot of one game may be read as one of another.
+    let mut view = if about.pointer("/open/module/name").and_then(Value::as_str) == Some(arena::MODULE) {
+        Shown::Arena(ArenaView::new(drivers.map(|(name, _)| name.to_owned()).collect()))
+    } else {
+        Shown::Race(View::new(drivers, std::io::stdout().is_terminal(), as_json))
+    };
     let mut rules_are_known = true;
     let mut ended = false;
     loop {
@@ -52,7 +68,11 @@ pub(super) async fn spectate(api: &Api, room: &str, as_json: bool) -> anyhow::Re
                 if as_json && !say(event_line(&event)) {
                     return Ok(());
                 }
-                view.event(&event).unwrap_or_default();
+                match &mut view {
+                    Shown::Race(view) => view.event(&event).unwrap_or_default(),
+                    Shown::Arena(view) if !as_json => view.event(&event),
+                    Shown::Arena(_) => {}
+                }
                 ended |= matches!(event.name.as_str(), "finished" | "aborted");
             }
             Some(Incoming::Snapshot(snapshot)) => {
@@ -61,9 +81,14 @@ pub(super) async fn spectate(api: &Api, room: &str, as_json: bool) -> anyhow::Re
                     if !say(json!({ "snapshot": { "frame": snapshot.frame, "bytes": hex } })) {
                         return Ok(());
                     }
-                } else if let Ok(shown) = postcard::from_bytes::<Snapshot>(&snapshot.bytes) {
-                    view.snapshot(&shown).unwrap_or_default();
-                } else if std::mem::take(&mut rules_are_known) {
+                    continue;
+                }
+                let shown = match &mut view {
+                    Shown::Race(view) => postcard::from_bytes::<Snapshot>(&snapshot.bytes)
+                        .map(|shown| view.snapshot(&shown).unwrap_or_default()),
+                    Shown::Arena(view) => postcard::from_bytes(&snapshot.bytes).map(|shown| view.snapshot(&shown)),
+                };
+                if shown.is_err() && std::mem::take(&mut rules_are_known) {
                     note(format_args!("these rules have snapshots of their own; only their events are shown"));
                 }
             }
@@ -72,7 +97,9 @@ pub(super) async fn spectate(api: &Api, room: &str, as_json: bool) -> anyhow::Re
             Some(Incoming::Disconnected { error }) => return Err(error).context("the connection is lost"),
             Some(_) => {}
             None => {
-                view.end().unwrap_or_default();
+                if let Shown::Race(view) = &mut view {
+                    view.end().unwrap_or_default();
+                }
                 return Ok(());
             }
         }
