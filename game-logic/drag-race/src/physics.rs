@@ -164,14 +164,6 @@ pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
     state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * (dt_s / (car.shared.suspension_lag_s + dt_s));
 }
 
-/// What the road and the air take at a speed: air, rolling resistance, and the bearings of an axle that is not driven, in N.
-pub fn road_load_n(car: &Car, speed_mps: f64) -> f64 {
-    let rolling_n = car.mass_kg * GRAVITY_MPS2 * ROLLING_RESISTANCE * (1.0 + speed_mps / ROLLING_DOUBLES_AT_MPS);
-    let drag_n = 0.5 * car.shared.air_density_kgm3 * car.drag_area_m2 * speed_mps * speed_mps;
-    let bearing_n = if car.drive == Drive::Awd { 0.0 } else { car.shared.undriven_wheel_drag_nm / car.tyre_radius_m };
-    drag_n + rolling_n + bearing_n
-}
-
 /// Starts a gear change if `wish` asks for another gear, none is under way and the engine would bear it.
 fn begin_shift(car: &Car, state: &mut CarState, wish: u8) {
     if wish == 0 || wish == state.gear || wish > car.top_gear() || state.shift_left_s > 0.0 {
