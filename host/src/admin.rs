@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::files::{Readers, write_whole};
+use crate::files::{Readers, open_regular, write_whole};
 use crate::identity::random;
 
 /// Name of the file in the data folder.
@@ -84,7 +84,7 @@ impl AdminToken {
             path: path.clone(),
             reason: error.to_string(),
         };
-        let file = std::fs::File::open(&path).map_err(unreadable)?;
+        let file = open_regular(&path).map_err(unreadable)?;
         warn_if_others_read(&file, &path);
         let mut bytes = Vec::new();
         // One more than a token with its line's end has, so that a longer one is seen to be too long.

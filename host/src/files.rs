@@ -28,6 +28,34 @@ pub(crate) fn open_regular(path: &Path) -> std::io::Result<File> {
     File::open(path)
 }
 
+/// Whether a file that is not there, or a regular one, is in a place where a program that cannot be told not to wait is about to open one (SQLite).
+///
+/// # Errors
+/// What the system says; that it is no regular file, with its path.
+pub(crate) fn check_regular(path: &Path) -> std::io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            Err(std::io::Error::other(format!("{} is not a regular file; move it away", path.display())))
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The same for an SQLite database and the files that SQLite keeps beside it.
+///
+/// # Errors
+/// As [`check_regular`].
+pub(crate) fn check_database(path: &Path) -> std::io::Result<()> {
+    let beside = ["-wal", "-shm", "-journal"].map(|suffix| {
+        let mut name = path.as_os_str().to_os_string();
+        name.push(suffix);
+        PathBuf::from(name)
+    });
+    beside.iter().try_for_each(|path| check_regular(path))?;
+    check_regular(path)
+}
+
 /// Writes a file so that a crash leaves the one before or the new one, and never half of one.
 ///
 /// # Errors
@@ -79,7 +107,9 @@ pub(crate) enum LockError {
 /// # Errors
 /// [`LockError`].
 pub(crate) fn hold(path: PathBuf) -> Result<File, LockError> {
-    let file = match File::options().create(true).truncate(false).write(true).open(&path) {
+    let opened =
+        check_regular(&path).and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
+    let file = match opened {
         Ok(file) => file,
         Err(error) => return Err(LockError::Unusable { path, reason: error.to_string() }),
     };
@@ -96,7 +126,7 @@ pub(crate) fn hold(path: PathBuf) -> Result<File, LockError> {
 
 /// Whether some process holds a file, without making it or holding it for longer than it takes to ask. None if that cannot be told.
 pub(crate) fn is_held(path: &Path) -> Option<bool> {
-    let file = match File::options().read(true).open(path) {
+    let file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(false),
         Err(_) => return None,
@@ -127,6 +157,14 @@ mod tests {
         std::fs::write(&file, b"text").unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         assert!(open_regular(&file).is_ok());
+        assert!(check_database(&file).is_ok() && check_database(&dir.path().join("absent")).is_ok());
+        let beside = dir.path().join("absent-wal");
+        std::fs::rename(&pipe, &beside).unwrap();
+        let error = check_database(&dir.path().join("absent")).unwrap_err().to_string();
+        assert!(error.contains("absent-wal is not a regular file"), "{error}");
+        std::fs::rename(&beside, &pipe).unwrap();
+        assert!(check_database(&pipe).is_err() && is_held(&pipe).is_none());
+        assert!(matches!(hold(pipe.clone()), Err(LockError::Unusable { .. })));
         for other in [pipe.as_path(), dir.path(), Path::new("/dev/zero")] {
             let error = open_regular(other).unwrap_err().to_string();
             assert!(error.contains("not a regular file"), "{}: {error}", other.display());

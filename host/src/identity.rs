@@ -2,6 +2,7 @@
 //! Made at the first start, kept in one file that only its owner may read.
 
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -9,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use holeshot_wire::HostKeypair;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{Readers, write_whole};
+use crate::files::{Readers, open_regular, write_whole};
 
 /// The host's id and secrets.
 #[derive(Clone)]
@@ -66,6 +67,8 @@ struct Stored {
     handshake_key: String,
 }
 
+/// Longest such file, in bytes: some 200, and what an editor may add. Another cannot be read as one.
+const IDENTITY_BYTES_MAX: u64 = 4 << 10;
 /// Name of the file in the data folder.
 pub const IDENTITY_FILE: &str = "identity.json";
 
@@ -76,8 +79,11 @@ impl Identity {
     /// See [`IdentityError`].
     pub fn load_or_create(data_dir: &Path) -> Result<Self, IdentityError> {
         let path = data_dir.join(IDENTITY_FILE);
-        match std::fs::read(&path) {
-            Ok(bytes) => Self::parse(&bytes).map_err(|problem| IdentityError::Damaged { path, problem }),
+        let mut bytes = Vec::new();
+        // One more than it may have, so that a longer one is seen not to be one.
+        let read = open_regular(&path).and_then(|file| file.take(IDENTITY_BYTES_MAX + 1).read_to_end(&mut bytes));
+        match read {
+            Ok(_) => Self::parse(&bytes).map_err(|problem| IdentityError::Damaged { path, problem }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::create(&path),
             Err(error) => Err(IdentityError::File { what: "read", path, reason: error.to_string() }),
         }

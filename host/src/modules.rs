@@ -163,7 +163,7 @@ impl KeptModules {
     /// See [`KeptError`].
     pub fn read(&self, hash: &ModuleHash) -> Result<Vec<u8>, KeptError> {
         let path = self.path(hash);
-        let file = std::fs::File::open(&path).map_err(|error| match error.kind() {
+        let file = crate::files::open_regular(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => KeptError::NotKept { hash: hash.to_string(), folder: self.folder.clone() },
             _ => KeptError::Unreadable { path: path.clone(), reason: error.to_string() },
         })?;
@@ -487,14 +487,14 @@ impl Modules {
 /// [`LoadError::Unreadable`].
 pub fn read_module_file(path: &Path) -> Result<Vec<u8>, LoadError> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
+    crate::files::open_regular(path)
         .and_then(|file| file.take(MODULE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| LoadError::Unreadable { path: path.display().to_string(), problem: error.to_string() })?;
     Ok(bytes)
 }
 
 fn read_chosen(path: &Path) -> Result<BTreeMap<String, Chosen>, String> {
-    let file = match std::fs::File::open(path) {
+    let file = match crate::files::open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(error.to_string()),

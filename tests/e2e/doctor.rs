@@ -206,3 +206,42 @@ fn what_is_wrong_is_found_and_says_what_to_do() {
         said.says("data folder", "problem", &["is no folder"]);
     });
 }
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_told_and_waited_for_by_nobody() {
+    run(90, async {
+        let host = [
+            "holeshot.lock",
+            "outbox.lock",
+            "outbox.sqlite3",
+            "outbox.sqlite3-wal",
+            "records.sqlite3",
+            "identity.json",
+        ];
+        for name in host.into_iter().chain(["admin-token"]) {
+            let dir = data_dir();
+            let pipe = dir.path().join(name);
+            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            // Nobody opens its other end: whoever opens it never comes back.
+            let said = doctor(dir.path(), &[]).await;
+            match name {
+                "holeshot.lock" | "outbox.lock" => {}
+                "outbox.sqlite3-wal" => said.says("outbox", "ok", &["is not there"]),
+                "outbox.sqlite3" => {
+                    said.says("outbox", "problem", &["outbox.sqlite3 is not a regular file", "move it away"])
+                }
+                "records.sqlite3" => said.says("records", "problem", &["records.sqlite3 is not a regular file"]),
+                name => said.says("keys", "problem", &[name, "is no file"]),
+            }
+            // A start takes seconds: one for each way of opening a file.
+            if !["holeshot.lock", "outbox.sqlite3", "admin-token"].contains(&name) {
+                continue;
+            }
+            let serve = [&["serve", "--data-dir", dir.path().to_str().unwrap()], &FREE_PORTS[..]].concat();
+            let ended = output(&serve).await;
+            let error = text(&ended.stderr);
+            assert_ne!(ended.status.code(), Some(0), "{name}: {error}");
+            assert!(error.contains(name) && error.contains("not a regular file"), "{name}: {error}");
+        }
+    });
+}

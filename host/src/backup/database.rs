@@ -116,6 +116,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Opens a database, and checks that it is one of ours that this program can read.
     pub(crate) fn open(kind: Kind, path: &Path) -> Result<Self, DatabaseError> {
+        check_files(path)?;
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
                 .map_err(|error| sqlite(path, &error))?;
@@ -124,6 +125,7 @@ impl Reader {
 
     /// Opens a database that nobody has open, without making files beside it: what has no WAL is only read.
     pub(crate) fn open_untouched(kind: Kind, path: &Path) -> Result<Self, DatabaseError> {
+        check_files(path)?;
         let mut uri = String::from("file:");
         for byte in path.as_os_str().as_encoded_bytes() {
             match byte {
@@ -236,6 +238,12 @@ impl Reader {
             .and_then(|mut select| select.query_row([room], |row| row.get(0)))
             .map_err(|error| sqlite(&self.path, &error))
     }
+}
+
+/// SQLite waits for the other end of a pipe in the place of a file.
+fn check_files(path: &Path) -> Result<(), DatabaseError> {
+    crate::files::check_database(path)
+        .map_err(|error| DatabaseError::Sqlite { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn sqlite(path: &Path, error: &rusqlite::Error) -> DatabaseError {

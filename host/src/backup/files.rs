@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Stopped, Watch};
+use crate::files::open_regular;
 
 /// Bytes that are read at a time: enough that the system reads ahead, little enough that a stop is heard at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -75,7 +76,7 @@ pub(super) struct Content {
 
 /// Copies a file to a new one, and its mode. The source may be a link; what it leads to is copied.
 pub(super) fn copy(from: &Path, to: &Path, watch: &mut Watch<'_>) -> Result<Content, CopyError> {
-    let mut source = File::open(from).map_err(|error| FileError::new("read", from, &error))?;
+    let mut source = open_regular(from).map_err(|error| FileError::new("read", from, &error))?;
     let mode = mode_of(&source.metadata().map_err(|error| FileError::new("read", from, &error))?);
     let mut target = create(to, mode)?;
     let content = pass(&mut source, from, |bytes| {
@@ -97,14 +98,14 @@ pub(super) fn write(to: &Path, bytes: &[u8], mode: Option<u32>, watch: &mut Watc
 
 /// Reads a file to its end, and brings it to the disk first: what a power cut would take away is not what was verified.
 pub(super) fn read_back(path: &Path, watch: &mut Watch<'_>) -> Result<Content, CopyError> {
-    let mut file = File::open(path).map_err(|error| FileError::new("read", path, &error))?;
+    let mut file = open_regular(path).map_err(|error| FileError::new("read", path, &error))?;
     file.sync_all().map_err(|error| FileError::new("write", path, &error))?;
     pass(&mut file, path, |bytes| Ok(watch.add(bytes.len() as u64)?))
 }
 
 /// Length and hash of a file.
 pub(super) fn content_of(path: &Path) -> Result<Content, CopyError> {
-    let mut file = File::open(path).map_err(|error| FileError::new("read", path, &error))?;
+    let mut file = open_regular(path).map_err(|error| FileError::new("read", path, &error))?;
     pass(&mut file, path, |_| Ok(()))
 }
 

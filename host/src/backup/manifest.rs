@@ -135,7 +135,7 @@ impl Manifest {
         }
         let mut bytes = Vec::new();
         // One more, so that a longer one is seen to be too long.
-        std::fs::File::open(&path)
+        crate::files::open_regular(&path)
             .and_then(|file| file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes))
             .map_err(unreadable)?;
         if bytes.len() as u64 > MANIFEST_BYTES_MAX {

@@ -12,6 +12,7 @@ use super::make::Unfinished;
 use super::manifest::{FILES_MAX, MANIFEST_FILE, Manifest, Part, folders, parse_mode};
 use super::{Stage, Watch};
 use crate::admin::{ADMIN_TOKEN_FILE, AdminToken};
+use crate::files::open_regular;
 use crate::identity::{IDENTITY_FILE, Identity};
 use crate::server::LOCK_FILES;
 
@@ -314,7 +315,7 @@ impl Place {
     fn lock(&mut self) -> Result<(), RestoreError> {
         for name in LOCK_FILES {
             let path = self.real.join(name);
-            let file = match File::options().read(true).open(&path) {
+            let file = match open_regular(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(FileError::new("read", &path, &error).into()),

@@ -55,7 +55,7 @@ pub(super) async fn examine(config: &Config) -> Vec<Finding> {
     }
     findings.extend(broker(config).await);
     for (setting, path) in config.modules.iter().map(|path| ("module", path)) {
-        if let Err(error) = std::fs::File::open(path) {
+        if let Err(error) = crate::files::open_regular(path) {
             let found = format!("{}, which `{setting}` names, cannot be read: {error}", path.display());
             findings.push(Finding::problem("modules", found, "correct the setting; a host does not start without it"));
         }

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use super::cloudevent::CloudEvent;
 use super::{EmitError, InternalEvent, topics};
+use crate::files::{check_database, check_regular};
 
 /// File of the outbox in the data directory.
 pub const FILE: &str = "outbox.sqlite3";
@@ -263,7 +264,8 @@ impl Outbox {
         };
         std::fs::create_dir_all(directory).map_err(|error| file_error(directory, &error))?;
         let lock_path = directory.join(LOCK_FILE);
-        let lock = File::create(&lock_path).map_err(|error| file_error(&lock_path, &error))?;
+        let lock = check_regular(&lock_path).and_then(|()| File::create(&lock_path));
+        let lock = lock.map_err(|error| file_error(&lock_path, &error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -274,6 +276,7 @@ impl Outbox {
 
         let path = directory.join(FILE);
         let sqlite = |error: rusqlite::Error| OutboxError::Sqlite { path: path.clone(), reason: error.to_string() };
+        check_database(&path).map_err(|error| file_error(&path, &error))?;
         let connection = Connection::open(&path).map_err(sqlite)?;
         let found = prepare(&connection).map_err(sqlite)?;
         if found > SCHEMA_VERSION {

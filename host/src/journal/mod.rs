@@ -327,7 +327,7 @@ impl Journals {
         // A journal that is closed in between has moved: look once more.
         for _ in 0..2 {
             let Some(path) = self.folder.find(room) else { return Ok(None) };
-            match std::fs::File::open(path) {
+            match crate::files::open_regular(&path) {
                 Ok(file) => {
                     let bytes = file.metadata()?.len();
                     return Ok(Some((file, bytes)));

@@ -130,7 +130,7 @@ pub(super) fn modules_of(path: &Path) -> Result<Vec<ModuleHash>, ReadError> {
 fn bytes_of(path: &Path) -> Result<Vec<u8>, ReadError> {
     let name = || path.display().to_string();
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
+    crate::files::open_regular(path)
         // One more, so that a longer one is seen to be too long.
         .and_then(|file| file.take(JOURNAL_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|error| ReadError::Unreadable { path: name(), problem: error.to_string() })?;

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::files::check_database;
+
 /// File of the records in the data directory.
 pub const FILE: &str = "records.sqlite3";
 
@@ -284,6 +286,7 @@ pub(crate) fn open(directory: &Path) -> Result<(Connection, PathBuf), RecordsErr
         .map_err(|error| RecordsError::File { path: directory.to_owned(), reason: error.to_string() })?;
     let path = directory.join(FILE);
     let sqlite = |error: rusqlite::Error| RecordsError::Sqlite { path: path.clone(), reason: error.to_string() };
+    check_database(&path).map_err(|error| RecordsError::File { path: path.clone(), reason: error.to_string() })?;
     let mut connection = Connection::open(&path).map_err(sqlite)?;
     // First: switching to WAL needs the lock that another connection may hold.
     connection.busy_timeout(BUSY_MAX).map_err(sqlite)?;

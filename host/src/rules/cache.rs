@@ -65,7 +65,7 @@ impl Cache {
     pub(super) fn read(&self, engine: &wasmtime::Engine, hash: &ModuleHash) -> Option<wasmtime::Module> {
         let path = self.path(hash);
         let mut bytes = Vec::new();
-        let file = std::fs::File::open(&path).ok()?;
+        let file = crate::files::open_regular(&path).ok()?;
         file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).ok()?;
         let sound = bytes.len() as u64 <= FILE_BYTES_MAX;
         let code = bytes.split_at_checked(CHECKSUM_BYTES).filter(|_| sound).and_then(|(checksum, code)| {

@@ -219,7 +219,7 @@ impl ModuleStore {
             path: path.display().to_string(),
             problem: error.to_string(),
         };
-        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let file = crate::files::open_regular(path).map_err(unreadable)?;
         let mut bytes = Vec::new();
         file.take(MODULE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         self.load(&bytes)
