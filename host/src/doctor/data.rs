@@ -10,6 +10,7 @@ use super::{Finding, age, size};
 use crate::admin::{ADMIN_TOKEN_FILE, AdminToken};
 use crate::backup::{DatabaseError, Kind, Reader};
 use crate::config::Config;
+use crate::events::damaged::read;
 use crate::events::outbox::Limits;
 use crate::files::is_held;
 use crate::identity::{IDENTITY_FILE, Identity};
@@ -138,6 +139,7 @@ fn database(kind: Kind, dir: &Path, is_running: bool, config: &Config) -> Vec<Fi
                 let waiting = number("SELECT COUNT(*) FROM outbox")?;
                 let bytes = number("SELECT COALESCE(SUM(LENGTH(topic) + LENGTH(payload)), 0) FROM outbox")?;
                 findings.push(judge_waiting(waiting, bytes, config.outbox, oldest_s(&reader), is_running));
+                findings.extend(damaged(&reader, &path));
             }
             Kind::Records => {
                 findings.extend(last_event(&reader, SystemTime::now()));
@@ -237,6 +239,34 @@ fn judge_waiting(waiting: u64, bytes: u64, bounds: Limits, oldest_s: Option<u64>
     }
     let found = if is_running { found } else { format!("{found}; the next start sends them") };
     Finding::ok(CHECK, found)
+}
+
+/// Events that were set aside, and those that will be.
+fn damaged(reader: &Reader, path: &Path) -> Vec<Finding> {
+    const CHECK: &str = "damaged events";
+    let path = path.display();
+    let mut findings = Vec::new();
+    // A file of an earlier version has no such table, and one without such events no first. Bare columns are those of the least `id` (SQLite).
+    let oldest = "SELECT COUNT(*), position, origin, sequence, reason, MIN(id) FROM set_aside";
+    let oldest = reader.connection.query_row(oldest, [], |row| {
+        let (count, position, sequence): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(3)?);
+        let (origin, reason): (String, String) = (row.get(2)?, row.get(4)?);
+        Ok(format!(
+            "{count} events are in the table `set_aside` of {path} and not recorded; the first, at position {position}, should be event {sequence} of {origin}: {reason}"
+        ))
+    });
+    if let Ok(found) = oldest {
+        let advice = "look at them with sqlite3; the room's journal may say what is missing. Delete the rows when they are of no more use";
+        findings.push(Finding::warning(CHECK, found, advice));
+    }
+    let next = "SELECT position, topic, payload FROM outbox WHERE typeof(topic) != 'text' OR typeof(payload) != 'blob' ORDER BY position LIMIT 1";
+    let next = reader.connection.query_row(next, [], |row| Ok(read(row).err()));
+    if let Ok(Some(damage)) = next {
+        let found = format!("in {path} {damage}");
+        let advice = "a running host moves it to the table `set_aside`, so that those behind it are recorded";
+        findings.push(Finding::warning(CHECK, found, advice));
+    }
+    findings
 }
 
 fn last_event(reader: &Reader, now: SystemTime) -> Option<Finding> {
@@ -452,6 +482,29 @@ mod tests {
         std::fs::remove_file(file(IDENTITY_FILE)).unwrap();
         std::fs::create_dir(file(IDENTITY_FILE)).unwrap();
         says(&keys(dir.path())[0], Verdict::Problem, &["identity.json is no file"]);
+    }
+
+    #[test]
+    fn damaged_events_are_told_before_and_after_they_are_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(Kind::Outbox.file());
+        let database = rusqlite::Connection::open(&path).unwrap();
+        let run = |sql: &str| database.execute_batch(sql).unwrap();
+        run("CREATE TABLE origins (start INTEGER PRIMARY KEY, origin TEXT);
+             CREATE TABLE outbox (position INTEGER PRIMARY KEY, topic TEXT, payload BLOB);
+             INSERT INTO outbox VALUES (1, 'holeshot/v1/pit/events/host/a', x'00');
+             PRAGMA user_version = 1");
+        let found = || damaged(&Reader::open(Kind::Outbox, &path).unwrap(), &path);
+        // A file of a version that set nothing aside.
+        assert_eq!(found(), []);
+        run("UPDATE outbox SET payload = 'x'");
+        says(&found()[0], Verdict::Warning, &["position 1 ", "of type text and not blob", "set_aside"]);
+        run(crate::events::damaged::SCHEMA);
+        assert_eq!(found().len(), 1);
+        run("DELETE FROM outbox;
+             INSERT INTO set_aside (at, reason, origin, sequence, position) VALUES ('t', 'why', 'pit.1', 7, 9), ('t', 'x', 'o', 8, 10)");
+        assert_eq!(found().len(), 1);
+        says(&found()[0], Verdict::Warning, &["2 events", "position 9", "event 7 of pit.1: why"]);
     }
 
     #[test]

@@ -135,6 +135,7 @@ pub mod access;
 pub mod asyncapi;
 pub mod broker;
 pub mod cloudevent;
+pub(crate) mod damaged;
 pub mod follow;
 pub(crate) mod link;
 mod mqtt;
@@ -353,6 +354,8 @@ pub struct EventsStats {
     pub refused_host: u64,
     /// Accepted, but the disk failed until the end.
     pub lost: u64,
+    /// Damaged events in the outbox's table `set_aside`, also of earlier starts: they are not recorded, and kept there.
+    pub set_aside: u64,
     /// Connections to the broker after the first.
     pub reconnects: u64,
     /// Whether there is a connection now.
@@ -498,6 +501,7 @@ impl Events {
             refused_rules: counters.refused_rules,
             refused_host: counters.refused_host,
             lost: counters.lost,
+            set_aside: counters.set_aside,
             reconnects: publisher.reconnects,
             connected: publisher.connected,
         }

@@ -22,6 +22,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 use tokio::sync::watch;
 
 use super::cloudevent::CloudEvent;
+use super::damaged::{self, Damage, ReadError};
 use super::{EmitError, InternalEvent, topics};
 use crate::files::{check_database, check_regular};
 
@@ -228,6 +229,7 @@ struct Shared {
     refused_rules: AtomicU64,
     refused_host: AtomicU64,
     lost: AtomicU64,
+    set_aside: AtomicU64,
     spans: Vec<Span>,
     reader: Arc<Wake>,
 }
@@ -245,6 +247,8 @@ pub(crate) struct OutboxCounters {
     pub(crate) refused_rules: u64,
     pub(crate) refused_host: u64,
     pub(crate) lost: u64,
+    /// Events in the table `set_aside`, also of earlier starts.
+    pub(crate) set_aside: u64,
 }
 
 /// The outbox of one host. Dropping it writes what was accepted and ends the writer.
@@ -309,6 +313,7 @@ impl Outbox {
             refused_rules: AtomicU64::new(0),
             refused_host: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            set_aside: AtomicU64::new(damaged::count(&connection).map_err(sqlite)?),
             spans,
             reader,
         });
@@ -362,6 +367,7 @@ impl Outbox {
             refused_rules: shared.refused_rules.load(Ordering::Relaxed),
             refused_host: shared.refused_host.load(Ordering::Relaxed),
             lost: shared.lost.load(Ordering::Relaxed),
+            set_aside: shared.set_aside.load(Ordering::Relaxed),
         }
     }
 
@@ -523,18 +529,78 @@ impl OutboxReader {
     }
 
     /// The next events after `position`, `max` at most.
-    pub(crate) fn after(&self, position: i64, max: usize) -> Result<VecDeque<OutboxRow>, String> {
-        let read = || -> rusqlite::Result<VecDeque<OutboxRow>> {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT position, topic, payload FROM outbox WHERE position > ?1 ORDER BY position LIMIT ?2",
-            )?;
-            statement
-                .query_map(params![position, max as i64], |row| {
-                    Ok(OutboxRow { position: row.get(0)?, topic: row.get(1)?, payload: row.get(2)? })
-                })?
-                .collect()
-        };
-        read().map_err(|error| error.to_string())
+    ///
+    /// # Errors
+    /// That the first of them cannot be sent; before another one of that kind the answer ends.
+    pub(crate) fn after(&self, position: i64, max: usize) -> Result<VecDeque<OutboxRow>, ReadError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT position, topic, payload FROM outbox WHERE position > ?1 ORDER BY position LIMIT ?2",
+        )?;
+        let mut found = statement.query(params![position, max as i64])?;
+        let mut rows = VecDeque::new();
+        while let Some(row) = found.next()? {
+            match damaged::read(row) {
+                Ok(row) => rows.push_back(row),
+                Err(ReadError::Damaged(_)) if !rows.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Whether the first event that is left is one that no manager would ever take: all behind it would wait for it.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) fn damage_at_the_front(&self) -> Result<Option<Damage>, String> {
+        match self.after(0, 1) {
+            Ok(rows) => Ok(rows.front().and_then(|row| {
+                let (origin, sequence) = self.identity_of(row.position)?;
+                damaged::judge(row, &origin, sequence).err()
+            })),
+            Err(ReadError::Damaged(damage)) => Ok(Some(damage)),
+            Err(ReadError::Sqlite(error)) => Err(error),
+        }
+    }
+
+    /// Moves a damaged event to the table `set_aside`, so that those behind it are sent.
+    ///
+    /// # Errors
+    /// Why it stays where it is.
+    pub(crate) fn set_aside(&self, damage: &Damage) -> Result<(), String> {
+        let shared = &self.shared;
+        let (origin, sequence) = self.identity_of(damage.position).ok_or("it belongs to no start of this host")?;
+        // Only the writer has one of its own: this is needed once in a host's life, if ever.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = Connection::open_with_flags(&shared.path, flags);
+        let open = open.and_then(|connection| connection.busy_timeout(BUSY_MAX).map(|()| connection));
+        let mut connection = open.map_err(|error| error.to_string())?;
+        let Some(moved) = damaged::set_aside(&mut connection, damage, &origin, sequence)? else { return Ok(()) };
+        shared.set_aside.store(moved.events, Ordering::Relaxed);
+        {
+            let _inbox = shared.inbox();
+            shared.level.send_modify(|level| {
+                level.events = level.events.saturating_sub(1);
+                level.bytes = level.bytes.saturating_sub(moved.bytes);
+            });
+        }
+        match oldest_unix_us(&connection) {
+            Ok(at) => shared.oldest_unix_us.store(at, Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "the oldest event in the outbox cannot be looked at"),
+        }
+        Ok(())
+    }
+
+    /// Where the outbox is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Which event a row is by its position.
+    fn identity_of(&self, position: i64) -> Option<(String, u64)> {
+        let holds = |span: &&Span| span.start < position && span.end.is_none_or(|end| position <= end);
+        let span = self.shared.spans.iter().find(holds)?;
+        Some((span.origin.clone(), u64::try_from(position.checked_sub(span.start)?).ok()?))
     }
 
     /// For every origin with something left (and this start's): the sequence up to which nothing is left.
@@ -578,16 +644,19 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
          BEGIN IMMEDIATE;
          CREATE TABLE IF NOT EXISTS origins (start INTEGER PRIMARY KEY, origin TEXT NOT NULL UNIQUE);
          CREATE TABLE IF NOT EXISTS outbox (position INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL);
+         {}
          PRAGMA user_version = {SCHEMA_VERSION};
-         COMMIT;"
+         COMMIT;",
+        damaged::SCHEMA
     ))?;
     Ok(found)
 }
 
 /// When the oldest event happened, in microseconds since 1970; 0 if there is none, or its time cannot be read.
 fn oldest_unix_us(connection: &Connection) -> rusqlite::Result<u64> {
+    // A payload of another type is damaged, and no reason not to start.
     let payload: Option<Vec<u8>> = connection
-        .prepare_cached("SELECT payload FROM outbox ORDER BY position LIMIT 1")?
+        .prepare_cached("SELECT CAST(payload AS BLOB) FROM outbox ORDER BY position LIMIT 1")?
         .query_row([], |row| row.get(0))
         .optional()?;
     let event = payload.and_then(|payload| CloudEvent::parse(&payload).ok());

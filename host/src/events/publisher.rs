@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::damaged::{Damage, ReadError};
 use super::link::{Content, Link, LinkConfig, LinkEvent, LinkHandle, Refused, Will};
 use super::outbox::{OutboxReader, OutboxRow, OutboxSink, Wake};
 use super::{BrokerAccess, EventsError, cloudevent, topics};
@@ -563,6 +564,7 @@ impl Sender {
                 Step::Stop => return,
                 Step::Rewind => {
                     buffer.clear();
+                    self.look_at_the_front();
                     self.say_floors();
                 }
                 Step::Send { epoch, room, cursor } => {
@@ -584,8 +586,15 @@ impl Sender {
                                 }
                                 buffer = rows;
                             }
-                            Err(error) => {
-                                tracing::error!(error, "cannot read the outbox; trying again");
+                            // The manager misses it, and says so; then it is told how far there is nothing left to come.
+                            Err(ReadError::Damaged(damage)) => {
+                                if !self.set_aside(&damage) {
+                                    self.wake.wait_past(seen, IDLE_MAX);
+                                }
+                                continue;
+                            }
+                            Err(ReadError::Sqlite(error)) => {
+                                self.unreadable(&error);
                                 self.wake.wait_past(seen, IDLE_MAX);
                                 continue;
                             }
@@ -645,13 +654,56 @@ impl Sender {
         );
     }
 
+    fn unreadable(&self, error: &str) {
+        tracing::error!(
+            error,
+            path = %self.reader.path().display(),
+            "cannot read the outbox, and no event is sent before it can be; trying again. `holeshot doctor` says whether the file is damaged"
+        );
+    }
+
+    /// Moves events out of the way that hold up all others and that nobody will ever take. Every connection and every stall comes here.
+    fn look_at_the_front(&self) {
+        for _ in 0..WINDOW {
+            match self.reader.damage_at_the_front() {
+                Ok(None) => return,
+                Ok(Some(damage)) if self.set_aside(&damage) => {}
+                Ok(Some(_)) => return,
+                Err(error) => return self.unreadable(&error),
+            }
+        }
+    }
+
+    /// False if it stays where it is.
+    fn set_aside(&self, damage: &Damage) -> bool {
+        let path = self.reader.path().display();
+        match self.reader.set_aside(damage) {
+            Ok(()) => {
+                tracing::error!(
+                    %path,
+                    position = damage.position,
+                    reason = damage.reason,
+                    "an event in the outbox is damaged: it is not sent and will not be recorded. It is kept in the table `set_aside` of that file; those behind                      it go on. Look at it there (sqlite3), and delete it when it is of no more use"
+                );
+                true
+            }
+            Err(error) => {
+                tracing::error!(
+                    %path,
+                    position = damage.position,
+                    reason = damage.reason,
+                    error,
+                    "an event in the outbox is damaged and cannot be set aside: no event behind it is sent. Stop the host, see what became of that row of the                      table `outbox` (sqlite3), and what is in the table `set_aside`; rows that are of no more use may be deleted there"
+                );
+                false
+            }
+        }
+    }
+
     fn say_floors(&self) {
         let floors = match self.reader.floors() {
             Ok(floors) => floors,
-            Err(error) => {
-                tracing::error!(error, "cannot read the outbox");
-                return;
-            }
+            Err(error) => return self.unreadable(&error),
         };
         let note = Floors { origins: floors.into_iter().map(|(origin, floor)| Floor { origin, floor }).collect() };
         let payload = serde_json::to_vec(&note).unwrap_or_default();

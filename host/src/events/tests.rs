@@ -2,6 +2,8 @@
 //! files, with the broker, the manager and the host dying on the way, and with foreign clients at the broker. Not
 //! covered: TLS, brokers other than the embedded one, power cuts.
 
+mod damaged;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};

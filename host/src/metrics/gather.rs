@@ -358,6 +358,11 @@ impl Metrics {
         let refused = refused.map(|(class, events)| (label("class", class), events));
         page.counter("holeshot_events_refused", "Events refused because of a bound.", refused);
         page.counter("holeshot_events_lost", "Events that the disk did not take.", one(events.lost));
+        page.gauge(
+            "holeshot_events_set_aside",
+            "Damaged events that are kept in the outbox's table set_aside and not recorded.",
+            one(events.set_aside),
+        );
         page.counter(
             "holeshot_events_reconnects",
             "Connections to the broker after the first.",
