@@ -2,7 +2,7 @@
 //! that are refused, and strangers who do not finish a handshake or do not speak TLS. What is wrong with each kind of file is in `host/src/tls`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use holeshot::api::Api;
 use holeshot_client::{Client, ConnectError, ConnectOptions, Incoming, Trust};
@@ -39,9 +39,18 @@ impl Authority {
 
     /// Signs a certificate for this machine and writes it with its key to a folder.
     fn sign(&self, dir: &Path) -> (PathBuf, PathBuf) {
+        self.sign_until(dir, None)
+    }
+
+    /// The same for a certificate with an end.
+    fn sign_until(&self, dir: &Path, end: Option<SystemTime>) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        if let Some(end) = end {
+            parameters.not_after = end.into();
+        }
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
         let paths = (dir.join("host.pem"), dir.join("host.key"));
         std::fs::write(&paths.0, certificate.pem()).unwrap();
         std::fs::write(&paths.1, key.serialize_pem()).unwrap();
@@ -251,6 +260,34 @@ fn who_does_not_finish_a_handshake_or_speaks_no_tls_is_sent_away() {
         let old = secure.http(&std::sync::Arc::new(old).into());
         assert_eq!(old.get(secure.host.url("/readyz")).send().await.unwrap().status(), 200);
         secure.host.stop().await;
+    });
+}
+
+#[test]
+fn a_certificate_that_runs_out_while_the_host_runs_is_told_in_the_log() {
+    run(60, async {
+        let (files, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        // A start takes less.
+        let end = SystemTime::now() + Duration::from_secs(8);
+        let (certificate, key) = authority.sign_until(files.path(), Some(end));
+        let path = certificate.display().to_string();
+        let host = Host::start_with_modules(&[short()], |settings| {
+            settings.tls_certificate = Some(certificate);
+            settings.tls_key = Some(key);
+        })
+        .await;
+        let told = |words: &str| lines_with(words).iter().filter(|line| line.contains(&path)).count();
+        for words in ["the certificate expires soon", "the certificate has expired"] {
+            eventually(words, SOON, async || if told(words) > 0 { Ok(()) } else { Err("nothing".into()) }).await;
+        }
+        // Once a day each, however often the files are looked at.
+        assert_eq!((told("the certificate expires soon"), told("the certificate has expired")), (1, 1));
+        authority.sign(files.path());
+        let taken = "the certificate that is in the files now";
+        let before = lines_with(taken).len();
+        eventually(taken, SOON, async || if lines_with(taken).len() > before { Ok(()) } else { Err("nothing".into()) })
+            .await;
+        host.stop().await;
     });
 }
 

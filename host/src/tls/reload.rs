@@ -13,8 +13,11 @@ use crate::clock::unix_ms;
 
 /// How often the files are looked at, in milliseconds; both must be the same in two looks before they are taken.
 pub const LOOK_EVERY_MS: u64 = 1_000;
-/// Days before its end from which on a certificate is warned of. Tools renew a month before.
-const WARN_DAYS: u64 = 14;
+const DAY_S: u64 = 86_400;
+/// How long before its end a certificate is warned of, in seconds: 14 days. Tools renew a month before.
+const WARN_S: u64 = 14 * DAY_S;
+/// How often, in seconds.
+const WARN_EVERY_S: u64 = DAY_S;
 
 /// The certificate that new connections are shown.
 #[derive(Debug)]
@@ -30,7 +33,6 @@ impl InForce {
     #[must_use]
     pub fn new(certificate: Certificate) -> Self {
         let Certificate { config, not_after_s, files } = certificate;
-        warn_of_end(not_after_s);
         Self { config: RwLock::new(config), not_after_s: AtomicU64::new(not_after_s), at_start: files }
     }
 
@@ -49,16 +51,20 @@ impl InForce {
 
     fn replace(&self, certificate: Certificate) {
         let Certificate { config, not_after_s, .. } = certificate;
-        warn_of_end(not_after_s);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         self.not_after_s.store(not_after_s, Ordering::Relaxed);
     }
 
-    /// Looks at the files again and again until it is aborted. What does not fit is refused in the log, and what is in force stays.
+    /// Looks at the files again and again until it is aborted. What does not fit is refused in the log, and what is in force stays. Warns once a day of a
+    /// certificate that runs out, or has.
     pub fn follow(self: Arc<Self>, pair: Pair) -> JoinHandle<()> {
         tokio::spawn(async move {
             let mut watched = Watched::new(pair, self.at_start);
+            let mut reminder = Reminder::default();
             loop {
+                if let Some(end) = reminder.look(self.not_after_s(), unix_ms() / 1_000) {
+                    end.warn(&watched.pair);
+                }
                 let look = spawn_blocking(move || {
                     let seen = watched.look(unix_ms() / 1_000);
                     (watched, seen)
@@ -85,10 +91,52 @@ impl InForce {
     }
 }
 
-fn warn_of_end(not_after_s: u64) {
-    let days = not_after_s.saturating_sub(unix_ms() / 1_000) / 86_400;
-    if days < WARN_DAYS {
-        tracing::warn!(days, "the certificate expires soon; renew it, the host takes the new files by itself");
+/// What is to be said of a certificate's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It comes in so many whole days.
+    Soon { days: u64 },
+    /// It was so many whole days ago.
+    Past { days: u64 },
+}
+
+impl End {
+    fn warn(self, pair: &Pair) {
+        let path = pair.certificate.display();
+        match self {
+            Self::Soon { days } => {
+                tracing::warn!(%path, days, "the certificate expires soon; renew it, the host takes the new files by itself");
+            }
+            Self::Past { days } => {
+                tracing::warn!(%path, days, "the certificate has expired, and clients refuse it; renew it, the host takes the new files by itself");
+            }
+        }
+    }
+}
+
+/// When a certificate's end was told of last. Pure: the time is an argument.
+#[derive(Debug, Default)]
+struct Reminder {
+    /// Its end, when that was told, and whether it was past then.
+    told: Option<(u64, u64, bool)>,
+}
+
+impl Reminder {
+    /// What is to be said now: once a day, and at once when it has come to its end or is another one. A clock that was set back is no reason for silence.
+    fn look(&mut self, not_after_s: u64, now_s: u64) -> Option<End> {
+        if now_s.saturating_add(WARN_S) <= not_after_s {
+            return None;
+        }
+        let is_past = now_s > not_after_s;
+        let is_told = self.told.is_some_and(|(of, at_s, was_past)| {
+            of == not_after_s && was_past == is_past && (at_s..at_s.saturating_add(WARN_EVERY_S)).contains(&now_s)
+        });
+        if is_told {
+            return None;
+        }
+        self.told = Some((not_after_s, now_s, is_past));
+        let days = now_s.abs_diff(not_after_s) / DAY_S;
+        Some(if is_past { End::Past { days } } else { End::Soon { days } })
     }
 }
 
@@ -154,6 +202,26 @@ mod tests {
     fn write(pair: &Pair, (certificate, key): &(String, String)) {
         std::fs::write(&pair.certificate, certificate).unwrap();
         std::fs::write(&pair.key, key).unwrap();
+    }
+
+    #[test]
+    fn the_end_is_told_once_a_day_and_at_once_when_it_comes() {
+        let (end, mut reminder) = (100 * DAY_S, Reminder::default());
+        let mut told = Vec::new();
+        // As often as the files are looked at would be long; every minute of twenty days.
+        for now_s in (end - 17 * DAY_S..end + 3 * DAY_S).step_by(60) {
+            told.extend(reminder.look(end, now_s));
+        }
+        let soon = (0..14).rev().map(|days| End::Soon { days });
+        let past = (0..3).map(|days| End::Past { days });
+        assert_eq!(told, [End::Soon { days: 13 }].into_iter().chain(soon.skip(1)).chain(past).collect::<Vec<_>>());
+        // Another one that is no better, a better one, and a clock that is set back.
+        let now_s = end + 3 * DAY_S;
+        assert_eq!(reminder.look(now_s + 1, now_s), Some(End::Soon { days: 0 }));
+        assert_eq!(reminder.look(now_s + 90 * DAY_S, now_s), None);
+        assert_eq!(reminder.look(end, now_s), Some(End::Past { days: 3 }));
+        assert_eq!(reminder.look(end, now_s - DAY_S), Some(End::Past { days: 2 }));
+        assert_eq!(reminder.look(end, now_s - DAY_S + 1), None);
     }
 
     #[test]
