@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cars::{Car, Drive, Shared, Transmission};
+use crate::cars::{Car, Drive, Shared, Shift, Transmission};
 
 /// Standard gravity, in m/s².
 pub const GRAVITY_MPS2: f64 = 9.80665;
@@ -115,66 +115,145 @@ impl CarState {
 
 /// Moves `state` on by `dt_s` seconds (meant for 0.5 to 4 ms). Controls outside their ranges are cut to them.
 pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
-    let throttle = unit(controls.throttle);
-    let left_pedal = unit(controls.left_pedal);
-    let (pedal_opens_clutch, brake) = if car.has_clutch() {
-        (left_pedal, unit(controls.brake))
-    } else {
-        (0.0, larger(left_pedal, unit(controls.brake)))
-    };
-    begin_shift(car, state, controls.gear);
-
-    let weight_n = car.mass_kg * GRAVITY_MPS2;
-    let driven_load_n = weight_n * driven_load_share(car, state.settled_accel_mps2);
-    let grip_n = car.tyre_grip * driven_load_n;
-    let radius_m = car.tyre_radius_m;
-    let tyre = tyre_force(&car.shared, state.tread_mps(car), state.speed_mps, grip_n);
-
-    let brake_n = brake * BRAKING_SHARE_MAX * weight_n;
-
-    let drive = DriveStep::new(car, state, throttle, pedal_opens_clutch);
-    let held = state.speed_mps == 0.0 && brake > 0.0 && drive.wheel_torque_nm <= brake_n * radius_m;
-    let (_, undriven_wheels) = wheels(car);
-    let moving_kg = car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m);
-    let resistance_n = road_load_n(car, state.speed_mps) + brake_n;
-
-    // A gripping tyre answers within a fraction of a step, so its force is taken linearly implicit: it is the one that
-    // goes with the speeds that wheel and car will have at the step's end.
-    let inertia = drive.turning_inertia;
-    let stiffness = tyre.stiffness_ns_m * dt_s;
-    let wished_n = (tyre.force_n + stiffness * (radius_m * drive.wheel_torque_nm / inertia + resistance_n / moving_kg))
-        / (1.0 + stiffness * (radius_m * radius_m / inertia + 1.0 / moving_kg));
-    let force_n = between(-grip_n, wished_n, grip_n);
-    let wheel_rad_s = if held {
-        0.0
-    } else {
-        larger(0.0, state.wheel_rad_s + (drive.wheel_torque_nm - force_n * radius_m) / inertia * dt_s)
-    };
-    drive.apply(car, state, wheel_rad_s, dt_s);
-    state.shift_left_s = larger(0.0, state.shift_left_s - dt_s);
-    if held {
-        state.settled_accel_mps2 = 0.0;
-        return;
-    }
-    let wished_mps = state.speed_mps + (force_n - resistance_n) / moving_kg * dt_s;
-    let speed_mps = larger(0.0, wished_mps);
-    let accel_mps2 = (speed_mps - state.speed_mps) / dt_s;
-    state.distance_m += 0.5 * (state.speed_mps + speed_mps) * dt_s;
-    state.speed_mps = speed_mps;
-    state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * (dt_s / (car.shared.suspension_lag_s + dt_s));
+    Stepper::new(car, dt_s).step(state, controls);
 }
 
-/// Starts a gear change if `wish` asks for another gear, none is under way and the engine would bear it.
-fn begin_shift(car: &Car, state: &mut CarState, wish: u8) {
-    if wish == 0 || wish == state.gear || wish > car.top_gear() || state.shift_left_s > 0.0 {
-        return;
+/// A car with what does not change from step to step: who takes several steps pays for it once. The steps are the same to the bit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stepper<'a> {
+    car: &'a Car,
+    torque_nm: &'a [f64],
+    ratios: &'a [f64],
+    shift: Shift,
+    road: Road,
+    weight_n: f64,
+    /// Mass that the tyres' force moves: the car's and that of the undriven wheels as their turning feels.
+    moving_kg: f64,
+    /// Inertia of the driven wheels, in kg m².
+    wheel_inertia_kgm2: f64,
+    /// The most that the clutch carries, in Nm.
+    clutch_nm: f64,
+    /// Share of the way that the suspension comes nearer to the acceleration in one step.
+    settling_share: f64,
+    dt_s: f64,
+}
+
+impl<'a> Stepper<'a> {
+    pub(crate) fn new(car: &'a Car, dt_s: f64) -> Self {
+        let (driven_wheels, undriven_wheels) = wheels(car);
+        let radius_m = car.tyre_radius_m;
+        Self {
+            car,
+            torque_nm: &car.torque_nm,
+            ratios: &car.ratios,
+            shift: car.shift(),
+            road: Road::of(car),
+            weight_n: car.mass_kg * GRAVITY_MPS2,
+            moving_kg: car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m),
+            wheel_inertia_kgm2: driven_wheels * car.wheel_inertia_kgm2,
+            clutch_nm: car.shared.clutch_capacity_factor * car.peak_torque_nm,
+            settling_share: dt_s / (car.shared.suspension_lag_s + dt_s),
+            dt_s,
+        }
     }
-    if state.wheel_rad_s * ratio(car, wish) > car.limiter_rpm * RAD_S_PER_RPM * OVERREV_FACTOR_MAX {
-        return;
+
+    pub(crate) fn step(&self, state: &mut CarState, controls: &Controls) {
+        let Self { car, weight_n, moving_kg, dt_s, .. } = *self;
+        let throttle = unit(controls.throttle);
+        let left_pedal = unit(controls.left_pedal);
+        let (pedal_opens_clutch, brake) = if car.has_clutch() {
+            (left_pedal, unit(controls.brake))
+        } else {
+            (0.0, larger(left_pedal, unit(controls.brake)))
+        };
+        self.begin_shift(state, controls.gear);
+
+        let driven_load_n = weight_n * driven_load_share(car, state.settled_accel_mps2);
+        let grip_n = car.tyre_grip * driven_load_n;
+        let radius_m = car.tyre_radius_m;
+        let tyre = tyre_force(&car.shared, state.tread_mps(car), state.speed_mps, grip_n);
+
+        let brake_n = brake * BRAKING_SHARE_MAX * weight_n;
+
+        let drive = DriveStep::new(self, state, throttle, pedal_opens_clutch);
+        let held = state.speed_mps == 0.0 && brake > 0.0 && drive.wheel_torque_nm <= brake_n * radius_m;
+        let resistance_n = self.road.load_n(state.speed_mps) + brake_n;
+
+        // A gripping tyre answers within a fraction of a step, so its force is taken linearly implicit: it is the one that
+        // goes with the speeds that wheel and car will have at the step's end.
+        let inertia = drive.turning_inertia;
+        let stiffness = tyre.stiffness_ns_m * dt_s;
+        let wished_n = (tyre.force_n
+            + stiffness * (radius_m * drive.wheel_torque_nm / inertia + resistance_n / moving_kg))
+            / (1.0 + stiffness * (radius_m * radius_m / inertia + 1.0 / moving_kg));
+        let force_n = between(-grip_n, wished_n, grip_n);
+        let wheel_rad_s = if held {
+            0.0
+        } else {
+            larger(0.0, state.wheel_rad_s + (drive.wheel_torque_nm - force_n * radius_m) / inertia * dt_s)
+        };
+        drive.apply(car, state, wheel_rad_s, dt_s);
+        state.shift_left_s = larger(0.0, state.shift_left_s - dt_s);
+        if held {
+            state.settled_accel_mps2 = 0.0;
+            return;
+        }
+        let wished_mps = state.speed_mps + (force_n - resistance_n) / moving_kg * dt_s;
+        let speed_mps = larger(0.0, wished_mps);
+        let accel_mps2 = (speed_mps - state.speed_mps) / dt_s;
+        state.distance_m += 0.5 * (state.speed_mps + speed_mps) * dt_s;
+        state.speed_mps = speed_mps;
+        state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * self.settling_share;
     }
-    state.gear = wish;
-    state.coupled = false;
-    state.shift_left_s = car.shift().time_s;
+
+    /// Starts a gear change if `wish` asks for another gear, none is under way and the engine would bear it.
+    fn begin_shift(&self, state: &mut CarState, wish: u8) {
+        let car = self.car;
+        if wish == 0 || wish == state.gear || wish > car.top_gear() || state.shift_left_s > 0.0 {
+            return;
+        }
+        if state.wheel_rad_s * self.ratio(wish) > car.limiter_rpm * RAD_S_PER_RPM * OVERREV_FACTOR_MAX {
+            return;
+        }
+        state.gear = wish;
+        state.coupled = false;
+        state.shift_left_s = self.shift.time_s;
+    }
+
+    fn ratio(&self, gear: u8) -> f64 {
+        self.ratios.get((gear as usize).wrapping_sub(1)).copied().unwrap_or(1.0)
+    }
+}
+
+/// What holds a car back on a flat road without its brakes: air `rho CdA v^2 / 2`, rolling `0.01 (1 + v / 100 mph) m g` (Gillespie, ch. 4), and
+/// the bearings of an axle that is not driven.
+#[derive(Clone, Copy, Debug)]
+struct Road {
+    /// Air, over the square of the speed, in kg/m.
+    air_kgpm: f64,
+    /// Rolling at rest, in N.
+    rolling_n: f64,
+    bearing_n: f64,
+}
+
+impl Road {
+    fn of(car: &Car) -> Self {
+        Self {
+            air_kgpm: 0.5 * car.shared.air_density_kgm3 * car.drag_area_m2,
+            rolling_n: car.mass_kg * GRAVITY_MPS2 * ROLLING_RESISTANCE,
+            bearing_n: if car.drive == Drive::Awd {
+                0.0
+            } else {
+                car.shared.undriven_wheel_drag_nm / car.tyre_radius_m
+            },
+        }
+    }
+
+    fn load_n(&self, speed_mps: f64) -> f64 {
+        let rolling_n = self.rolling_n * (1.0 + speed_mps / ROLLING_DOUBLES_AT_MPS);
+        let drag_n = self.air_kgpm * speed_mps * speed_mps;
+        drag_n + rolling_n + self.bearing_n
+    }
 }
 
 /// The engine's side of a step, before the tyre is asked.
@@ -197,18 +276,19 @@ struct DriveStep {
 }
 
 impl DriveStep {
-    fn new(car: &Car, state: &CarState, throttle: f64, pedal: f64) -> Self {
-        let ratio = ratio(car, state.gear);
+    fn new(stepper: &Stepper<'_>, state: &CarState, throttle: f64, pedal: f64) -> Self {
+        let car = stepper.car;
+        let ratio = stepper.ratio(state.gear);
         let rpm = state.engine_rpm();
         let shifting = state.shift_left_s > 0.0;
-        let engine_torque_nm = engine_torque(car, rpm, if shifting { 0.0 } else { throttle });
+        let engine_torque_nm = engine_torque(stepper, rpm, if shifting { 0.0 } else { throttle });
         // Near standstill a clutch that stayed closed would stall the engine: it opens below idle, as a launching
         // driver's foot or a gearbox's controller would have it.
         let alive = if car.idle_rpm > 0.0 { unit(2.0 * rpm / car.idle_rpm - 1.0) } else { 1.0 };
-        let full_nm = car.shared.clutch_capacity_factor * car.peak_torque_nm;
+        let full_nm = stepper.clutch_nm;
         let controlled = !matches!(car.transmission, Transmission::Manual);
         let capacity_nm = if shifting {
-            car.shift().torque_share * throttle * torque_at(car, rpm) * alive
+            stepper.shift.torque_share * throttle * torque_of(stepper.torque_nm, rpm) * alive
         } else if controlled && !state.coupled && state.gear > 1 {
             let wanted = SYNCHRONISING_FACTOR * larger(engine_torque_nm, 0.1 * car.peak_torque_nm);
             smaller(wanted, (1.0 - pedal) * full_nm) * alive
@@ -217,8 +297,7 @@ impl DriveStep {
         };
         let input_rad_s = state.wheel_rad_s * ratio;
 
-        let (driven_wheels, _) = wheels(car);
-        let wheel_inertia = driven_wheels * car.wheel_inertia_kgm2;
+        let wheel_inertia = stepper.wheel_inertia_kgm2;
         let mut drive = Self {
             wheel_torque_nm: 0.0,
             engine_torque_nm,
@@ -313,18 +392,17 @@ fn lock_up_rad_s(car: &Car) -> f64 {
     LOCK_UP_IDLE_FACTOR * car.idle_rpm * RAD_S_PER_RPM
 }
 
-/// What holds a car back on a flat road without its brakes, in N: air `rho CdA v^2 / 2`, rolling `0.01 (1 + v / 100 mph) m g` (Gillespie,
-/// ch. 4), and the bearings of an axle that is not driven.
+/// What holds a car back on a flat road without its brakes, in N: air, rolling and the bearings of an axle that is not driven.
 pub fn road_load_n(car: &Car, speed_mps: f64) -> f64 {
-    let rolling_n = car.mass_kg * GRAVITY_MPS2 * ROLLING_RESISTANCE * (1.0 + speed_mps / ROLLING_DOUBLES_AT_MPS);
-    let drag_n = 0.5 * car.shared.air_density_kgm3 * car.drag_area_m2 * speed_mps * speed_mps;
-    let bearing_n = if car.drive == Drive::Awd { 0.0 } else { car.shared.undriven_wheel_drag_nm / car.tyre_radius_m };
-    drag_n + rolling_n + bearing_n
+    Road::of(car).load_n(speed_mps)
 }
 
 /// Full-throttle torque at `rpm`, in Nm, from the car's table.
 pub fn torque_at(car: &Car, rpm: f64) -> f64 {
-    let table: &[f64] = &car.torque_nm;
+    torque_of(&car.torque_nm, rpm)
+}
+
+fn torque_of(table: &[f64], rpm: f64) -> f64 {
     let place = larger(0.0, rpm / 100.0);
     let index = place as usize;
     match (table.get(index), table.get(index.saturating_add(1))) {
@@ -335,16 +413,17 @@ pub fn torque_at(car: &Car, rpm: f64) -> f64 {
 
 /// Torque of the engine at its flywheel: between motoring and full torque by the throttle, less above the limiter,
 /// more below idle.
-fn engine_torque(car: &Car, rpm: f64, throttle: f64) -> f64 {
+fn engine_torque(stepper: &Stepper<'_>, rpm: f64, throttle: f64) -> f64 {
+    let Stepper { car, torque_nm, .. } = *stepper;
     if car.transmission == Transmission::SingleSpeed {
         let fed = unit(1.0 - (rpm - car.limiter_rpm) / LIMITER_BAND_RPM);
-        return throttle * fed * torque_at(car, rpm);
+        return throttle * fed * torque_of(torque_nm, rpm);
     }
     let motoring_nm = car.peak_torque_nm
         * (MOTORING_SHARE + MOTORING_SHARE_PER_1000_RPM * rpm / 1000.0)
         * unit((rpm - car.idle_rpm) / 200.0);
     let fed = throttle * unit(1.0 - (rpm - car.limiter_rpm) / LIMITER_BAND_RPM);
-    let torque_nm = fed * (torque_at(car, rpm) + motoring_nm) - motoring_nm;
+    let torque_nm = fed * (torque_of(torque_nm, rpm) + motoring_nm) - motoring_nm;
     larger(torque_nm, (car.idle_rpm - rpm) * RAD_S_PER_RPM * IDLE_GOVERNOR_NMS)
 }
 
@@ -392,10 +471,6 @@ pub fn driven_load_share(car: &Car, accel_mps2: f64) -> f64 {
 /// Numbers of driven and of undriven wheels.
 fn wheels(car: &Car) -> (f64, f64) {
     if car.drive == Drive::Awd { (4.0, 0.0) } else { (2.0, 2.0) }
-}
-
-fn ratio(car: &Car, gear: u8) -> f64 {
-    car.ratios.get((gear as usize).wrapping_sub(1)).copied().unwrap_or(1.0)
 }
 
 /// Losses count when the engine pulls; when the wheels turn the engine they are left out.

@@ -5,7 +5,7 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::cars::Car;
-use crate::physics::{CarState, Controls, step};
+use crate::physics::{CarState, Controls, Stepper};
 use crate::room_cars::RaceCars;
 use crate::snapshot::{Input, LaneView, Phase, Snapshot};
 use crate::timing::{
@@ -653,9 +653,10 @@ fn run(
         return;
     }
     let dt_s = tick_s / f64::from(substeps);
+    let stepper = Stepper::new(car, dt_s);
     for substep in 0..substeps {
         let before_m = lane.state.distance_m;
-        step(car, &mut lane.state, &controls, dt_s);
+        stepper.step(&mut lane.state, &controls);
         if lane.fate.is_some() {
             continue;
         }
