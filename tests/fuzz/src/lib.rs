@@ -4,6 +4,7 @@
 
 mod backup;
 mod budget_model;
+mod car_file;
 mod config;
 mod datagram;
 mod event;
@@ -27,6 +28,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("backup", backup::target),
     ("budget_model", budget_model::target),
+    ("car_file", car_file::target),
     ("config", config::target),
     ("datagram", datagram::target),
     ("event", event::target),

@@ -160,6 +160,7 @@ macro_rules! targets {
 targets!(
     backup,
     budget_model,
+    car_file,
     config,
     datagram,
     event,

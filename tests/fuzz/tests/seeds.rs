@@ -43,6 +43,7 @@ fn seeds_are_made_from_real_traffic() {
         let seeds = match *name {
             "backup" => backups(),
             "budget_model" => budget_models(),
+            "car_file" => car_files(),
             "config" => config(),
             "datagram" => datagrams(&race),
             "event" => events(&race),
@@ -538,6 +539,25 @@ fn journals(race: &Race) -> Seeds {
     writer.note(&Departure::Ended { outcome: Outcome::Finished { frames: 1, results: "[]" } });
     writer.finish();
     seeds.insert("finished".into(), framed(&writer.take()).unwrap());
+    seeds
+}
+
+/// The catalogue's shared table with a car of each kind of gearbox, and one file with all that may be left out left out.
+fn car_files() -> Seeds {
+    let (shared, cars) = drag_race::CATALOGUE_TOML.split_once("[[car]]").unwrap();
+    let shared: String = shared.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    let file = |id: &str| {
+        let car = cars.split("[[car]]").find(|car| car.contains(&format!("id = \"{id}\""))).unwrap();
+        format!("{shared}[[car]]{car}")
+    };
+    let mut seeds: Seeds = ["mx5", "golf_gti", "hellcat", "model_3p"]
+        .into_iter()
+        .map(|id| (id.to_owned(), file(id).into_bytes()))
+        .collect();
+    let mx5 = file("mx5");
+    let least = mx5.split_once("published =").unwrap().0;
+    seeds.insert("least".into(), least.into());
+    seeds.insert("misspelt".into(), least.replace("wheelbase_m", "wheelbse_m").into());
     seeds
 }
 
