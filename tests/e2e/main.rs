@@ -24,6 +24,7 @@
 //! | `asyncapi.rs` | every message that is heard over MQTT against the description that the host serves |
 //! | `broker_tls.rs` | a broker elsewhere with TLS, certificates, passwords, rights; both versions of MQTT |
 //! | `records.rs` | results, leaderboards, personal bests and head-to-head after real races, the live feed, and questions that are refused |
+//! | `report.rs` | the dyno's report in a real browser (`chromium.rs`): pictures in light and dark, wide and narrow; nothing in it that runs or loads |
 //! | `faults/` | kill -9 of host, manager and broker in every order; a network, disks, databases and a clock that fail: every event of every finished room exactly once |
 //! | `shards.rs` | rooms on two shards behind one socket |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
@@ -45,6 +46,7 @@
 //! Every test runs in [`harness::run`]: it has a deadline, and it fails if a thread of the host panicked or the host logged an
 //! error that the test had not announced.
 
+mod chromium;
 mod harness;
 mod lossy;
 mod modules_made;
@@ -78,6 +80,7 @@ mod mqtt;
 mod node;
 mod race;
 mod records;
+mod report;
 mod rollback;
 mod shards;
 mod swap;

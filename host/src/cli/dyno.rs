@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -13,14 +13,17 @@ use drag_race::{CATALOGUE_TOML, Car};
 use super::Failed;
 use super::output::{grouped, note, say};
 use super::serve::stop_signal;
+use crate::dyno::report::{self, Report};
 use crate::dyno::{self, Findings, Sheet, Strip, Work, prove, text};
-use crate::files::open_regular;
+use crate::files::{Readers, open_regular, write_whole};
 use crate::rules::{DRAG_RACE_WASM, Engine, EngineSettings, MODULE_BYTES_MAX, Module, ModuleStore};
 
 /// Instances beside those of the runs: the one that is asked for its manifest.
 const INSTANCES_BESIDE: u32 = 2;
 /// How often the progress is told, in milliseconds.
 const PROGRESS_MS: u64 = 200;
+/// Characters of a day in a time as text: 2026-11-21.
+const DAY_CHARS: usize = 10;
 /// Ids of cars that an error lists.
 const IDS_SHOWN_MAX: usize = 32;
 
@@ -42,6 +45,12 @@ pub(super) struct DynoArgs {
     /// Hold the search for the first of the cars against every plan of a coarse grid
     #[arg(long, conflicts_with = "csv")]
     prove: bool,
+    /// Write a report with pictures besides, to open in a browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// The day that the report says it was made on, in place of today's: for the same bytes again
+    #[arg(long, value_name = "DAY", requires = "html")]
+    date: Option<String>,
     /// Print the catalogue as a car file and end
     #[arg(long)]
     example: bool,
@@ -52,16 +61,21 @@ pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
         say(CATALOGUE_TOML.trim_end());
         return Ok(());
     }
+    if let Some(path) = &args.html {
+        // Told now and not after the search.
+        check_place(path)?;
+    }
     let stop = stop_signal()?;
     let work = Arc::new(Work::default());
     let begun = Instant::now();
     let working = Arc::clone(&work);
-    let csv = args.csv;
+    let DynoArgs { csv, html, date, .. } = args.clone();
+    let car_file = args.cars.as_ref().map_or("the catalogue".to_owned(), |path| path.display().to_string());
     let mut found = tokio::task::spawn_blocking(move || find(&args, &working));
     let mut stop = std::pin::pin!(stop);
     let mut progress = tokio::time::interval(Duration::from_millis(PROGRESS_MS));
     let shown = std::io::stderr().is_terminal();
-    let findings = loop {
+    let (findings, cars) = loop {
         tokio::select! {
             found = &mut found => {
                 clear_progress(shown);
@@ -85,6 +99,15 @@ pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
     } else {
         say(text::text(&findings).trim_end());
     }
+    if let Some(path) = html {
+        let today =
+            || humantime::format_rfc3339_seconds(SystemTime::now()).to_string().chars().take(DAY_CHARS).collect();
+        let date = date.unwrap_or_else(today);
+        let version = env!("CARGO_PKG_VERSION");
+        let report = Report { findings: &findings, cars: &cars, car_file: &car_file, version, date: &date };
+        write_report(&path, &report)?;
+        note(format_args!("the report is in {}", path.display()));
+    }
     if shown {
         let took_s = begun.elapsed().as_secs_f64();
         note(format_args!(
@@ -104,14 +127,32 @@ fn clear_progress(shown: bool) {
     }
 }
 
-fn find(args: &DynoArgs, work: &Arc<Work>) -> anyhow::Result<Findings> {
+/// What was found, and the cars that it was found of.
+fn find(args: &DynoArgs, work: &Arc<Work>) -> anyhow::Result<(Findings, Vec<Arc<Car>>)> {
     let cars = chosen(read_cars(args.cars.as_deref())?, &args.car)?;
     let module = load(args.module.as_deref(), cars.len())?;
     let mut findings = dyno::run(&module, &cars, work)?;
     if let (true, Some(car), Some(Sheet { best, .. })) = (args.prove, cars.first(), findings.sheets.first()) {
         findings.proof = Some(prove::prove(&Strip::open(&module, car, work)?, best, prove::RUNS_MAX)?);
     }
-    Ok(findings)
+    Ok((findings, cars))
+}
+
+/// Whether a report can be written to this file, as far as that can be seen before.
+fn check_place(path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() || path.file_name().is_none() {
+        bail!("--html {}: this is a folder; name a file in it", path.display());
+    }
+    if !folder.is_dir() {
+        bail!("--html {}: the folder {} does not exist; make it first", path.display(), folder.display());
+    }
+    Ok(())
+}
+
+fn write_report(path: &Path, report: &Report) -> anyhow::Result<()> {
+    let html = report::html(report)?;
+    write_whole(path, html.as_bytes(), Readers::Usual).with_context(|| format!("the report {}", path.display()))
 }
 
 fn load(path: Option<&Path>, cars: usize) -> anyhow::Result<Arc<Module>> {

@@ -21,6 +21,8 @@ mod run;
 pub use chart::ChartError;
 pub use page::html;
 
+use std::sync::Arc;
+
 use drag_race::Car;
 
 use super::Findings;
@@ -31,7 +33,7 @@ pub struct Report<'a> {
     /// What was found.
     pub findings: &'a Findings,
     /// The cars as they ran: one for each sheet, in any order.
-    pub cars: &'a [Car],
+    pub cars: &'a [Arc<Car>],
     /// Where the cars come from: a file's name, or words for the catalogue.
     pub car_file: &'a str,
     /// The version of the program.
