@@ -419,7 +419,8 @@ fn the_page_the_api_and_what_was_done_agree() {
         let sessions = page.one("holeshot_shard_sessions_opened_total", &[]);
         assert!(sessions >= page.one("holeshot_shard_sessions", &[]) && sessions >= 7.0, "{sessions}");
         assert!(page.one("holeshot_shard_commands_total", &[]) > sessions);
-        assert!(page.one("holeshot_shard_passes_total", &[]) > 100.0);
+        let passes = page.one("holeshot_shard_passes_total", &[]);
+        assert!((100.0..=passes).contains(&page.one("holeshot_shard_sleeps_total", &[])), "{passes}");
         assert!(page.one("holeshot_shard_public_events_total", &[]) >= 7.0);
         assert!(page.one("holeshot_shard_internal_events_total", &[]) >= 7.0);
         if cfg!(target_os = "linux") {

@@ -281,6 +281,7 @@ impl Metrics {
             page.counter(name, help, samples);
         };
         counter("holeshot_shard_passes", "Times the shard looked at its queues and its socket.", |c| &c.passes);
+        counter("holeshot_shard_sleeps", "Times the shard slept after that.", |c| &c.sleeps);
         counter("holeshot_shard_commands", "Commands obeyed.", |c| &c.commands);
         counter("holeshot_shard_sessions_opened", "Sessions opened.", |c| &c.sessions_opened);
         counter("holeshot_shard_inputs", "Inputs handed to rooms, with the copies.", |c| &c.inputs);

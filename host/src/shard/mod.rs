@@ -6,6 +6,7 @@
 
 mod drain;
 mod farewell;
+pub mod meter;
 mod outbound;
 mod seats;
 mod session;
@@ -35,6 +36,7 @@ use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::metrics::distribution::{Distribution, LATENESS_US, STEP_US};
 use crate::rooms::{LiveRoom, NewSetup, Rooms};
 use farewell::Farewells;
+use meter::{Meter, Operation};
 pub use outbound::{OUTBOUND_QUEUED_MAX, Outbound, OutboundReceiver, OutboundSender, SessionLimits, outbound};
 use seats::{Gallery, Place, Seat};
 pub use seats::{Pass, REOPEN_WITHIN_US, SPECTATOR_TICKETS_MAX, TICKETS_PER_SECOND_MAX, TicketId};
@@ -165,6 +167,8 @@ pub struct Attach {
 pub struct ShardCounters {
     /// Times that the shard looked at its queues and its socket.
     pub passes: AtomicU64,
+    /// Times that it slept after that.
+    pub sleeps: AtomicU64,
     /// Commands obeyed.
     pub commands: AtomicU64,
     /// Sessions of players and spectators opened.
@@ -205,6 +209,8 @@ pub struct ShardCounters {
     pub rules_rolled_back: AtomicU64,
     /// Faults that did not come again when the frame was run once more.
     pub rules_retried: AtomicU64,
+    /// Times of operations, while somebody asks for them.
+    pub meter: Meter,
 }
 
 /// Counts on a counter that only this thread writes: so it needs no operation that keeps other threads away, each of which costs a tick 5 ns.
@@ -372,9 +378,17 @@ impl Shard {
                 continue;
             }
             let poll_us = if self.places.is_empty() && self.farewells.is_empty() { IDLE_POLL_US } else { POLL_US };
-            let next_us = self.clock.now_us() + poll_us;
+            let now_us = self.clock.now_us();
             let due_us = self.due.peek().map_or(u64::MAX, |Reverse((due_us, _))| *due_us);
-            self.clock.sleep_until(next_us.min(due_us));
+            let wake_us = (now_us + poll_us).min(due_us);
+            if wake_us > now_us {
+                count(&self.counters.sleeps, 1);
+                self.clock.sleep_until(wake_us);
+                if self.counters.meter.begin().is_some() {
+                    let late_us = self.clock.now_us().saturating_sub(wake_us);
+                    self.counters.meter.took(Operation::Wake, late_us.saturating_mul(1_000));
+                }
+            }
         }
         // What was sent while the last room ended: whoever sent it was told that it arrived. A room among it is opened and
         // ended in order; a player among it gets the answer that the host is stopping.
@@ -404,19 +418,31 @@ impl Shard {
                 let Admit { room, player, pass, data, reply } = *admit;
                 let _gone = reply.send(self.program_for(&room, player, &pass, &data));
             }
-            Command::Attach(attach) => self.attach(*attach),
+            Command::Attach(attach) => {
+                let begun = self.counters.meter.begin();
+                self.attach(*attach);
+                self.counters.meter.end(Operation::Attach, begun);
+            }
             Command::Ready(id) => self.arrive(id, |player| Arrival::Ready { player }),
             Command::Action(id, number, json) => {
                 self.arrive(id, |player| Arrival::Action { player, id: number, json: &json });
             }
-            Command::Leave(id) => self.arrive(id, |player| Arrival::Quit { player }),
+            Command::Leave(id) => {
+                let begun = self.counters.meter.begin();
+                self.arrive(id, |player| Arrival::Quit { player });
+                self.counters.meter.end(Operation::Detach, begun);
+            }
             Command::Payload(id, bytes) => self.binary_payload(id, &bytes),
             Command::Heard(id) => {
                 if let Some(session) = self.sessions.get_mut(id) {
                     session.is_confirmed = true;
                 }
             }
-            Command::Detach(id) => self.detach(id),
+            Command::Detach(id) => {
+                let begun = self.counters.meter.begin();
+                self.detach(id);
+                self.counters.meter.end(Operation::Detach, begun);
+            }
             Command::Swap(command) => self.obey_swap(command),
             Command::Figures(rooms, reply) => {
                 let _gone = reply.send(self.figures(rooms));
@@ -661,8 +687,10 @@ impl Shard {
             if self.is_due(taken) {
                 return false;
             }
+            let begun = self.counters.meter.begin();
             match self.socket.recv_from(&mut buffer) {
                 Ok((len, from)) => {
+                    self.counters.meter.end(Operation::Receive, begun);
                     count(&self.counters.datagrams_received, 1);
                     count(&self.counters.bytes_received, len as u64);
                     let Some(datagram) = buffer.get_mut(..len) else { continue };
@@ -715,6 +743,7 @@ impl Shard {
     }
 
     fn datagram(&mut self, id: SessionId, from: SocketAddr, datagram: &mut [u8]) {
+        let begun = self.counters.meter.begin();
         let bytes = datagram.len();
         let opened = self.sessions.get_mut(id).and_then(|session| session.open(datagram));
         let Some((sequence_is_newest, payload)) = opened else {
@@ -740,6 +769,7 @@ impl Shard {
                 &self.counters,
             );
         }
+        self.counters.meter.end(Operation::Open, begun);
         self.payload(now_us, id, payload);
     }
 
@@ -764,11 +794,13 @@ impl Shard {
                 // A spectator's are nobody's; they are lost like any that come out of the game.
                 let (room, Some(player)) = (session.room, session.player) else { return };
                 let Some(slot) = self.rooms.get_mut(room).and_then(Option::as_mut) else { return };
+                let begun = self.counters.meter.begin();
+                count(&self.counters.inputs, inputs.count() as u64);
                 for (frame, bytes) in inputs.iter() {
-                    count(&self.counters.inputs, 1);
                     // Inputs that come to nothing are counted by the room.
                     let _counted = slot.room.handle(now_us, Arrival::Input { player, frame, bytes });
                 }
+                self.counters.meter.end_many(Operation::Input, begun, inputs.count() as u64);
             }
             ToHost::Ping(value) => session.pong(value, &self.socket, &mut self.seal_buffer, &self.counters),
             ToHost::Probe | ToHost::Response(_) => {}
@@ -807,6 +839,7 @@ impl Shard {
         act: impl FnOnce(u64, &mut Room, &mut Supervisor, &mut dyn FnMut(Departure<'_>)) -> T,
     ) -> Option<T> {
         let now_us = self.clock.now_us();
+        let begun = self.counters.meter.begin();
         let slot = self.rooms.get_mut(index).and_then(Option::as_mut)?;
         let late_us = now_us.saturating_sub(slot.scheduled_us);
         let RoomSlot { room, rules, live, journal, feed, sessions, gallery, farewell, budget, .. } = slot;
@@ -825,6 +858,7 @@ impl Shard {
             budget,
             modules: &mut self.modules,
             ticked: false,
+            journal_ns: 0,
             lost: Vec::new(),
         };
         let mut out = |departure: Departure<'_>| departures.send(departure);
@@ -832,8 +866,9 @@ impl Shard {
             feed.before_step(now_us, room, rules, &mut out);
         }
         let result = act(now_us, room, rules, &mut out);
-        departures.journal.hand_over();
+        departures.hand_over();
         if departures.ticked {
+            self.counters.meter.end(Operation::Step, begun);
             self.lateness_us.record(late_us);
             // In whole microseconds, whose remainders cancel out over many steps.
             self.step_us.record(self.clock.now_us().saturating_sub(now_us));

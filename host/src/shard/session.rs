@@ -9,6 +9,7 @@ use holeshot_wire::payload::Encode;
 use holeshot_wire::{ByeCode, Heard, HostMessage, Opener, Path, Route, Sealer, SessionKeys, ToClient, ToHost};
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
+use super::meter::Operation;
 use super::outbound::{Outbound, OutboundSender};
 use super::{ShardCounters, count};
 use crate::doors::gate::Allowance;
@@ -152,10 +153,14 @@ impl Session {
         match self.path.route() {
             Route::Nowhere => {}
             Route::Udp(to) => {
+                let begun = counters.meter.begin();
                 if let Some((sealer, _)) = &mut self.keys
                     && sealer.seal(payload, buffer).is_ok()
                 {
+                    counters.meter.end(Operation::Seal, begun);
+                    let begun = counters.meter.begin();
                     send_datagram(socket, buffer, to, counters);
+                    counters.meter.end(Operation::Send, begun);
                 }
             }
             Route::WebSocket => {

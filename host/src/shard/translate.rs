@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use holeshot_room::{AbortReason, ActionOutcome, Departure, EventSource, LeftReason, Outcome, Phase, PublicEvent, Ran};
 use holeshot_wire::{
@@ -10,6 +10,7 @@ use holeshot_wire::{
 };
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::meter::Operation;
 use super::seats::Spectator;
 use super::session::{SessionId, Sessions};
 use super::{RoomSlot, ShardCounters, count};
@@ -39,13 +40,17 @@ pub(super) struct Departures<'a> {
     pub(super) modules: &'a mut ModuleBudgets,
     /// Whether a frame was stepped.
     pub(super) ticked: bool,
+    /// Time that the journal took, if operations are timed.
+    pub(super) journal_ns: u64,
     /// Sessions that could not take a message that must not be lost: to be detached after the step.
     pub(super) lost: Vec<SessionId>,
 }
 
 impl Departures<'_> {
     pub(super) fn send(&mut self, departure: Departure<'_>) {
+        let begun = self.counters.meter.begin();
         self.journal.note(&departure);
+        self.journal_ns += begun.map_or(0, nanoseconds_since);
         self.budget.note(self.modules, &departure);
         match departure {
             Departure::PhaseChanged { phase } => {
@@ -54,6 +59,7 @@ impl Departures<'_> {
             }
             Departure::PublicEvent(event) => {
                 count(&self.counters.public_events, 1);
+                let begun = self.counters.meter.begin();
                 let text = self::event(&event, self.clock);
                 for at in 0..self.players.len() {
                     self.text(at, &text);
@@ -61,6 +67,7 @@ impl Departures<'_> {
                 for spectator in self.spectators {
                     self.text_to(spectator.session, &text);
                 }
+                self.counters.meter.end(Operation::PublicEvent, begun);
             }
             Departure::InternalEvent { source, kind, frame, json } => self.internal_event(source, kind, frame, json),
             Departure::PlayerLeft { player, reason } => {
@@ -74,6 +81,9 @@ impl Departures<'_> {
                 self.live.set_frame(frame);
                 self.ticked = true;
                 count(&self.counters.ticks, 1);
+                if let Ran::Stepped { usage, .. } = ran {
+                    self.counters.meter.took(Operation::Rules, usage.time_ns);
+                }
                 if let Ran::Skipped { fault } = ran {
                     count(&self.counters.ticks_skipped, 1);
                     tracing::warn!(room = self.live.id, module = self.live.module, frame, %fault, "the rules took too long; this frame goes on without them");
@@ -180,6 +190,15 @@ impl Departures<'_> {
         }
     }
 
+    /// The step is over: the journal gets what came of it.
+    pub(super) fn hand_over(&mut self) {
+        let begun = self.counters.meter.begin();
+        self.journal.hand_over();
+        if let (Some(begun), true) = (begun, self.ticked) {
+            self.counters.meter.took(Operation::Journal, self.journal_ns + nanoseconds_since(begun));
+        }
+    }
+
     fn text(&mut self, player: usize, text: &Utf8Bytes) {
         if let Some(&mut Some(id)) = self.players.get_mut(player) {
             self.text_to(id, text);
@@ -193,6 +212,7 @@ impl Departures<'_> {
     }
 
     fn internal_event(&mut self, source: EventSource, kind: &str, frame: Option<u32>, json: &str) {
+        let begun = self.counters.meter.begin();
         let mut data = serde_json::from_str(json).unwrap_or_else(|_| serde_json::Value::String(json.into()));
         let kind = match source {
             EventSource::Room => {
@@ -218,6 +238,7 @@ impl Departures<'_> {
         if let Err(error) = self.sink.emit(event) {
             tracing::error!(room = self.live.id, %error, "an event is lost");
         }
+        self.counters.meter.end(Operation::InternalEvent, begun);
     }
 
     /// How the player asked for its payloads to travel.
@@ -274,6 +295,10 @@ impl Departures<'_> {
             }
         }
     }
+}
+
+fn nanoseconds_since(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A margin in the unit of the wire, rounded towards "later": 900 µs early is 0 ms early, 100 µs late is 1 ms late.
