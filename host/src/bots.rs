@@ -2,6 +2,7 @@
 //! Drivers of the drag race are here, players of the arena in [`arena`].
 
 pub mod arena;
+pub mod crowd;
 
 use anyhow::{Context, bail};
 use drag_race::{Driver, Snapshot};

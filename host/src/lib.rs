@@ -21,6 +21,7 @@ pub mod fuzzing;
 pub mod identity;
 pub mod journal;
 pub mod limits;
+pub mod load;
 pub mod manager;
 pub mod metrics;
 pub mod modder;
