@@ -5,8 +5,12 @@
 //! probability that it happens in a frame. [`model`] has the arithmetic, [`file`] reads and writes models, [`spread`] draws from ranges, [`report`] is
 //! what is printed. Nothing here knows a game.
 
+pub mod check;
+pub mod counts;
 pub mod example;
 pub mod file;
+pub mod measure;
 pub mod model;
+pub mod queue;
 pub mod report;
 pub mod spread;

@@ -154,7 +154,7 @@ pub fn run() -> ExitCode {
             Command::Doctor(args) => doctor::doctor(*args, json).await,
             Command::Ticket(args) => ticket::ticket(args, json).await,
             Command::TicketKey(args) => ticket::ticket_key(&args, json),
-            Command::Budget(args) => budget::budget(&args, json),
+            Command::Budget(args) => budget::budget(args, json).await,
             Command::Dyno(args) => dyno::dyno(args, json).await,
             Command::Bench(args) => bench::bench(args, json).await,
         }
