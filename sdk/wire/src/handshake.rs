@@ -135,11 +135,21 @@ pub struct SessionKeys {
 impl SessionKeys {
     /// The client's side: seals to the host, opens what the host sealed. `session` is `welcome.session`.
     pub fn into_client(self, session: u32) -> (Sealer, Opener) {
-        (Sealer::new(session, &self.client_to_host), Opener::new(session, &self.host_to_client))
+        self.into_client_with(session)
     }
 
     /// The host's side: seals to the client, opens what the client sealed.
     pub fn into_host(self, session: u32) -> (Sealer, Opener) {
+        self.into_host_with(session)
+    }
+
+    /// [`SessionKeys::into_client`] with another implementation of the AEAD.
+    pub fn into_client_with<C: crate::Cipher>(self, session: u32) -> (Sealer<C>, Opener<C>) {
+        (Sealer::new(session, &self.client_to_host), Opener::new(session, &self.host_to_client))
+    }
+
+    /// [`SessionKeys::into_host`] with another implementation of the AEAD.
+    pub fn into_host_with<C: crate::Cipher>(self, session: u32) -> (Sealer<C>, Opener<C>) {
         (Sealer::new(session, &self.host_to_client), Opener::new(session, &self.client_to_host))
     }
 }

@@ -92,6 +92,7 @@
 //!   not trusted: the ticket and the messages travel over the WebSocket as it is.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod cipher;
 pub mod datagram;
 pub mod handshake;
 pub mod message;
@@ -100,6 +101,7 @@ pub mod payload;
 pub mod snapshot;
 mod window;
 
+pub use cipher::{Cipher, PortableCipher};
 pub use datagram::{Header, OpenError, Opened, Opener, SealError, Sealer};
 pub use handshake::{ClientHandshake, HandshakeError, HandshakeMessage, HostKeypair, SessionKeys, accept};
 pub use message::{ByeCode, ClientMessage, HostMessage, MessageError, Phase, PlayerName, RefusalCode, RulesInfo};
