@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 
+use holeshot_seal::RingCipher;
 use holeshot_wire::path::Asks;
 use holeshot_wire::payload::Encode;
 use holeshot_wire::{ByeCode, Heard, HostMessage, Opener, Path, Route, Sealer, SessionKeys, ToClient, ToHost};
@@ -66,7 +67,7 @@ pub(super) struct Session {
     pub(super) path: Path<SocketAddr>,
     /// Something came from it: its client has its welcome, and the ticket is used up.
     pub(super) is_confirmed: bool,
-    keys: Option<(Sealer, Opener)>,
+    keys: Option<(Sealer<RingCipher>, Opener<RingCipher>)>,
     outbound: OutboundSender,
     /// What it says in datagrams.
     said: Allowance,
@@ -80,7 +81,7 @@ impl Session {
         keys: Option<SessionKeys>,
         outbound: OutboundSender,
     ) -> Self {
-        let keys = keys.map(|keys| keys.into_host(id.bits()));
+        let keys = keys.map(|keys| keys.into_host_with(id.bits()));
         let path = if keys.is_some() { Path::udp() } else { Path::websocket() };
         Self { room, player, path, is_confirmed: false, keys, outbound, said: Default::default() }
     }

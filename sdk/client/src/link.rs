@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use holeshot_seal::RingCipher;
 use holeshot_wire::message::HOST_MESSAGE_BYTES_MAX;
 use holeshot_wire::{ClientHandshake, ClientMessage, HandshakeMessage, HostMessage, Opener, PROTOCOL_VERSION, Sealer};
 use tokio::net::{TcpStream, UdpSocket};
@@ -34,8 +35,8 @@ pub(crate) struct Link {
 /// The UDP side of a session.
 pub(crate) struct UdpLink {
     pub(crate) socket: UdpSocket,
-    pub(crate) sealer: Sealer,
-    pub(crate) opener: Opener,
+    pub(crate) sealer: Sealer<RingCipher>,
+    pub(crate) opener: Opener<RingCipher>,
 }
 
 /// Opens a session. `after` is the last event seen.
@@ -62,7 +63,7 @@ async fn open_unbounded(options: &ConnectOptions, ticket: &str, after: Option<u6
     let Answer { welcome, resume, udp_port, noise: message_2 } = first_answer(&mut websocket, &options.ws_url).await?;
     let udp = match (handshake, udp_port, message_2) {
         (Some(handshake), Some(port), Some(message_2)) => {
-            let (sealer, opener) = handshake.finish(&message_2)?.into_client(welcome.session);
+            let (sealer, opener) = handshake.finish(&message_2)?.into_client_with(welcome.session);
             let socket = open_udp(SocketAddr::new(peer.ip(), port)).await?;
             Some(UdpLink { socket, sealer, opener })
         }
