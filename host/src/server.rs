@@ -99,6 +99,7 @@ impl Server {
     /// # Errors
     /// What could not be started, why, and what to do about it.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        holeshot_seal::self_test().context("this host cannot seal datagrams")?;
         crate::tls::install_provider();
         // Before anything that takes long or that others see.
         let tls = match config.tls.clone() {

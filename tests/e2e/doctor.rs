@@ -99,6 +99,7 @@ fn a_folder_that_is_well_has_no_problems_and_is_not_touched() {
         said.says("clock and records", "ok", &["old"]);
         said.says("addresses", "warning", &["players elsewhere cannot come"]);
         said.says("memory mappings", "ok", &["vm.max_map_count"]);
+        said.says("sealing", "ok", &["same bytes"]);
         for check in ["open files", "memory", "receive buffer", "clock"] {
             assert!(said.findings.iter().any(|finding| finding["check"] == check), "{check}");
         }

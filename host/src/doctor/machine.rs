@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 
+use holeshot_seal::SelfTestError;
+
 use super::{Finding, size};
 use crate::clock::{Clock, wake_promptly};
 use crate::config::Config;
@@ -34,6 +36,7 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
     }
     findings.extend(receive_buffer().map(judge_buffer));
     findings.push(judge_clock(clock_source()));
+    findings.push(judge_sealing(holeshot_seal::self_test()));
     findings.push(judge_timer(&measure()));
     findings
 }
@@ -111,6 +114,14 @@ fn judge_buffer(granted: usize) -> Finding {
     }
     let found = format!("{found}: a burst of a few hundred players' inputs overflows it");
     Finding::warning(CHECK, found, format!("`sysctl -w net.core.rmem_max={asked}`, and the same in /etc/sysctl.d"))
+}
+
+fn judge_sealing(tested: Result<(), SelfTestError>) -> Finding {
+    const CHECK: &str = "sealing";
+    match tested {
+        Ok(()) => Finding::ok(CHECK, "ring and chacha20poly1305 give the same bytes on this machine"),
+        Err(error) => Finding::problem(CHECK, error.to_string(), "a host does not start so: build it on this machine"),
+    }
 }
 
 /// Whether the clock is set by another one, and who says so.
@@ -231,6 +242,12 @@ mod tests {
         says(&judge_buffer(425_984), Verdict::Warning, &["416.0 KiB", "net.core.rmem_max=4194304"]);
         assert!(receive_buffer().is_some_and(|bytes| bytes > 0));
     }
+    #[test]
+    fn sealing_is_tested_where_it_runs() {
+        says(&judge_sealing(holeshot_seal::self_test()), Verdict::Ok, &["same bytes"]);
+        says(&judge_sealing(Err(SelfTestError { payload_bytes: 65 })), Verdict::Problem, &["65 bytes", "build it"]);
+    }
+
 
     #[test]
     fn the_clock_is_as_good_as_its_source() {
