@@ -31,6 +31,7 @@ use crate::identity::Identity;
 use crate::journal::{JournalThreads, Journals, Retention};
 use crate::limits::mappings::Mappings;
 use crate::limits::memory::MemoryGate;
+use crate::limits::receive_buffer::{self, RECEIVE_BUFFER_BYTES, ask_receive_buffer};
 use crate::limits::{self, RoomsCeiling};
 use crate::manager::{Manager, ManagerConfig, Records};
 use crate::metrics::gather::Metrics;
@@ -45,8 +46,6 @@ use crate::tls::InForce;
 pub(crate) const LOCK_FILE: &str = "holeshot.lock";
 /// The files in a data folder that are held by whoever uses it.
 pub(crate) const LOCK_FILES: [&str; 3] = [LOCK_FILE, crate::events::outbox::LOCK_FILE, crate::manager::LOCK_FILE];
-/// Receive buffer asked of the system for datagrams: 10,000 small ones, 20 ms of 10,000 players. The usual default holds 256.
-pub(crate) const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Instances beyond one for each room: for the module that is asked for its manifest, and for each room between its trial and its swap. Nothing
 /// else has one, so no trial can take the place of a room that opens, or is put back after its rules failed.
 /// Likewise for rooms that are set up anew: two for each that is begun at a time, since the one before it may still wait for its shard.
@@ -99,8 +98,8 @@ impl Server {
     /// # Errors
     /// What could not be started, why, and what to do about it.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        holeshot_seal::self_test().context("this host cannot seal datagrams")?;
         crate::tls::install_provider();
+        holeshot_seal::self_test().context("this host cannot seal datagrams")?;
         // Before anything that takes long or that others see.
         let tls = match config.tls.clone() {
             Some(pair) => {
@@ -478,12 +477,14 @@ fn supervision(config: &Config) -> Supervision {
 fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {
     let socket = UdpSocket::bind(address)?;
     socket.set_nonblocking(true)?;
-    let asked = socket2::SockRef::from(&socket);
-    // Less is granted than asked without an error on some systems, and refused on others; neither stops a host.
-    let refused = asked.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).err();
-    let granted = asked.recv_buffer_size().unwrap_or_default();
-    if granted < RECEIVE_BUFFER_BYTES {
-        tracing::debug!(granted, asked = RECEIVE_BUFFER_BYTES, ?refused, "small receive buffer for datagrams");
+    let granted_bytes = ask_receive_buffer(&socket, RECEIVE_BUFFER_BYTES).unwrap_or_default();
+    if granted_bytes < RECEIVE_BUFFER_BYTES {
+        tracing::warn!(
+            granted_bytes,
+            asked_bytes = RECEIVE_BUFFER_BYTES,
+            "the system gives a small receive buffer for datagrams: a burst of a few hundred players' inputs overflows it; {}",
+            receive_buffer::advice()
+        );
     }
     Ok(socket)
 }

@@ -14,7 +14,8 @@ use crate::limits::ask::ask;
 use crate::limits::files::{FILES_RESERVED, divide};
 use crate::limits::mappings::Mappings;
 use crate::limits::memory::{MemoryBound, MemoryGate};
-use crate::server::{INSTANCES_SPARE, RECEIVE_BUFFER_BYTES};
+use crate::limits::receive_buffer::{self, RECEIVE_BUFFER_BYTES, ask_receive_buffer};
+use crate::server::INSTANCES_SPARE;
 
 /// Deadlines that are measured: two seconds of a game.
 const DEADLINES: u64 = 100;
@@ -35,8 +36,8 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         findings.push(judge_memory(seen.bytes, rooms, bound, config.memory_reserve_mib, config.rooms_max));
     }
     findings.extend(receive_buffer().map(judge_buffer));
-    findings.push(judge_clock(clock_source()));
     findings.push(judge_sealing(holeshot_seal::self_test()));
+    findings.push(judge_clock(clock_source()));
     findings.push(judge_timer(&measure()));
     findings
 }
@@ -100,9 +101,7 @@ fn judge_memory(free_bytes: u64, rooms: u64, bound: MemoryBound, reserve_mib: u3
 /// What the system grants of what a host asks for.
 fn receive_buffer() -> Option<usize> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-    let socket = socket2::SockRef::from(&socket);
-    let _less_is_granted = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
-    socket.recv_buffer_size().ok()
+    ask_receive_buffer(&socket, RECEIVE_BUFFER_BYTES).ok()
 }
 
 fn judge_buffer(granted: usize) -> Finding {
@@ -113,7 +112,7 @@ fn judge_buffer(granted: usize) -> Finding {
         return Finding::ok(CHECK, found);
     }
     let found = format!("{found}: a burst of a few hundred players' inputs overflows it");
-    Finding::warning(CHECK, found, format!("`sysctl -w net.core.rmem_max={asked}`, and the same in /etc/sysctl.d"))
+    Finding::warning(CHECK, found, receive_buffer::advice())
 }
 
 fn judge_sealing(tested: Result<(), SelfTestError>) -> Finding {
@@ -239,15 +238,15 @@ mod tests {
         says(&judge_memory(400 << 20, 1_000, machine, 256, 4_000), Verdict::Warning, &["rooms_max is 4000"]);
         says(&judge_memory(200 << 20, 0, machine, 256, 4_000), Verdict::Problem, &["not one opens"]);
         says(&judge_buffer(4 << 20), Verdict::Ok, &["4.0 MiB"]);
-        says(&judge_buffer(425_984), Verdict::Warning, &["416.0 KiB", "net.core.rmem_max=4194304"]);
+        says(&judge_buffer(212_992), Verdict::Warning, &["208.0 KiB", "net.core.rmem_max=4194304"]);
         assert!(receive_buffer().is_some_and(|bytes| bytes > 0));
     }
+
     #[test]
     fn sealing_is_tested_where_it_runs() {
         says(&judge_sealing(holeshot_seal::self_test()), Verdict::Ok, &["same bytes"]);
         says(&judge_sealing(Err(SelfTestError { payload_bytes: 65 })), Verdict::Problem, &["65 bytes", "build it"]);
     }
-
 
     #[test]
     fn the_clock_is_as_good_as_its_source() {

@@ -1,4 +1,4 @@
-//! What this machine lets a host have: memory, memory mappings, open files. Each is looked at before the host meets it, because none of them is
+//! What this machine lets a host have: memory, memory mappings, open files, a receive buffer. Each of the first three is looked at before the host meets it, because none of them is
 //! refused in a way that a process survives: the system kills one that runs out of memory, an allocator without mappings aborts.
 
 pub(crate) mod ask;
@@ -6,6 +6,7 @@ pub mod disk;
 pub mod files;
 pub mod mappings;
 pub mod memory;
+pub(crate) mod receive_buffer;
 
 use std::fmt;
 
