@@ -4,6 +4,7 @@ pub mod events;
 pub mod flood;
 mod recorded;
 pub mod replay;
+pub mod seal;
 pub mod swap;
 pub mod tick;
 

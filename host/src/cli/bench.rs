@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::output::{note, say};
-use crate::bench::{events, flood, replay, swap, tick};
+use crate::bench::{events, flood, replay, seal, swap, tick};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct BenchArgs {
@@ -17,6 +17,8 @@ enum What {
     Tick(TickArgs),
     /// The journal of a race, replayed and proven: in wasm beside the same rules linked natively. Use a release build
     Replay(ReplayArgs),
+    /// Sealing and opening one datagram: as the host does it and with chacha20poly1305, beside ring alone. Use a release build
+    Seal(SealArgs),
     /// New rules for all rooms of a running host: the pause in each room, ticks missed and late beside a second without. Use a release build
     Swap(SwapArgs),
     /// Events from a room's thread to a row of the manager, over the embedded broker and over mosquitto, beside raw inserts. Use a release build
@@ -72,6 +74,19 @@ struct ReplayArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+struct SealArgs {
+    /// Sizes of payloads, in bytes
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = seal::Options::default().payload_bytes)]
+    payload_bytes: Vec<usize>,
+    /// Sessions that take turns
+    #[arg(long, value_name = "N", default_value_t = seal::Options::default().sessions)]
+    sessions: u32,
+    /// Times that each session seals and opens a datagram of each size
+    #[arg(long, value_name = "N", default_value_t = seal::Options::default().rounds)]
+    rounds: usize,
+}
+
+#[derive(Debug, Clone, Args)]
 struct SwapArgs {
     /// Rooms of two players that run
     #[arg(long, value_name = "N", default_value_t = swap::Options::default().rooms)]
@@ -111,6 +126,11 @@ pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> 
         What::Replay(ReplayArgs { players, rounds }) => {
             let options = replay::Options { players, rounds };
             let report = tokio::task::spawn_blocking(move || replay::run(&options)).await??;
+            (serde_json::to_string(&report)?, report.table())
+        }
+        What::Seal(SealArgs { payload_bytes, sessions, rounds }) => {
+            let options = seal::Options { payload_bytes, sessions, rounds };
+            let report = tokio::task::spawn_blocking(move || seal::run(&options)).await??;
             (serde_json::to_string(&report)?, report.table())
         }
         What::Flood(FloodArgs { seconds, rooms, datagrams_per_s, sockets, niceness }) => {
