@@ -196,6 +196,8 @@ impl JournalWriter {
 
     fn close_block(&mut self) {
         self.frames = 0;
+        // In one piece: the buffer is handed over with each block, so that each begins with an empty one.
+        self.ready.reserve(2 * size_of::<u32>() + self.body.len());
         // An entry has at most a state of 1 MiB; a block never grows to 4 GiB.
         self.ready.extend_from_slice(&(self.body.len() as u32).to_le_bytes());
         self.ready.extend_from_slice(&crc32fast::hash(&self.body).to_le_bytes());
