@@ -19,6 +19,9 @@ const UNITS_PER_PX: u32 = 10;
 /// with its text to 330 pixels or so.
 pub(super) const COLUMN_WIDTH_PX: u32 = 440;
 
+/// Width of a chart that takes the page's whole width, in pixels.
+pub(super) const PAGE_WIDTH_PX: u32 = 900;
+
 /// Size of the text in charts, in pixels.
 pub(super) const TEXT_PX: u32 = 12;
 
@@ -43,6 +46,8 @@ pub(super) enum Ink {
     Grid,
     /// A zone behind the curves.
     Zone,
+    /// A band across the page.
+    Band,
     /// The page's own colour.
     Paper,
     /// First series.
@@ -74,11 +79,12 @@ pub(super) enum Ink {
 }
 
 /// An ink's number before those of the gears.
-const INKS: [(Ink, &str, &str); 17] = [
+const INKS: [(Ink, &str, &str); 18] = [
     (Ink::Text, "ink", ""),
     (Ink::Soft, "soft", ""),
     (Ink::Grid, "grid", ""),
     (Ink::Zone, "zone", ""),
+    (Ink::Band, "band", ""),
     (Ink::Paper, "paper", ""),
     (Ink::Blue, "blue", ""),
     (Ink::Orange, "orange", ""),
@@ -287,10 +293,12 @@ pub(super) fn plot<'a>(area: &Area<'a>, room: Room, x: &Axis, y: &Axis) -> Resul
         .map_err(failed)?;
     let (width, height) = area.dim_in_pixel();
     let (width, height) = (width as i32, height as i32);
-    let name = y.ink.text(TEXT_PX, HPos::Left, VPos::Top);
-    area.draw(&Text::new(y.name.to_owned(), (px(2), px(2)), name)).map_err(failed)?;
-    let name = x.ink.text(TEXT_PX, HPos::Right, VPos::Bottom);
-    area.draw(&Text::new(x.name.to_owned(), (width - px(room.right), height), name)).map_err(failed)?;
+    let names =
+        [(y, (px(2), px(2)), HPos::Left, VPos::Top), (x, (width - px(room.right), height), HPos::Right, VPos::Bottom)];
+    for (axis, place, across, down) in names.into_iter().filter(|(axis, ..)| !axis.name.is_empty()) {
+        let name = Text::new(axis.name.to_owned(), place, axis.ink.text(TEXT_PX, across, down));
+        area.draw(&name).map_err(failed)?;
+    }
     Ok(plot)
 }
 

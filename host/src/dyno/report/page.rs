@@ -4,8 +4,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::car;
 use super::parts::{anchor, grouped, percent, signed, table};
+use super::together::{balance, classes, drivers};
 use super::{Report, ReportError};
 use crate::dyno::Sheet;
+use crate::dyno::sheet::{GRIP_SLIP_SHARE, POWER_SHARE};
 
 /// How the page looks. No address is in it, so nothing is loaded.
 const STYLE: &str = include_str!("style.css");
@@ -20,8 +22,13 @@ pub fn html(report: &Report) -> Result<String, ReportError> {
         let id = &sheet.car.id;
         let car = report.cars.iter().find(|car| car.id == *id);
         let car = car.ok_or_else(|| ReportError::NoCar { id: id.clone(), cars: report.cars.len() })?;
-        cars.push(car::section(sheet, car, None)?);
+        let class = report.findings.classes.of_car(id).map(|class| class.name.as_str());
+        cars.push(car::section(sheet, car, class)?);
     }
+    let findings = report.findings;
+    let classes = classes(findings)?;
+    let drivers = findings.drivers.as_ref().map(|found| drivers(findings, found)).transpose()?;
+    let balance = findings.balance.as_ref().map(|proposals| balance(findings, proposals));
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -37,8 +44,12 @@ pub fn html(report: &Report) -> Result<String, ReportError> {
                 (heading(report))
                 (contents(report))
                 main {
+                    (classes)
                     (summary(report))
+                    @if let Some(drivers) = &drivers { (drivers) }
+                    @if let Some(balance) = &balance { (balance) }
                     @for car in &cars { (car) }
+                    (method())
                 }
                 footer {
                     p { "Made by " code { "holeshot dyno" } " " (report.version) " on " (report.date) "." }
@@ -63,6 +74,9 @@ fn heading(report: &Report) -> Markup {
                 dt { "Cars" } dd { (report.car_file) }
                 dt { "Rules" } dd { (module.name) " " (module.version) ", " (module.tick_hz) " ticks per second" }
                 dt { "Module" } dd { code { (module.hash) } }
+                @if let Some(drivers) = &report.findings.drivers {
+                    dt { "Seed" } dd { (drivers.seed) ", for " (drivers.runs) " drivers of skill " (drivers.skill) " in each car" }
+                }
                 dt { "Made" } dd { (report.date) ", holeshot " (report.version) }
             }
         }
@@ -73,11 +87,15 @@ fn contents(report: &Report) -> Markup {
     html! {
         nav id="contents" aria-label="Contents" {
             ol {
+                li { a href="#classes" { "Class ladder" } }
                 li { a href="#summary" { "All cars" } }
+                @if report.findings.drivers.is_some() { li { a href="#drivers" { "In the hands of drivers" } } }
+                @if report.findings.balance.is_some() { li { a href="#balance" { "Balance" } } }
                 li {
                     "Car by car"
                     ol { @for sheet in &report.findings.sheets { li { a href={ "#" (anchor(&sheet.car.id)) } { (sheet.car.name) } } } }
                 }
+                li { a href="#method" { "How it was found" } }
             }
         }
     }
@@ -141,6 +159,29 @@ fn summary(report: &Report) -> Markup {
                 head,
                 body
             ))
+        }
+    }
+}
+
+/// What the words mean.
+fn method() -> Markup {
+    let slip = percent(GRIP_SLIP_SHARE);
+    let power = percent(POWER_SHARE);
+    html! {
+        section id="method" {
+            h2 { "How it was found" }
+            p {
+                "Each car ran alone in the rules module, tick by tick as in a race. A search changed the engine speed at the launch, the grip that the driver \
+                 asks for and the tick of each change of gear until no change by one step was quicker."
+            }
+            p {
+                "Clocks start as on a strip: when the front tyre leaves the start beam, one foot after the launch. What says “from rest” counts from the launch."
+            }
+            dl.facts {
+                dt { "Grip" } dd { "limits while the driver holds the throttle back, or the tyres slip by " (slip) " % or more of the slip at which they pull hardest." }
+                dt { "Gearing" } dd { "limits while a gear is changed, the engine is at its limiter, or it gives less than " (power) " % of its peak power." }
+                dt { "Power" } dd { "limits at all other times." }
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use super::chart::Ink;
 pub(super) enum Mark {
     Line,
     Dot,
+    Diamond,
     Area,
 }
 
@@ -27,6 +28,11 @@ pub(super) fn line(ink: Ink, text: impl Into<String>) -> Entry {
 /// An entry for a dot.
 pub(super) fn dot(ink: Ink, text: impl Into<String>) -> Entry {
     Entry { ink, mark: Mark::Dot, text: text.into() }
+}
+
+/// An entry for a diamond.
+pub(super) fn diamond(ink: Ink, text: impl Into<String>) -> Entry {
+    Entry { ink, mark: Mark::Diamond, text: text.into() }
 }
 
 /// An entry for an area.
@@ -59,6 +65,7 @@ fn swatch(entry: &Entry) -> Markup {
                 Mark::Line => line x1="0" y1="5" x2="28" y2="5" stroke=(colour) stroke-width="2.5"
                     stroke-dasharray=[(!dashes.is_empty()).then_some(dashes)] {},
                 Mark::Dot => circle cx="14" cy="5" r="4" fill=(colour) {},
+                Mark::Diamond => path d="M14 0l5 5-5 5-5-5z" fill=(colour) {},
                 Mark::Area => rect x="0" y="0" width="28" height="10" fill=(colour) {},
             }
         }
