@@ -3,12 +3,14 @@
 //!
 //! - [`strip`]: one car alone in an instance of the module, driven by a plan, to a [`Run`].
 //! - [`search`]: the plan with the smallest elapsed time, as [`Best`], proven to be a local optimum.
+//! - [`prove`]: every plan of a coarse grid, against a search.
 //! - [`sheet`]: what is told of a car, as [`Sheet`]: the one type that tables, CSV, JSON and pictures are made from.
 //!
 //! It knows the drag race and no other game. Nothing here serves players, and nothing that serves players uses it.
 
 mod attempt;
 mod error;
+pub mod limits;
 pub mod prove;
 pub mod report;
 mod rooms;
@@ -29,6 +31,9 @@ pub use prove::Proof;
 pub use search::Best;
 pub use sheet::Sheet;
 pub use strip::{Run, RunPlan, Sample, Strip};
+
+#[cfg(test)]
+mod tests;
 
 /// All that the dyno found: what `--json` prints. The same cars and module give the same bytes, with any number of threads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

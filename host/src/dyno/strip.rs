@@ -40,6 +40,18 @@ pub struct RunPlan {
     pub shift_ticks: Vec<u32>,
 }
 
+impl RunPlan {
+    /// The same for a driver.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        Plan {
+            launch_rpm: self.launch_rpm,
+            shifts: DriverShifts::AtTick(self.shift_ticks.clone()),
+            grip_use: self.grip_use,
+        }
+    }
+}
+
 /// The car at the end of one tick.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sample {

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::Findings;
+use super::limits::{Limit, LimitPhase};
 use super::prove::Proof;
-use super::sheet::{Forgiving, Limit, LimitPhase, Sheet, ZeroTo};
+use super::sheet::{Forgiving, Sheet, ZeroTo};
 
 /// All of it: a table of the cars, then the sheet of each.
 #[must_use]
@@ -122,8 +123,7 @@ pub fn sheet(sheet: &Sheet) -> String {
         .collect();
     line("top of gear", format!("{} km/h", gears.join(", ")));
     if !sheet.forgiving.is_empty() {
-        let costs: Vec<String> = sheet.forgiving.iter().map(forgiving).collect();
-        line("shifts off", costs.join(", "));
+        line("shifts off", forgiving(&sheet.forgiving));
     }
     let phases: Vec<String> = sheet.limits.phases.iter().map(phase).collect();
     line("limited by", phases.join(", "));
@@ -186,13 +186,21 @@ pub fn proof(proof: &Proof) -> String {
     )
 }
 
-fn forgiving(forgiving: &Forgiving) -> String {
-    let off = forgiving.shift_off_rpm;
-    match (forgiving.penalty_ms, forgiving.limiter_in_gear) {
-        (Some(penalty_ms), _) => format!("{off:+} rpm {penalty_ms:+.0} ms"),
-        (None, Some(gear)) => format!("{off:+} rpm: the limiter stops it in gear {gear}"),
-        (None, None) => format!("{off:+} rpm no time"),
+/// What each offset costs; those that the limiter stops in the same gear together.
+fn forgiving(offsets: &[Forgiving]) -> String {
+    let costs = offsets.iter().filter_map(|offset| {
+        let penalty_ms = offset.penalty_ms?;
+        Some(format!("{:+} rpm {penalty_ms:+.0} ms", offset.shift_off_rpm))
+    });
+    let mut parts: Vec<String> = costs.collect();
+    for gear in 1..=u8::MAX {
+        let stopped = offsets.iter().filter(|offset| offset.limiter_in_gear == Some(gear));
+        let stopped: Vec<String> = stopped.map(|offset| format!("{:+}", offset.shift_off_rpm)).collect();
+        if !stopped.is_empty() {
+            parts.push(format!("{} rpm: the limiter stops it in gear {gear}", stopped.join(", ")));
+        }
     }
+    parts.join(", ")
 }
 
 fn phase(phase: &LimitPhase) -> String {
