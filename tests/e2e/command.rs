@@ -521,7 +521,7 @@ fn every_command_explains_its_options() {
             ),
             ("race", &["--cars", "--skill", "--tree", "--seed", "--no-udp", "--data-dir"]),
             ("swap", &["--rooms", "--name", "--url", "--data-dir", "--token"]),
-            ("bots", &["--url", "--races", "--players", "--skill", "--seed", "--no-udp"]),
+            ("bots", &["--url", "--game", "--races", "--players", "--options", "--skill", "--seed", "--no-udp"]),
             ("watch", &["--url"]),
             ("records", &[]),
             (

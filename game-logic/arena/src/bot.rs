@@ -139,7 +139,7 @@ impl Bot {
             .filter(|pickup| pickup.kind == PickupKind::Overdrive || own.health < HURT)
             .min_by_key(|pickup| own.at.distance_squared(pickup.at));
         if now_ms >= self.turn_ms {
-            self.turn_ms = now_ms + 400 + self.prng.below(900);
+            self.turn_ms = now_ms.saturating_add(400 + self.prng.below(900));
             self.side = if self.prng.below(2) == 0 { 1 } else { -1 };
             // A wanderer bends its way by up to an eighth of a turn.
             self.heading = self.heading.wrapping_add(self.prng.below(16_384) as u16).wrapping_sub(8_192);
@@ -166,11 +166,11 @@ impl Bot {
     /// Where to aim for a foe that runs on: where it will be when the shot comes there.
     fn aim_at(&mut self, own: &Own, target: &FighterView, now_ms: u32) -> u16 {
         if now_ms >= self.miss_until_ms {
-            self.miss_until_ms = now_ms + 200 + self.prng.below(300);
+            self.miss_until_ms = now_ms.saturating_add(200 + self.prng.below(300));
             self.miss_rad = 0.16 * self.error * self.prng.bell();
         }
         let (speed_x, speed_y) = self.foe(target).map_or((0.0, 0.0), |foe| foe.speed);
-        let (dx, dy) = (f64::from(target.at.x_mm - own.at.x_mm), f64::from(target.at.y_mm - own.at.y_mm));
+        let (dx, dy) = way(own.at, target.at);
         let distance_mm = libm::sqrt(dx * dx + dy * dy);
         let flight_s = distance_mm / f64::from(own.weapon.figures().speed_mm_s);
         // A beginner aims at where the foe is.
@@ -216,23 +216,29 @@ impl Bot {
             let expected_mm = i64::from(RUN_SPEED_MM_S) * i64::from(BUMP_LOOK_MS) / 1_000;
             // Less than a third of the way: a wall. More than that of it and a half: it came back elsewhere.
             let stuck = 9 * at.distance_squared(self.bump_at) < expected_mm * expected_mm;
-            self.bump_ms = now_ms + BUMP_LOOK_MS;
+            self.bump_ms = now_ms.saturating_add(BUMP_LOOK_MS);
             self.bump_at = at;
             if stuck {
                 self.side = -self.side;
                 self.heading = way.wrapping_add(16_384).wrapping_add(self.prng.below(32_768) as u16);
                 // For a while it goes there, whatever it wants.
-                self.turn_ms = now_ms + 2 * BUMP_LOOK_MS;
-                self.bump_ms = now_ms + 2 * BUMP_LOOK_MS;
+                self.turn_ms = now_ms.saturating_add(2 * BUMP_LOOK_MS);
+                self.bump_ms = now_ms.saturating_add(2 * BUMP_LOOK_MS);
             }
         }
-        if self.bump_ms > now_ms + BUMP_LOOK_MS { self.heading } else { way }
+        if self.bump_ms > now_ms.saturating_add(BUMP_LOOK_MS) { self.heading } else { way }
     }
 }
 
 /// The direction from one point to another, in 65,536ths of a turn.
 fn direction(from: Point, to: Point) -> u16 {
-    turn(libm::atan2(f64::from(to.y_mm - from.y_mm), f64::from(to.x_mm - from.x_mm)))
+    let (dx, dy) = way(from, to);
+    turn(libm::atan2(dy, dx))
+}
+
+/// From one point to another, in mm.
+fn way(from: Point, to: Point) -> (f64, f64) {
+    (f64::from(to.x_mm - from.x_mm), f64::from(to.y_mm - from.y_mm))
 }
 
 /// An angle in rad as 65,536ths of a turn.

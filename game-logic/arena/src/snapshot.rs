@@ -237,12 +237,29 @@ fn unpacked(x: [u8; 2], y: [u8; 2]) -> Point {
     Point { x_mm: i32::from(u16::from_le_bytes(x)), y_mm: i32::from(u16::from_le_bytes(y)) }
 }
 
+/// A point as everything in a snapshot has it: each coordinate in 16 bits, so that nothing that is read is far away.
+mod place {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::map::Point;
+
+    pub(super) fn serialize<S: Serializer>(at: &Point, serializer: S) -> Result<S::Ok, S::Error> {
+        (at.x_mm as u16, at.y_mm as u16).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Point, D::Error> {
+        let (x_mm, y_mm) = <(u16, u16)>::deserialize(deserializer)?;
+        Ok(Point { x_mm: x_mm.into(), y_mm: y_mm.into() })
+    }
+}
+
 /// A player's own state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Own {
     /// The player's slot.
     pub player: u8,
     /// Where it is, or was when it went down.
+    #[serde(with = "place")]
     pub at: Point,
     /// Health, 0 to 100; 0 while it is down.
     pub health: u8,

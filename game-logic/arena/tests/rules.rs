@@ -107,11 +107,13 @@ fn a_full_room_keeps_its_bounds_and_its_snapshots_are_small() {
         bench.tick();
         check(bench.rules().world());
     }
+    let state = postcard::to_allocvec(bench.rules()).unwrap().len();
     bench.run_to_results(LIMIT).unwrap();
     let own: Vec<usize> = bench.snapshots().iter().filter(|s| s.player.is_some()).map(|s| s.bytes.len()).collect();
     let (most, mean) = (*own.iter().max().unwrap(), own.iter().sum::<usize>() / own.len());
     let everything = bench.snapshots().iter().filter(|s| s.player.is_none()).map(|s| s.bytes.len()).max().unwrap();
-    println!("snapshots: {mean} bytes in the mean, {most} at most, {everything} of everything");
+    println!("snapshots: {mean} bytes in the mean, {most} at most, {everything} of everything; state: {state} bytes");
+    assert!(state < 12_000, "{state}");
     assert_eq!(own.len(), 64 * 400);
     // One datagram holds 1,100 bytes of a snapshot; the open map without walls is the worst.
     assert!(most < 1_100 && everything < 4_000, "{most} {everything}");

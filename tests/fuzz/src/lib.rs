@@ -2,6 +2,7 @@
 //! is written with the same meaning, limits hold, no forged thing opens), not only that nothing panics. `README.md` says how the corpora
 //! are replayed and explored; there is no libFuzzer in here.
 
+mod arena;
 mod backup;
 mod budget_model;
 mod car_file;
@@ -26,6 +27,7 @@ pub type Target = fn(&[u8]);
 
 /// Every target: its name, which is that of its corpus, and its function.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("arena", arena::target),
     ("backup", backup::target),
     ("budget_model", budget_model::target),
     ("car_file", car_file::target),

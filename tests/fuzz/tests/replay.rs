@@ -158,6 +158,7 @@ macro_rules! targets {
 }
 
 targets!(
+    arena,
     backup,
     budget_model,
     car_file,

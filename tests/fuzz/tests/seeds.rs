@@ -19,6 +19,7 @@ use holeshot::rules::{ModuleHash, NativeProgram};
 use holeshot_abi::{Item, Manifest, OutputReader, OutputWriter, PlayerSetup, Setup, TickRecord, write_restore};
 use holeshot_fuzz::{TARGETS, find, framed, input_bytes_max, unframed};
 use holeshot_guest::Rules as _;
+use holeshot_guest::bench::Bench;
 use holeshot_room::journal::{JournalHeader, JournalWriter};
 use holeshot_room::{
     AbortReason, Arrival, Departure, Fault, FaultKind, Limits, Outcome, Program, Ran, Room, RoomConfig, Supervision,
@@ -41,6 +42,7 @@ fn seeds_are_made_from_real_traffic() {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for (name, _) in TARGETS {
         let seeds = match *name {
+            "arena" => arena_snapshots(),
             "backup" => backups(),
             "budget_model" => budget_models(),
             "car_file" => car_files(),
@@ -73,6 +75,22 @@ fn seeds_are_made_from_real_traffic() {
             std::fs::write(folder.join(format!("seed-{seed}")), bytes).unwrap();
         }
     }
+}
+
+/// What three players of a match see in the middle of it, and what a spectator does.
+fn arena_snapshots() -> Seeds {
+    let mut bench = Bench::<arena::Arena>::new(5, r#"{"map":"open","duration_s":6}"#, &[("Ada", ""); 12]).unwrap();
+    bench.without_restore_check().join_all();
+    for slot in 0..12 {
+        let mut bot = arena::Bot::new(0.9, u64::from(slot));
+        bench.answer(slot, move |_, seen: Option<arena::Snapshot>| Some(bot.play(&seen?)));
+    }
+    bench.run_to_frame(170);
+    let newest = bench.snapshots().iter().rev().take(13).rev();
+    newest
+        .take(4)
+        .map(|seen| (seen.player.map_or("spectator".into(), |player| format!("player-{player}")), seen.bytes.clone()))
+        .collect()
 }
 
 fn with_mode(mode: u8, bytes: &[u8]) -> Vec<u8> {
