@@ -17,7 +17,7 @@ use holeshot_wire::{Header, Inputs, Joined, Opener, Reassembler, Sealer, ToClien
 use super::{Counters, PLAYERS_MAX};
 use crate::bots::crowd::Answer;
 use crate::clock::{Clock, wake_promptly};
-use crate::server::RECEIVE_BUFFER_BYTES;
+use crate::limits::receive_buffer::RECEIVE_BUFFER_BYTES;
 
 /// How often a thread looks at its socket, in microseconds.
 const LOOK_EVERY_US: u64 = 1_000;
