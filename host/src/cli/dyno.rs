@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, value_parser};
 use drag_race::car_file::{self, CAR_FILE_BYTES_MAX};
 use drag_race::{CATALOGUE_TOML, Car};
 
 use super::Failed;
 use super::output::{grouped, note, say};
 use super::serve::stop_signal;
+use crate::dyno::drivers::{RUNS_DEFAULT, RUNS_MAX};
 use crate::dyno::report::{self, Report};
-use crate::dyno::{self, Findings, Sheet, Strip, Work, prove, text};
+use crate::dyno::{self, Draw, Findings, Method, Sheet, Strip, Work, balance, balance_file, drivers, prove, text};
 use crate::files::{Readers, open_regular, write_whole};
 use crate::rules::{DRAG_RACE_WASM, Engine, EngineSettings, MODULE_BYTES_MAX, Module, ModuleStore};
 
@@ -54,6 +56,31 @@ pub(super) struct DynoArgs {
     /// Print the catalogue as a car file and end
     #[arg(long)]
     example: bool,
+    #[command(flatten)]
+    race: RaceArgs,
+}
+
+/// What is found about the cars together.
+#[derive(Debug, Clone, Args)]
+struct RaceArgs {
+    /// How cars are put into classes: by half seconds as strips have them, or where their times part by themselves
+    #[arg(long, value_name = "METHOD", default_value = "index", value_parser = PossibleValuesParser::new(["index", "natural"]))]
+    classes: String,
+    /// Find the smallest change (ballast, power or final drive) that brings each car to its class's target
+    #[arg(long)]
+    balance: bool,
+    /// Write a car file with these changes
+    #[arg(long, value_name = "FILE", requires = "balance")]
+    write: Option<PathBuf>,
+    /// Drivers that run each car, to see how times spread and who wins in a class; 0 for none
+    #[arg(long, value_name = "N", default_value_t = RUNS_DEFAULT, value_parser = value_parser!(u32).range(0..=i64::from(RUNS_MAX)))]
+    runs: u32,
+    /// Their skill: 0 a beginner, 1 near the best the car can do
+    #[arg(long, default_value_t = 0.8, value_parser = super::race::parse_skill)]
+    skill: f64,
+    /// Decides their reactions and errors; the same seed gives the same drivers
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
@@ -129,9 +156,27 @@ fn clear_progress(shown: bool) {
 
 /// What was found, and the cars that it was found of.
 fn find(args: &DynoArgs, work: &Arc<Work>) -> anyhow::Result<(Findings, Vec<Arc<Car>>)> {
-    let cars = chosen(read_cars(args.cars.as_deref())?, &args.car)?;
+    let file = CarText::read(args.cars.as_deref())?;
+    let cars = chosen(file.cars()?, &args.car)?;
+    let race = &args.race;
+    if let Some(path) = race.write.as_deref().filter(|path| path.exists()) {
+        bail!("{} exists already, and is not written over; give --write another name", path.display());
+    }
     let module = load(args.module.as_deref(), cars.len())?;
-    let mut findings = dyno::run(&module, &cars, work)?;
+    let method = if race.classes == "natural" { Method::Natural } else { Method::Index };
+    let mut findings = dyno::run(&module, &cars, method, work)?;
+    if race.runs > 0 {
+        let draw = Draw { skill: race.skill, runs: race.runs, seed: race.seed };
+        findings.drivers = Some(drivers::drive(&module, &cars, &findings.sheets, &findings.classes, draw, work)?);
+    }
+    if race.balance {
+        let proposals = balance::balance(&module, &cars, &findings.sheets, &findings.classes, work)?;
+        if let Some(path) = &race.write {
+            let text = balance_file::balanced(&file.text, &file.shown, &proposals)?;
+            write_new(path, &text).with_context(|| format!("the car file {}", path.display()))?;
+        }
+        findings.balance = Some(proposals);
+    }
     if let (true, Some(car), Some(Sheet { best, .. })) = (args.prove, cars.first(), findings.sheets.first()) {
         findings.proof = Some(prove::prove(&Strip::open(&module, car, work)?, best, prove::RUNS_MAX)?);
     }
@@ -177,10 +222,37 @@ fn read(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_cars(path: Option<&Path>) -> anyhow::Result<Vec<Arc<Car>>> {
-    let Some(path) = path else {
-        return Ok(drag_race::cars().iter().map(Arc::from).collect());
-    };
+/// Writes a file that is not there yet.
+fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// A car file.
+struct CarText {
+    /// Its name, for errors.
+    shown: String,
+    text: String,
+}
+
+impl CarText {
+    /// The file, or the catalogue's.
+    fn read(path: Option<&Path>) -> anyhow::Result<Self> {
+        match path {
+            Some(path) => read_text(path),
+            None => Ok(Self { shown: "cars.toml".into(), text: CATALOGUE_TOML.into() }),
+        }
+    }
+
+    fn cars(&self) -> anyhow::Result<Vec<Arc<Car>>> {
+        let file = car_file::read(&self.text, &self.shown)
+            .context("the car file was refused; `holeshot dyno --example` prints one that is right")?;
+        Ok(file.cars().into_iter().map(Arc::new).collect())
+    }
+}
+
+fn read_text(path: &Path) -> anyhow::Result<CarText> {
     let shown = path.display().to_string();
     let bytes = read(path, CAR_FILE_BYTES_MAX).with_context(|| format!("the car file {shown}"))?;
     if bytes.len() > CAR_FILE_BYTES_MAX {
@@ -191,9 +263,7 @@ fn read_cars(path: Option<&Path>) -> anyhow::Result<Vec<Arc<Car>>> {
     let text = String::from_utf8(bytes).map_err(|error| {
         anyhow::anyhow!("the car file {shown} is not UTF-8 text: byte {} is wrong", error.utf8_error().valid_up_to())
     })?;
-    let file = car_file::read(&text, &shown)
-        .context("the car file was refused; `holeshot dyno --example` prints one that is right")?;
-    Ok(file.cars().into_iter().map(Arc::new).collect())
+    Ok(CarText { shown, text })
 }
 
 fn chosen(cars: Vec<Arc<Car>>, ids: &[String]) -> anyhow::Result<Vec<Arc<Car>>> {

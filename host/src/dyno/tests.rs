@@ -24,7 +24,7 @@ fn findings() -> &'static Findings {
     static FINDINGS: OnceLock<Findings> = OnceLock::new();
     FINDINGS.get_or_init(|| {
         let cars: Vec<Arc<Car>> = cars().iter().map(Arc::from).collect();
-        run(module(), &cars, &Arc::default()).unwrap()
+        run(module(), &cars, Method::Index, &Arc::default()).unwrap()
     })
 }
 
@@ -114,7 +114,7 @@ fn a_run_that_goes_on_from_a_state_is_the_run() {
 fn the_number_of_threads_changes_nothing() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let car: Arc<Car> = Arc::from(find_car("golf_gti").unwrap().1);
-    let alone = pool.install(|| run(module(), &[car], &Arc::default())).unwrap();
+    let alone = pool.install(|| run(module(), &[car], Method::Index, &Arc::default())).unwrap();
     assert_eq!(serde_json::to_string(&alone.sheets).unwrap(), serde_json::to_string(&[sheet("golf_gti")]).unwrap());
 }
 
@@ -216,13 +216,13 @@ fn tables_have_a_row_per_car_and_a_cell_per_column() {
 fn other_games_are_told_apart() {
     let car: Arc<Car> = Arc::from(find_car("mx5").unwrap().1);
     let empty = load(include_bytes!("../bench/empty.wasm"));
-    let error = run(&empty, &[Arc::clone(&car)], &Arc::default()).unwrap_err();
+    let error = run(&empty, &[Arc::clone(&car)], Method::Index, &Arc::default()).unwrap_err();
     assert!(matches!(error, StripError::Foreign { .. }), "{error}");
     assert!(error.to_string().contains("not of the drag race's family"), "{error}");
 
     let work = Arc::new(Work::default());
     work.break_off();
-    assert_eq!(run(module(), &[car], &work).unwrap_err(), StripError::BrokenOff);
+    assert_eq!(run(module(), &[car], Method::Index, &work).unwrap_err(), StripError::BrokenOff);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::Findings;
 use super::limits::{Limit, LimitPhase};
 use super::prove::Proof;
 use super::sheet::{Forgiving, Sheet, ZeroTo};
+use super::text_classes;
 
 /// All of it: a table of the cars, then the sheet of each.
 #[must_use]
@@ -14,6 +15,16 @@ pub fn text(findings: &Findings) -> String {
     for sheet in &findings.sheets {
         text.push('\n');
         text.push_str(&self::sheet(sheet));
+    }
+    text.push('\n');
+    text.push_str(&text_classes::classes(&findings.classes));
+    if let Some(proposals) = &findings.balance {
+        text.push('\n');
+        text.push_str(&text_classes::balance(proposals));
+    }
+    if let Some(drivers) = &findings.drivers {
+        text.push('\n');
+        text.push_str(&text_classes::drivers(drivers, &findings.classes));
     }
     if let Some(proof) = &findings.proof {
         text.push('\n');
@@ -238,7 +249,7 @@ fn shift_table(sheet: &Sheet) -> String {
 }
 
 /// Columns as wide as they need to be, the first to the left, the others to the right.
-fn push_table(text: &mut String, rows: &[Vec<String>], indent: &str) {
+pub(super) fn push_table(text: &mut String, rows: &[Vec<String>], indent: &str) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();

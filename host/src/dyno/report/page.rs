@@ -7,7 +7,7 @@ use super::parts::{anchor, grouped, percent, signed, table};
 use super::together::{balance, classes, drivers};
 use super::{Report, ReportError};
 use crate::dyno::Sheet;
-use crate::dyno::sheet::{GRIP_SLIP_SHARE, POWER_SHARE};
+use crate::dyno::limits::{GRIP_SLIP_SHARE, POWER_SHARE};
 
 /// How the page looks. No address is in it, so nothing is loaded.
 const STYLE: &str = include_str!("style.css");
