@@ -283,10 +283,13 @@ fn a_certificate_that_runs_out_while_the_host_runs_is_told_in_the_log() {
         // Once a day each, however often the files are looked at.
         assert_eq!((told("the certificate expires soon"), told("the certificate has expired")), (1, 1));
         authority.sign(files.path());
-        let taken = "the certificate that is in the files now";
-        let before = lines_with(taken).len();
-        eventually(taken, SOON, async || if lines_with(taken).len() > before { Ok(()) } else { Err("nothing".into()) })
-            .await;
+        let tls = (*authority.trust().config()).clone();
+        let http = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build().unwrap();
+        eventually("the new certificate is shown", SOON, async || match http.get(host.url("/readyz")).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
         host.stop().await;
     });
 }

@@ -1,4 +1,4 @@
-//! Rows of the outbox that somebody damaged, under a host that runs and before one that starts: all others are recorded, and each of them is kept.
+//! Rows of the outbox that somebody damaged: all others are recorded, and each of them is kept.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::super::damaged::SET_ASIDE_MAX_EVENTS;
 use super::super::outbox::FILE;
 use super::*;
 
-/// Waits until so many events are in the outbox, emits no more of them.
+/// Emits these, and waits until they are in the outbox; without a manager, which would take them out again.
 async fn fill(events: &Events, numbers: std::ops::Range<u64>) {
     let before = events.stats().queued;
     let count = numbers.end - numbers.start;
@@ -37,6 +37,10 @@ async fn damaged_rows_are_set_aside_and_those_behind_them_are_recorded() {
     let records_directory = tempfile::tempdir().unwrap();
     let events = embedded(directory.path()).await;
     fill(&events, 0..300).await;
+    // A host that runs has some rows in memory already, and would send them as they were.
+    events.shutdown(Duration::ZERO).await;
+    events.stop_broker().await;
+    drop(events);
     let database = Connection::open(directory.path().join(FILE)).unwrap();
     database.busy_timeout(DEADLINE).unwrap();
     let damage = |sql: &str| assert_eq!(database.execute(sql, []).unwrap(), 1, "{sql}");
@@ -55,6 +59,7 @@ async fn damaged_rows_are_set_aside_and_those_behind_them_are_recorded() {
         "UPDATE outbox SET payload = CAST(json_remove(CAST(payload AS TEXT), '$.type') AS BLOB) WHERE position = 250",
     );
 
+    let events = embedded(directory.path()).await;
     let access = events.broker_access().clone();
     let manager = manager_in(records_directory.path(), &access).await;
     until("nothing waits any more", || events.stats().queued == 0).await;
@@ -88,7 +93,9 @@ async fn damaged_rows_are_set_aside_and_those_behind_them_are_recorded() {
         "{kept} {topic}"
     );
     // It goes on.
-    fill(&events, 300..310).await;
+    for number in 300..310 {
+        emit(&events.sink(), numbered(number)).await;
+    }
     until("nothing waits any more", || events.stats().queued == 0).await;
     assert_eq!(numbers(&manager.records()).len(), expected.len() + 10);
     manager.shutdown().await;
