@@ -9,18 +9,16 @@ use crate::command::{holeshot, text};
 use crate::harness::run;
 
 /// A name that would run in a page that does not escape it.
-const HOSTILE: &str = "<script>alert(1)</script>&\"'";
+const HOSTILE: &str = "<script>alert(1)</script>&'";
 
-/// Two cars of the catalogue, one with gears and one without, which has a hostile name.
+/// Three cars: two of the catalogue, one with gears and one without, and one in the class of the first, which has a hostile name.
 fn car_file() -> String {
-    let catalogue = include_str!("../../game-logic/drag-race/cars.toml");
-    let mut parts = catalogue.split("[[car]]");
-    let shared = parts.next().unwrap();
-    let car = |id: &str| parts.clone().find(|part| part.contains(&format!("\nid = \"{id}\"\n"))).unwrap();
-    let electric = car("model_3p");
-    let name = electric.lines().find(|line| line.starts_with("name = ")).unwrap();
-    let hostile = electric.replace(name, &format!("name = '''{HOSTILE}'''"));
-    format!("{shared}[[car]]{}[[car]]{hostile}", car("mx5"))
+    let catalogue = drag_race::CATALOGUE_TOML;
+    let shared = catalogue.split("[[car]]").next().unwrap();
+    let car = |id: &str| catalogue.split("[[car]]").find(|part| part.contains(&format!("\nid = \"{id}\"\n"))).unwrap();
+    let name = car("mx5").lines().find(|line| line.starts_with("name = ")).unwrap();
+    let hostile = car("mx5").replace(name, &format!("name = \"\"\"{HOSTILE}\"\"\"")).replace("\"mx5\"", "\"hostile\"");
+    format!("{shared}[[car]]{}[[car]]{}[[car]]{hostile}", car("mx5"), car("model_3p"))
 }
 
 /// The report of the real command on those cars.
@@ -197,12 +195,16 @@ fn a_report_is_seen_in_light_and_dark_on_a_desk_and_a_phone() {
         let Some(chromium) = Chromium::find() else { return };
         let page = chromium.page("report.html", &html);
         let document = chromium.document(&page, 1200).await;
-        for car in ["mx5", "model_3p"] {
+        for car in ["mx5", "model_3p", "hostile"] {
             assert!(document.contains(&format!("<section class=\"car\" id=\"car-{car}\"")), "a section for {car}");
             for chart in ["power", "force", "run"] {
                 assert!(document.contains(&format!("<title id=\"car-{car}-{chart}-title\">")), "{car}: {chart}");
             }
         }
+        for section in ["classes", "summary", "drivers", "method"] {
+            assert!(document.contains(&format!("<section id=\"{section}\"")), "{section}");
+        }
+        assert!(document.contains("who beats whom"), "two cars of a class race");
         assert!(!document.contains("<script"), "a name became a script");
 
         for scheme in [Scheme::Light, Scheme::Dark] {
