@@ -330,3 +330,96 @@ fn speeds(shift_table: &[ShiftRow]) -> Vec<f64> {
         |gear: u8| shift_table.iter().find(|row| row.from_gear == gear).map_or(f64::NEG_INFINITY, |row| row.rpm);
     (1..last).map(speed).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dyno::classes::{Class, Member, Method};
+    use crate::dyno::drivers::{self, Draw};
+    use crate::rules::{DRAG_RACE_WASM, Engine, EngineSettings, ModuleStore};
+
+    fn module() -> Arc<Module> {
+        let engine = Engine::new(EngineSettings { instances_max: 64, ..EngineSettings::default() }).unwrap();
+        ModuleStore::new(engine, None).unwrap().load(DRAG_RACE_WASM).unwrap()
+    }
+
+    /// A class of these cars that wants a time of them.
+    fn class(cars: &[Arc<Car>], sheets: &[Sheet], target_s: f64) -> Classes {
+        let member = |(car, sheet): (&Arc<Car>, &Sheet)| Member {
+            car_id: car.id.to_string(),
+            quarter_mile_s: sheet.best.run.elapsed_s,
+            off_s: sheet.best.run.elapsed_s - target_s,
+            out_of_place: true,
+        };
+        let class = Class { name: "test".into(), target_s, members: cars.iter().zip(sheets).map(member).collect() };
+        Classes { method: Method::Index, classes: vec![class] }
+    }
+
+    #[test]
+    fn a_proposal_reaches_its_target_in_another_search_and_what_cannot_be_reached_is_told() {
+        let (module, work) = (module(), Arc::new(Work::default()));
+        // It has one gear, so a search is quick.
+        let cars = [Arc::new(drag_race::find_car("model_3p").unwrap().1.clone())];
+        let strip = Strip::open(&module, &cars[0], &work).unwrap();
+        let sheets = [Sheet::new(&strip, search::search(&strip).unwrap()).unwrap()];
+        let before_s = sheets[0].best.run.elapsed_s;
+        let proposals =
+            |target_s: f64| balance(&module, &cars, &sheets, &class(&cars, &sheets, target_s), &work).unwrap();
+
+        assert_eq!(proposals(before_s + 0.9 * TOLERANCE_S), []);
+        let target_s = before_s + 0.2;
+        let [proposal] = proposals(target_s).try_into().unwrap();
+        let chosen = proposal.chosen.clone().unwrap();
+        assert_eq!(proposal.candidates.iter().map(|one| one.figure).collect::<Vec<_>>(), Figure::ALL);
+        for candidate in proposal.candidates.iter().filter(|candidate| candidate.reaches) {
+            assert!(chosen.size_percent <= candidate.size_percent);
+            let changed = Arc::new(candidate.change.unwrap().applied(&cars[0]));
+            let again = search::search(&Strip::open(&module, &changed, &work).unwrap()).unwrap().run.elapsed_s;
+            assert_eq!(Some(again), candidate.after_s);
+            assert!((again - target_s).abs() <= TOLERANCE_S, "{candidate:?}");
+        }
+
+        // No car of its kind gets there.
+        let [proposal] = proposals(8.0).try_into().unwrap();
+        assert_eq!(proposal.chosen, None);
+        for candidate in &proposal.candidates {
+            assert!(!candidate.reaches);
+            let problem = candidate.problem.clone().unwrap();
+            assert!(problem.contains("out of reach within") && problem.contains("s at best"), "{problem}");
+        }
+
+        // The same seed gives the same drivers, with any number of threads.
+        let classes = class(&cars, &sheets, before_s);
+        let drive = |threads: usize, seed: u64| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let draw = Draw { skill: 0.3, runs: 8, seed };
+            pool.install(|| drivers::drive(&module, &cars, &sheets, &classes, draw, &work)).unwrap()
+        };
+        assert_eq!(drive(1, 5), drive(3, 5));
+        assert_ne!(drive(1, 5), drive(1, 6));
+    }
+
+    #[test]
+    fn a_change_is_measured_and_told() {
+        let car = drag_race::find_car("mx5").unwrap().1;
+        let ballast = Change { figure: Figure::Ballast, steps: 113 };
+        assert!((ballast.applied(car).mass_kg - car.mass_kg - 113.0).abs() < 1e-9);
+        assert!((ballast.size_percent(car) - 100.0 * 113.0 / car.mass_kg).abs() < 1e-9);
+        assert_eq!(ballast.words(), "+113 kg of ballast");
+        let power = Change { figure: Figure::Power, steps: -57 };
+        let changed = power.applied(car);
+        assert!((changed.peak_power_kw / car.peak_power_kw - 0.943).abs() < 1e-9 && changed.check().is_ok());
+        assert_eq!((power.size_percent(car), power.words()), (5.7, "-5.7 % of power".into()));
+        assert!(changed.torque_nm.iter().zip(car.torque_nm.iter()).all(|(after, before)| after < before));
+        let axle = Change { figure: Figure::FinalDrive, steps: 20 };
+        assert!((axle.applied(car).ratios[2] / car.ratios[2] - 1.02).abs() < 1e-9);
+        for figure in Figure::ALL {
+            let grid = figure.grid();
+            assert!(
+                grid.contains(&0)
+                    && grid.first() == Some(figure.range().start())
+                    && grid.last() == Some(figure.range().end())
+            );
+        }
+    }
+}
