@@ -15,6 +15,8 @@ pub const FRAME_MS: f64 = 20.0;
 pub const PAGES_APART_MS: u64 = 550;
 /// Longest page that is read, in bytes: a host writes a few hundred kilobytes.
 const PAGE_BYTES_MAX: usize = 16 << 20;
+/// Greatest figure that is believed: a count of nanoseconds comes to it after thirty years.
+const FIGURE_MAX: f64 = 1e18;
 
 /// A page at a moment: the sum of all shards of each figure.
 #[derive(Debug, Clone)]
@@ -76,14 +78,20 @@ pub async fn between(api: &Api, wait: Duration) -> anyhow::Result<PerFrame> {
 }
 
 impl Page {
-    fn read(text: &str, at: Instant) -> anyhow::Result<Self> {
+    /// Reads the text of a page that came then.
+    ///
+    /// # Errors
+    /// If it is none of a host of this version.
+    pub fn read(text: &str, at: Instant) -> anyhow::Result<Self> {
         if text.len() > PAGE_BYTES_MAX {
             bail!("the host's figures have more than {PAGE_BYTES_MAX} bytes");
         }
         let mut page = Self { at, figures: BTreeMap::new(), lateness_ranges: BTreeMap::new() };
         for line in text.lines().filter(|line| line.starts_with("holeshot_shard_")) {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
-            let Ok(value) = value.parse::<f64>() else { continue };
+            let Some(value) = value.parse::<f64>().ok().filter(|value| (0.0..=FIGURE_MAX).contains(value)) else {
+                continue;
+            };
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
             if name == "holeshot_shard_lateness_seconds_bucket" {
                 let most = labels.split("le=\"").nth(1).and_then(|rest| rest.split('"').next());
@@ -117,7 +125,9 @@ impl Page {
             Some(now(&name)? - earlier.figures.get(&format!("holeshot_shard_{name}")).copied()?)
         };
         let per_frame = |name: &str| delta(name).unwrap_or_default() / frames;
-        if frames <= 0.0 || per_frame("ticks") < 0.0 {
+        let counters =
+            self.figures.keys().filter_map(|name| name.strip_prefix("holeshot_shard_")?.strip_suffix("_total"));
+        if frames <= 0.0 || counters.filter_map(delta).any(|more| more < 0.0) {
             bail!("the host began anew between two looks at its figures");
         }
         let rooms = per_frame("ticks");

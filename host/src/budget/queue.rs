@@ -9,15 +9,13 @@
 use serde::Serialize;
 
 use super::spread::{Random, quantile};
-use crate::shard::POLL_US;
 use crate::shard::meter::Timed;
+use crate::shard::{DATAGRAMS_PER_LOOK, POLL_US};
 
 /// Ticks of each room that are played.
 const TICKS: usize = 60;
 /// Of these, those that count: the first ones begin with an empty queue.
 const TICKS_COUNTED: usize = 50;
-/// Datagrams after which a shard looks whether a room is due.
-const DATAGRAMS_PER_LOOK: usize = 64;
 /// Quantiles of the measured times that are drawn from.
 const DRAWN_FROM: usize = 2_048;
 /// Most rooms that are tried when the most are looked for: what a host may have.

@@ -53,7 +53,7 @@ pub const IDLE_POLL_US: u64 = 10_000;
 pub const DATAGRAMS_PER_PASS_MAX: usize = 4_096;
 /// Datagrams after which a shard looks whether a room is due meanwhile, and steps it before it takes more: a flood makes a tick 50 µs late, and not the
 /// whole of a pass. So many are taken even when rooms are due all the time.
-const DATAGRAMS_PER_LOOK: usize = 64;
+pub const DATAGRAMS_PER_LOOK: usize = 64;
 /// Commands taken in one pass, for the same reason.
 pub const COMMANDS_PER_PASS_MAX: usize = 1_024;
 /// Commands that may wait for a shard. Senders wait when it is full: a WebSocket is then read more slowly.

@@ -9,6 +9,7 @@ mod car_file;
 mod config;
 mod datagram;
 mod event;
+mod figures;
 mod forwarded;
 mod handshake;
 mod journal;
@@ -34,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config::target),
     ("datagram", datagram::target),
     ("event", event::target),
+    ("figures", figures::target),
     ("forwarded", forwarded::target),
     ("handshake", handshake::target),
     ("journal", journal::target),

@@ -165,6 +165,7 @@ targets!(
     config,
     datagram,
     event,
+    figures,
     forwarded,
     handshake,
     journal,

@@ -49,6 +49,7 @@ fn seeds_are_made_from_real_traffic() {
             "config" => config(),
             "datagram" => datagrams(&race),
             "event" => events(&race),
+            "figures" => figures(),
             "forwarded" => forwarded(),
             "handshake" => handshakes(),
             "journal" => journals(&race),
@@ -853,6 +854,24 @@ complexity = "constant"
         assert!(read.is_ok(), "{name}: {read:?}");
     }
     seeds.insert("slip".into(), every.replace("likely = 2.5", "likly = 2.5").into_bytes());
+    seeds
+}
+
+fn figures() -> Seeds {
+    let page = |ticks: u32, cpu_s: f64, in_time: u32| {
+        format!(
+            "# TYPE holeshot_shard_ticks counter\nholeshot_shard_ticks_total{{shard=\"0\"}} {ticks}\nholeshot_shard_ticks_total{{shard=\"1\"}} 9\n\
+             holeshot_shard_sleeps_total{{shard=\"0\"}} {ticks}\nholeshot_shard_cpu_seconds_total{{shard=\"0\"}} {cpu_s}\n\
+             holeshot_shard_sessions{{shard=\"0\"}} 20\nholeshot_shard_sessions_opened_total{{shard=\"0\"}} 20\n\
+             holeshot_shard_lateness_seconds_bucket{{shard=\"0\",le=\"0.001\"}} {in_time}\n\
+             holeshot_shard_lateness_seconds_bucket{{shard=\"0\",le=\"+Inf\"}} {ticks}\n# EOF\n"
+        )
+    };
+    let (before, after) = (page(1_000, 1.0, 990), page(2_000, 1.5, 1_900));
+    let mut seeds = Seeds::new();
+    seeds.insert("two".into(), [before.as_bytes(), after.as_bytes()].concat());
+    seeds.insert("backwards".into(), [after.as_bytes(), before.as_bytes()].concat());
+    seeds.insert("absurd".into(), [before.as_bytes(), after.replace("1.5", "1e400").as_bytes()].concat());
     seeds
 }
 
