@@ -182,7 +182,7 @@ fn measure_text(
     if let (Some(cpu_us), None) = (measured.counts.cpu_us, &args.against) {
         let _ = writeln!(
             text,
-            "The shard's processor time in these frames was {cpu_us:.0} us; the model says {frame_us:.0}, since sleeping is what is left over."
+            "The shard's processor time in these frames was {cpu_us:.0} us; the model says {frame_us:.0}. More than a little apart: other programs took the core while operations were timed, so measure again when they do not."
         );
     }
     let (late, players) = (args.lateness_ms, args.players);
