@@ -540,6 +540,14 @@ fn every_command_explains_its_options() {
             ("doctor", &["--config", "--http-listen", "--data-dir", "--tls-certificate", "--broker"]),
             ("ticket", &["--room", "--player", "--spectator", "--data", "--lifetime-s", "--url", "--ca", "--token"]),
             ("ticket-key", &["--private", "--public", "--kid"]),
+            (
+                "budget",
+                &["--example", "--measure", "--check", "--against", "--write", "--lateness-ms", "--game", "--seed"],
+            ),
+            (
+                "dyno",
+                &["--module", "--car", "--csv", "--html", "--prove", "--classes", "--balance", "--write", "--seed"],
+            ),
             ("bench", &[]),
         ];
         let overview = help(&["--help"]).await;

@@ -109,9 +109,10 @@ pub fn play(service: &Service, rooms: usize, seed: u64) -> Outcome {
         if wake > now {
             // Part of what a sleep costs comes before it and part after; all of it counts after.
             let woken = wake + drawn(&mut random, &wakes);
-            if now >= counted_from {
+            let asleep = now.max(counted_from);
+            if woken > asleep {
                 sleeps += 1;
-                slept += woken - now;
+                slept += woken - asleep;
             }
             now = woken + service.sleep_us;
         }
@@ -197,7 +198,8 @@ mod tests {
         let (few, many) = (play(&service, 20, 3), play(&service, 150, 3));
         assert!(few.lateness_p99_ms < many.lateness_p99_ms && many.busy > 0.85, "{few:?} {many:?}");
         let over = play(&service, 200, 3);
-        assert!(over.lateness_p99_ms > 100.0, "more than it can do: {over:?}");
+        // Steps alone fill the tick. Datagrams are taken 64 at a time between them, so that lateness grows with the square root of the time.
+        assert!(over.lateness_p99_ms > 20.0 && over.busy > 0.999, "more than it can do: {over:?}");
         let most = most_rooms(&service, 5.0, 3).unwrap();
         // 120 us for each room of 20 ms: 166 at the very most.
         assert!((120..=167).contains(&most.rooms) && most.lateness_p99_ms <= 5.0, "{most:?}");

@@ -130,7 +130,7 @@ struct Thread<'a> {
     counters: &'a Counters,
     /// Made for the first member, whose host says which kind of address.
     socket: Option<UdpSocket>,
-    members: Vec<Box<Member>>,
+    members: Vec<Member>,
     by_session: HashMap<u32, usize>,
     payload: Vec<u8>,
     datagram: Vec<u8>,
@@ -174,7 +174,7 @@ impl Thread<'_> {
             self.socket = Some(socket);
         }
         self.by_session.insert(member.session, self.members.len());
-        self.members.push(member);
+        self.members.push(*member);
         Ok(())
     }
 
