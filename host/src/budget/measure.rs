@@ -384,10 +384,16 @@ impl Measured {
         }
     }
 
-    /// What is to be expected of so many rooms: everything but the sleeps grows with them, and how many of these there are says the queue.
+    /// What is to be expected of so many rooms: everything but the sleeps grows with them, and how many of these there are says the queue. It says too many,
+    /// since in a host rooms are not due by chance: a game begins in a pass of the shard, which is often one for another room that is due, and both then share
+    /// every later one. So what the queue says counts as far as it was right with the rooms that were measured.
     #[must_use]
     pub fn predict(&self, rooms: usize, seed: u64) -> Prediction {
-        let queue = queue::play(&self.service(), rooms, seed);
+        let service = self.service();
+        let of_measured = queue::play(&service, self.rooms, seed).sleeps;
+        let right = if of_measured > 0.0 { (self.counts.sleeps / of_measured).min(1.0) } else { 1.0 };
+        let mut queue = queue::play(&service, rooms, seed);
+        queue.sleeps *= right;
         let factor = rooms as f64 / self.counts.rooms.max(f64::MIN_POSITIVE);
         let counts = &self.counts;
         let counts = PerFrame {

@@ -56,7 +56,7 @@ pub(super) struct BudgetArgs {
     #[arg(long, value_name = "N", default_value_t = 2)]
     players: usize,
     /// Rooms that are measured at a time: few, which find caches cold each time, and many
-    #[arg(long, value_name = "FEW,MANY", value_delimiter = ',', num_args = 1..=2, default_values_t = [10, 100])]
+    #[arg(long, value_name = "FEW,MANY", value_delimiter = ',', num_args = 1..=2, default_values_t = [10, 200])]
     rooms: Vec<usize>,
     /// Rooms of each load of --check
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [20, 50, 100, 200])]
