@@ -102,6 +102,7 @@ impl Calibration {
                 rooms,
                 lateness_p50_ms: between(low.queue.lateness_p50_ms, high.queue.lateness_p50_ms),
                 lateness_p99_ms: between(low.queue.lateness_p99_ms, high.queue.lateness_p99_ms),
+                unread_ticks: between(low.queue.unread_ticks, high.queue.unread_ticks),
                 sleeps: between(low.queue.sleeps, high.queue.sleeps),
                 busy: between(low.queue.busy, high.queue.busy),
             },
