@@ -194,8 +194,16 @@ impl Search<'_> {
             .chain((0..=12).map(|step| car.limiter_rpm * (1.0 - 0.025 * f64::from(step))))
             .map(|rpm| vec![rpm; gears])
             .collect();
-        let start = self.strip.launch(tune.launch_rpm(), tune.grip_use())?;
-        let ends = self.all(&speeds, |rpms| self.strip.attempt(&start, Shifts::AtRpm(rpms), None, false))?;
+        let ends_with = |tune: Tune| {
+            let start = self.strip.launch(tune.launch_rpm(), tune.grip_use())?;
+            self.all(&speeds, |rpms| self.strip.attempt(&start, Shifts::AtRpm(rpms), None, false))
+        };
+        let mut ends = ends_with(tune)?;
+        if best(&ends).is_none() {
+            // The advice may be more than the brake holds.
+            tune.launch = *launches.start();
+            ends = ends_with(tune)?;
+        }
         let (_, at) = best(&ends).ok_or_else(|| self.strip.never_arrives())?;
         let mut rpms = speeds.into_iter().nth(at).unwrap_or_default();
         let mut known = self.run_at_rpm(tune, &rpms)?;

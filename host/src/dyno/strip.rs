@@ -102,7 +102,8 @@ pub struct Strip {
     starts: Mutex<BTreeMap<u64, Arc<Start>>>,
 }
 
-/// A car that is staged, with the lamp green and the engine at its launch speed. A driver sees the last two snapshots before it launches.
+/// A car that is staged, with the lamp green and the engine at its launch speed, or one that left the line by itself before. A driver sees the last
+/// two snapshots before it launches.
 #[derive(Debug)]
 struct Start {
     state: Vec<u8>,
@@ -231,7 +232,8 @@ impl Strip {
                 return Err(self.rooms.no_time("its race was over before it was staged".into()));
             }
             green_ticks += u32::from(snapshot.lamps.green && view.phase == Phase::Staged);
-            if green_ticks > self.rooms.ticks(SETTLING_S) {
+            // With so much torque against the brake it left by itself: an attempt from here is given up before its first tick.
+            if view.phase == Phase::Racing || green_ticks > self.rooms.ticks(SETTLING_S) {
                 let state = self.rooms.save(&mut room, frame + 1)?;
                 let before = before.unwrap_or_else(|| snapshot.clone());
                 return Ok(Start { state, next_frame: frame + 1, before, last: snapshot });

@@ -226,6 +226,20 @@ fn other_games_are_told_apart() {
 }
 
 #[test]
+fn launch_speeds_at_which_the_brake_does_not_hold_a_car_are_passed_over() {
+    // All four tyres pull harder than the brake holds, so near its limiter this car leaves before the lamp is green. The advice is such a speed.
+    let mut car = find_car("hellcat").unwrap().1.clone();
+    car.id = "on_all_four".into();
+    car.drive = drag_race::Drive::Awd;
+    car.launch_rpm = car.limiter_rpm;
+    let strip = Strip::open(module(), &Arc::new(car), &Arc::default()).unwrap();
+    let start = strip.launch(strip.car().limiter_rpm, 1.0).unwrap();
+    assert_eq!(strip.attempt(&start, Shifts::AtTick(&[]), None, false).unwrap().end, attempt::End::GivenUp);
+    let best = search::search(&strip).unwrap();
+    assert!(best.optimum.proven && best.run.plan.launch_rpm < strip.car().limiter_rpm, "{:?}", best.run.plan);
+}
+
+#[test]
 fn a_car_that_gets_nowhere_is_told() {
     // A wheel as high as a house and an engine that hardly turns it, heavier than a lorry: more than a minute for the quarter mile.
     let mut car = find_car("mx5").unwrap().1.clone();
