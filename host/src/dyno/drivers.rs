@@ -4,10 +4,11 @@
 //! That every car has the same drivers, with the same reactions and errors, leaves the cars to make the difference: two equal cars win exactly as
 //! often, and of unequal ones less is left to luck than with drivers drawn for each.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use drag_race::timing::tenths_of_ms;
-use drag_race::{Driver, Plan, Shifts};
+use drag_race::{Car, Driver, Plan, Shifts};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -16,11 +17,10 @@ use super::error::{StripError, Work};
 use super::sheet::Sheet;
 use super::strip::Strip;
 use crate::rules::Module;
-use drag_race::Car;
 
 /// Drivers of each car if nobody says. With 200 the 5 % quantile is the tenth best time.
 pub const RUNS_DEFAULT: u32 = 200;
-/// Drivers of each car, at most: a minute for a car. The win table compares each run with each of another car.
+/// Drivers of each car, at most: far more than a share of wins in whole percent needs.
 pub const RUNS_MAX: u32 = 5_000;
 /// A class is even if none of its cars wins a larger share of its races.
 pub const EVEN_SHARE_MAX: f64 = 0.55;
@@ -81,8 +81,8 @@ pub struct WinTable {
     pub wins: Vec<Vec<Option<f64>>>,
     /// Share of its races that each car wins, all others of the class met equally often; none for a car that is alone.
     pub win_shares: Vec<Option<f64>>,
-    /// No car wins more than [`EVEN_SHARE_MAX`].
-    pub even: bool,
+    /// Whether no car wins more than [`EVEN_SHARE_MAX`]; none for a class of one car, which has nobody to race.
+    pub even: Option<bool>,
 }
 
 /// How the drivers are drawn.
@@ -193,12 +193,22 @@ impl Quantiles {
 
 /// Each run of each car against each of each other.
 fn win_table(class: String, car_ids: Vec<String>, members: &[&[Passed]]) -> WinTable {
+    let in_order = |runs: &&[Passed]| {
+        let mut standings: Vec<Standing> = runs.iter().map(|run| Standing::of(*run)).collect();
+        standings.sort_by(Standing::compare);
+        standings
+    };
+    let members: Vec<Vec<Standing>> = members.iter().map(in_order).collect();
     let against = |row: usize, column: usize| {
         let (own, others) = (members.get(row)?, members.get(column)?);
-        let points: u64 =
-            own.iter().flat_map(|own| others.iter().map(|other| u64::from(half_points(*own, *other)))).sum();
+        // A race that is won counts 2, a dead heat 1. Whom a run beats stands behind it in the others' order.
+        let points = |own: &Standing| {
+            let ahead = others.partition_point(|other| other.compare(own).is_lt());
+            let not_behind = others.partition_point(|other| other.compare(own).is_le());
+            2 * (others.len() - not_behind) + (not_behind - ahead)
+        };
         let races = own.len() * others.len();
-        (row != column && races > 0).then(|| points as f64 / (2 * races) as f64)
+        (row != column && races > 0).then(|| own.iter().map(points).sum::<usize>() as f64 / (2 * races) as f64)
     };
     let wins: Vec<Vec<Option<f64>>> =
         (0..members.len()).map(|row| (0..members.len()).map(|column| against(row, column)).collect()).collect();
@@ -209,25 +219,42 @@ fn win_table(class: String, car_ids: Vec<String>, members: &[&[Passed]]) -> WinT
             (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
         })
         .collect();
-    let even = win_shares.iter().flatten().all(|share| *share <= EVEN_SHARE_MAX);
+    let most = win_shares.iter().flatten().copied().reduce(f64::max);
+    let even = most.map(|most| most <= EVEN_SHARE_MAX);
     WinTable { class, car_ids, wins, win_shares, even }
 }
 
-/// What a run gets of a race with another one, by the rules of the strip: 2 for a win, 1 for a dead heat. The whole way from green to the line
-/// counts. A fair start beats a red light, of two red lights the earlier loses; who broke on the way loses to who did not.
-fn half_points(own: Passed, other: Passed) -> u8 {
-    let foul_s = |run: Passed| run.reaction_s.filter(|reaction_s| *reaction_s < 0.0);
-    let total_s = |run: Passed| Some(tenths_of_ms(run.reaction_s? + run.elapsed_s?));
-    let (own_better, equal) = match (foul_s(own), foul_s(other)) {
-        (Some(own_s), Some(other_s)) => (own_s > other_s, own_s == other_s),
-        (Some(_), None) => (false, false),
-        (None, Some(_)) => (true, false),
-        (None, None) => match (total_s(own), total_s(other)) {
-            (Some(own_s), Some(other_s)) => (own_s < other_s, own_s == other_s),
-            (own_s, other_s) => (own_s.is_some() && other_s.is_none(), own_s.is_none() && other_s.is_none()),
-        },
-    };
-    if equal { 1 } else { 2 * u8::from(own_better) }
+/// What a run is worth in a race, by the rules of the strip: the whole way from green to the line counts, a fair start beats a red light, of two red
+/// lights the earlier loses, and who broke on the way loses to who did not.
+#[derive(Debug, Clone, Copy)]
+enum Standing {
+    /// Over the line, so long after green, in s.
+    Arrived(f64),
+    /// A fair start that never came to the line.
+    Broke,
+    /// Left so long before green, in s.
+    RedLight(f64),
+}
+
+impl Standing {
+    fn of(run: Passed) -> Self {
+        match (run.reaction_s, run.elapsed_s) {
+            (Some(reaction_s), _) if reaction_s < 0.0 => Self::RedLight(-reaction_s),
+            (Some(reaction_s), Some(elapsed_s)) => Self::Arrived(tenths_of_ms(reaction_s + elapsed_s)),
+            _ => Self::Broke,
+        }
+    }
+
+    /// The better one is less; of equal ones neither wins.
+    fn compare(&self, other: &Self) -> Ordering {
+        let order = |standing: &Self| match *standing {
+            Self::Arrived(total_s) => (0, total_s),
+            Self::Broke => (1, 0.0),
+            Self::RedLight(early_s) => (2, early_s),
+        };
+        let ((group, time_s), (other_group, other_s)) = (order(self), order(other));
+        group.cmp(&other_group).then(time_s.total_cmp(&other_s))
+    }
 }
 
 #[cfg(test)]
@@ -245,17 +272,26 @@ mod tests {
         let red = passed(-0.01, 11.0);
         let redder = passed(-0.2, 10.0);
         let broke = Passed { reaction_s: Some(0.1), elapsed_s: None };
-        for (own, other, points) in [
-            (slow_but_awake, quick_but_asleep, 2),
-            (slow_but_awake, slow_but_awake, 1),
-            (passed(0.1, 12.5), passed(0.2, 12.4), 1),
-            (slow_but_awake, red, 2),
-            (red, redder, 2),
-            (broke, red, 2),
-            (broke, slow_but_awake, 0),
-            (broke, broke, 1),
+        for (own, other, verdict) in [
+            (slow_but_awake, quick_but_asleep, Ordering::Less),
+            (slow_but_awake, slow_but_awake, Ordering::Equal),
+            (passed(0.1, 12.5), passed(0.2, 12.4), Ordering::Equal),
+            (slow_but_awake, red, Ordering::Less),
+            (red, redder, Ordering::Less),
+            (broke, red, Ordering::Less),
+            (broke, slow_but_awake, Ordering::Greater),
+            (broke, broke, Ordering::Equal),
         ] {
-            assert_eq!((half_points(own, other), half_points(other, own)), (points, 2 - points), "{own:?} {other:?}");
+            let (standing, others) = (Standing::of(own), Standing::of(other));
+            assert_eq!(standing.compare(&others), verdict, "{own:?} {other:?}");
+            assert_eq!(others.compare(&standing), verdict.reverse(), "{own:?} {other:?}");
+            let share = match verdict {
+                Ordering::Less => 1.0,
+                Ordering::Equal => 0.5,
+                Ordering::Greater => 0.0,
+            };
+            let table = win_table("A".into(), vec!["own".into(), "other".into()], &[&[own], &[other]]);
+            assert_eq!(table.wins, [[None, Some(share)], [Some(1.0 - share), None]], "{own:?} {other:?}");
         }
     }
 
@@ -264,16 +300,16 @@ mod tests {
         let drivers: Vec<Passed> = (0..50).map(|number| passed(0.05 + f64::from(number) / 250.0, 12.5)).collect();
         let ids = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>();
         let even = win_table("A".into(), ids(3), &[&drivers, &drivers, &drivers]);
-        assert_eq!((even.even, even.win_shares), (true, vec![Some(0.5); 3]));
+        assert_eq!((even.even, even.win_shares), (Some(true), vec![Some(0.5); 3]));
         assert_eq!((even.wins[0][0], even.wins[0][1]), (None, Some(0.5)));
 
         let quick: Vec<Passed> = drivers.iter().map(|run| Passed { elapsed_s: Some(12.4), ..*run }).collect();
         let table = win_table("A".into(), ids(3), &[&quick, &drivers, &drivers]);
-        assert!(!table.even && table.win_shares[0].unwrap() > 0.7 && table.win_shares[1].unwrap() < 0.45);
+        assert!(table.even == Some(false) && table.win_shares[0].unwrap() > 0.7 && table.win_shares[1].unwrap() < 0.45);
         assert!((table.wins[0][1].unwrap() + table.wins[1][0].unwrap() - 1.0).abs() < 1e-12);
 
         let alone = win_table("A".into(), ids(1), &[&drivers]);
-        assert_eq!((alone.even, alone.win_shares), (true, vec![None]));
+        assert_eq!((alone.even, alone.win_shares), (None, vec![None]));
     }
 
     #[test]

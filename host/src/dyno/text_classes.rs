@@ -106,7 +106,7 @@ fn wins(table: &WinTable, class: Option<&Class>) -> String {
     }
     let share = |share: &Option<f64>| share.map_or("-".into(), |share| format!("{:.0}", 100.0 * share));
     let most = table.win_shares.iter().flatten().copied().fold(0.0, f64::max);
-    let verdict = if table.even { "even" } else { "not even" };
+    let verdict = if table.even == Some(true) { "even" } else { "not even" };
     let mut text = format!(
         "\nclass {}{target}: {verdict}, the strongest car wins {:.0} % of its races (even is up to {:.0} %); the row beats the column, %\n",
         table.class,

@@ -133,7 +133,7 @@ fn class(findings: &Findings, drivers: &Drivers, wins_of: &WinTable, index: usiz
     Ok(html! {
         h3 { "Class " (wins_of.class) }
         p {
-            @if wins_of.even {
+            @if wins_of.even == Some(true) {
                 span.good { "Even" } ": no car wins over " (most) " % of its races."
             } @else {
                 span.bad { "Not even" } ": a car wins over " (most) " % of its races."
