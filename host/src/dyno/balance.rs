@@ -15,7 +15,7 @@ use super::attempt::Shifts;
 use super::classes::{Classes, TOLERANCE_S};
 use super::error::{StripError, Work};
 use super::search;
-use super::sheet::{Sheet, ShiftRow};
+use super::sheet::{Sheet, shifts_rpm};
 use super::strip::Strip;
 use crate::rules::Module;
 
@@ -312,7 +312,7 @@ impl Bench<'_> {
         let strip = Strip::open(self.module, &Arc::new(car), self.work)?;
         let plan = &self.sheet.best.run.plan;
         let start = strip.launch(plan.launch_rpm, plan.grip_use)?;
-        let speeds = speeds(&self.sheet.shift_table);
+        let speeds = shifts_rpm(&self.sheet.shift_table);
         Ok(strip.attempt(&start, Shifts::AtRpm(&speeds), None, false)?.end.elapsed_s())
     }
 
@@ -321,14 +321,6 @@ impl Bench<'_> {
         let strip = Strip::open(self.module, &Arc::new(change.applied(self.car)), self.work)?;
         Ok(search::search(&strip)?.run.elapsed_s)
     }
-}
-
-/// The engine speed at which each gear is left; a gear that is left out has none.
-fn speeds(shift_table: &[ShiftRow]) -> Vec<f64> {
-    let last = shift_table.last().map_or(1, |row| row.to_gear);
-    let speed =
-        |gear: u8| shift_table.iter().find(|row| row.from_gear == gear).map_or(f64::NEG_INFINITY, |row| row.rpm);
-    (1..last).map(speed).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classes::Classes;
 use super::error::{StripError, Work};
-use super::sheet::Sheet;
+use super::sheet::{Sheet, shifts_rpm};
 use super::strip::Strip;
 use crate::rules::Module;
 
@@ -148,14 +148,8 @@ pub fn drive(
 /// What a driver of the car means to do: the best run, with its changes of gear by the tachometer.
 fn plan(car: &Car, sheet: &Sheet) -> Plan {
     let best = &sheet.best.run.plan;
-    let last = sheet.shift_table.last().map_or(1, |row| row.to_gear);
-    let speed = |gear: u8| {
-        let row = sheet.shift_table.iter().find(|row| row.from_gear == gear);
-        // A gear that the best run leaves out is left at once, as far as a driver does that.
-        row.map_or(0.0, |row| row.rpm)
-    };
-    // Gears that the best run does not need are for a driver who hits the limiter.
-    let speeds = (1..last).map(speed).chain([car.limiter_rpm]).collect();
+    // A gear that the best run leaves out is left as early as a driver does that; gears that it does not need are for one who hits the limiter.
+    let speeds = shifts_rpm(&sheet.shift_table).into_iter().chain([car.limiter_rpm]).collect();
     Plan { launch_rpm: best.launch_rpm, shifts: Shifts::RpmOfGear(speeds), grip_use: best.grip_use }
 }
 

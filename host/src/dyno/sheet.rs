@@ -323,6 +323,14 @@ fn top_of_gear(car: &Car, used: u8) -> Vec<TopOfGear> {
         .collect()
 }
 
+/// The engine speed at which each gear is left, first gear first, for [`Shifts::AtRpm`]: less than any for a gear that is left out.
+pub(super) fn shifts_rpm(shift_table: &[ShiftRow]) -> Vec<f64> {
+    let last = shift_table.last().map_or(1, |row| row.to_gear);
+    let speed =
+        |gear: u8| shift_table.iter().find(|row| row.from_gear == gear).map_or(f64::NEG_INFINITY, |row| row.rpm);
+    (1..last).map(speed).collect()
+}
+
 /// Changes every gear as soon as the tachometer shows so much more or less than it shows at the best moment.
 fn forgiving(strip: &Strip, run: &Run) -> Result<Vec<Forgiving>, StripError> {
     let car = strip.car();
@@ -330,17 +338,8 @@ fn forgiving(strip: &Strip, run: &Run) -> Result<Vec<Forgiving>, StripError> {
     if table.is_empty() {
         return Ok(Vec::new());
     }
-    // By gear; a gear that is left out has no engine speed of its own.
-    let speeds_by = |off_rpm: f64| -> Vec<f64> {
-        (1..table.last().map_or(1, |last| last.to_gear))
-            .map(|gear| {
-                let row = table.iter().find(|row| row.from_gear == gear);
-                row.map_or(f64::NEG_INFINITY, |row| row.rpm + off_rpm)
-            })
-            .collect()
-    };
     let one = |shift_off_rpm: i32| {
-        let speeds = speeds_by(f64::from(shift_off_rpm));
+        let speeds: Vec<f64> = shifts_rpm(&table).into_iter().map(|rpm| rpm + f64::from(shift_off_rpm)).collect();
         let start = strip.launch(run.plan.launch_rpm, run.plan.grip_use)?;
         let attempt = strip.attempt(&start, Shifts::AtRpm(&speeds), None, true)?;
         // The gear in which it stayed to the end, although it should have left it.
