@@ -137,6 +137,16 @@ impl Figure {
     /// All of them, in the order in which they are told.
     pub const ALL: [Self; 3] = [Self::Ballast, Self::Power, Self::FinalDrive];
 
+    /// Its name: `final drive`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ballast => "ballast",
+            Self::Power => "power",
+            Self::FinalDrive => "final drive",
+        }
+    }
+
     fn range(self) -> std::ops::RangeInclusive<i32> {
         match self {
             Self::Ballast => BALLAST_KG_MIN..=BALLAST_KG_MAX,

@@ -262,7 +262,7 @@ impl Strip {
     #[cold]
     pub(super) fn never_arrives(&self) -> StripError {
         self.rooms.no_time(format!(
-            "with no launch and no changes of gear does it reach the finish line within {RUN_S_MAX} s"
+            "none of the launches and changes of gear that were tried brings it to the finish line within {RUN_S_MAX} s"
         ))
     }
 

@@ -129,10 +129,10 @@ pub fn sheet(sheet: &Sheet) -> String {
         .iter()
         .map(|top| {
             let note = if top.at_limiter { String::new() } else { format!(" at {:.0} rpm", top.rpm) };
-            format!("{} {:.0}{note}", top.gear, top.kmh)
+            format!("{}: {:.0} km/h{note}", top.gear, top.kmh)
         })
         .collect();
-    line("top of gear", format!("{} km/h", gears.join(", ")));
+    line("top of gear", gears.join(", "));
     if !sheet.forgiving.is_empty() {
         line("shifts off", forgiving(&sheet.forgiving));
     }
@@ -199,9 +199,10 @@ pub fn proof(proof: &Proof) -> String {
 
 /// What each offset costs; those that the limiter stops in the same gear together.
 fn forgiving(offsets: &[Forgiving]) -> String {
-    let costs = offsets.iter().filter_map(|offset| {
-        let penalty_ms = offset.penalty_ms?;
-        Some(format!("{:+} rpm {penalty_ms:+.0} ms", offset.shift_off_rpm))
+    let run = offsets.iter().filter(|offset| offset.limiter_in_gear.is_none());
+    let costs = run.map(|offset| match offset.penalty_ms {
+        Some(penalty_ms) => format!("{:+} rpm {penalty_ms:+.0} ms", offset.shift_off_rpm),
+        None => format!("{:+} rpm no time", offset.shift_off_rpm),
     });
     let mut parts: Vec<String> = costs.collect();
     for gear in 1..=u8::MAX {

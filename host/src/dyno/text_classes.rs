@@ -43,10 +43,8 @@ pub(super) fn balance(proposals: &[Proposal]) -> String {
     for proposal in proposals {
         let Proposal { car_id, class, target_s, before_s, candidates, chosen } = proposal;
         let _ = write!(text, "  {car_id}: {before_s:.3} s, class {class} wants {target_s:.3} s: ");
-        let _ = match chosen.as_ref().map(|chosen| (candidate(chosen), chosen)) {
-            Some((words, _)) => writeln!(text, "{words}"),
-            None => writeln!(text, "no change within the limits does it"),
-        };
+        let words = chosen.as_ref().map_or_else(|| "no change within the limits does it".to_owned(), candidate);
+        let _ = writeln!(text, "{words}");
         for other in candidates.iter().filter(|other| chosen.as_ref() != Some(other)) {
             let _ = writeln!(text, "    or {}", candidate(other));
         }
@@ -55,8 +53,7 @@ pub(super) fn balance(proposals: &[Proposal]) -> String {
 }
 
 fn candidate(candidate: &Candidate) -> String {
-    let mut text =
-        candidate.change.map_or_else(|| format!("{:?}", candidate.figure).to_lowercase(), |change| change.words());
+    let mut text = candidate.change.map_or_else(|| candidate.figure.as_str().to_owned(), |change| change.words());
     if let (Some(size), Some(after_s)) = (candidate.size_percent, candidate.after_s) {
         let _ = write!(text, " ({size:.1} %), then {after_s:.3} s");
     }

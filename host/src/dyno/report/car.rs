@@ -210,7 +210,7 @@ fn forgiving(sheet: &Sheet) -> Markup {
             td.text { span.track { span.bar style=(format!("width:{:.1}%", 100.0 * (ms / most_ms).clamp(0.0, 1.0))) {} } }
         },
         (None, Some(gear)) => html! { td { "–" } td.text { "limiter in gear " (gear) } },
-        (None, None) => html! { td { "–" } td.text { "limiter" } },
+        (None, None) => html! { td { "–" } td.text { "no time" } },
     };
     let body = html! {
         @for row in &sheet.forgiving {

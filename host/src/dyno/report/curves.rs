@@ -26,7 +26,7 @@ const SPEED_MAX_KMH: f64 = 600.0;
 /// Rounds of the fixed point between acceleration and load; after six the rest is below 1 %, after twenty below a newton.
 const LOAD_ROUNDS: u32 = 20;
 
-/// One metric horsepower less a bit: the mechanical one of 550 ft lbf/s, in kW.
+/// One mechanical horsepower, 550 ft lbf/s, in kW.
 pub(super) const KW_PER_HP: f64 = 0.745_699_9;
 
 const KMH_PER_MPS: f64 = 3.6;

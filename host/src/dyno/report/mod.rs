@@ -4,7 +4,8 @@
 //! - `chart.rs`: what charts share, and how plotters' drawings get the page's colours.
 //! - `curves.rs`: torque, power and forces; `run.rs`: the best run over time; `ladder.rs`: cars and
 //!   classes; `spreads.rs`: drivers' times.
-//! - `car.rs`: a car's section; `together.rs`: what is told of the cars together, with `wins.rs`, who beats whom; `page.rs`: the page around it; `parts.rs`: pieces that they share; `style.css`: how it looks.
+//! - `car.rs`: a car's section; `together.rs`: what is told of the cars together, with `wins.rs`, who beats whom; `page.rs`: the page around it;
+//!   `parts.rs`: pieces that they share; `style.css`: how it looks.
 //!
 //! What is told is found elsewhere (`sheet.rs`, `classes.rs`, `balance.rs`, `drivers.rs`). Nothing here runs a car, and nothing here reads a
 //! clock: the same findings and date give the same bytes.
@@ -13,7 +14,6 @@ mod car;
 mod chart;
 mod curves;
 mod ladder;
-
 mod page;
 mod parts;
 #[cfg(test)]

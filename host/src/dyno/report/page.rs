@@ -67,8 +67,9 @@ fn heading(report: &Report) -> Markup {
         header {
             h1 { "Dyno report" }
             p.lead {
-                "The quickest quarter mile of " (report.findings.sheets.len())
-                " cars, found by running the rules module that will referee the race."
+                "The quickest quarter mile of "
+                @match report.findings.sheets.len() { 1 => "one car", cars => { (cars) " cars" } }
+                ", found by running the rules module that will referee the race."
             }
             dl.facts {
                 dt { "Cars" } dd { (report.car_file) }

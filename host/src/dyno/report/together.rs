@@ -224,7 +224,7 @@ pub(super) fn balance(findings: &Findings, proposals: &[Proposal]) -> Markup {
     };
     let words = |candidate: &Candidate| match candidate.change {
         Some(change) => change.words().replace('-', "−"),
-        None => "nothing within the limits".to_owned(),
+        None => format!("{}: nothing within the limits", candidate.figure.as_str()),
     };
     let body = html! {
         @for proposal in proposals {
