@@ -70,16 +70,14 @@ pub(super) enum Ink {
     Power,
     /// Limited by gearing.
     Gearing,
-    /// What is as it should be.
-    Good,
     /// What is out of place.
     Bad,
     /// A gear, from 1.
     Gear(u8),
 }
 
-/// An ink's number before those of the gears.
-const INKS: [(Ink, &str, &str); 18] = [
+/// The inks before those of the gears: an ink's number is its place.
+const INKS: [(Ink, &str, &str); 17] = [
     (Ink::Text, "ink", ""),
     (Ink::Soft, "soft", ""),
     (Ink::Grid, "grid", ""),
@@ -96,7 +94,6 @@ const INKS: [(Ink, &str, &str); 18] = [
     (Ink::Grip, "grip", ""),
     (Ink::Power, "power", ""),
     (Ink::Gearing, "gearing", ""),
-    (Ink::Good, "good", ""),
     (Ink::Bad, "bad", ""),
 ];
 
