@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use drag_race::physics::RAD_S_PER_RPM;
 use drag_race::timing::FOOT_M;
 use drag_race::{Car, Driver, Input, LaneView, Phase, Snapshot};
 
@@ -15,7 +16,7 @@ const POINT_TICKS: u32 = 8;
 /// How far a car may have rolled by itself before the launch, in m.
 const CREPT_M_MAX: f32 = 0.01;
 /// Turns per minute of one radian per second.
-pub(super) const RPM_PER_RAD_S: f64 = 30.0 / std::f64::consts::PI;
+pub(super) const RPM_PER_RAD_S: f64 = 1.0 / RAD_S_PER_RPM;
 /// The clutch has taken hold when the wheels turn the gearbox this share as fast as the engine turns.
 const HOLDING_SHARE: f64 = 0.95;
 

@@ -18,8 +18,8 @@ const COUPLED_SHARE: f64 = 0.02;
 const TOP_STEPS: u32 = 1_000;
 /// By how much the changes of gear are moved to see how forgiving a car is, in rpm.
 pub const SHIFT_OFFS_RPM: [i32; 6] = [-500, -300, -100, 100, 300, 500];
-/// Metres per second in one km/h.
-const KMH_MPS: f64 = 1.0 / 3.6;
+/// Kilometres per hour in one m/s.
+pub(super) const KMH_PER_MPS: f64 = 3.6;
 
 /// What the dyno tells of one car.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -171,7 +171,7 @@ impl Sheet {
         Ok(Self {
             car: CarFacts::of(car),
             splits,
-            zero_to_100_kmh: ZeroTo::of(&best.run, 100.0 * KMH_MPS),
+            zero_to_100_kmh: ZeroTo::of(&best.run, 100.0 / KMH_PER_MPS),
             zero_to_60_mph: ZeroTo::of(&best.run, 60.0 * MPH_MPS),
             launch_rpm: (car.transmission != Transmission::SingleSpeed).then_some(f64::from(best.run.launch_rpm)),
             shift_table: shift_table(car, &best.run, strip.tick_s()),
@@ -246,7 +246,7 @@ impl Splits {
 }
 
 fn kmh(mps: f64) -> f64 {
-    mps / KMH_MPS
+    mps * KMH_PER_MPS
 }
 
 impl ZeroTo {

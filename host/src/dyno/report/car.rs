@@ -9,7 +9,7 @@ use super::curves::{KW_PER_HP, peaks, top_speed_kmh, torque_and_power, tractive_
 use super::parts::{anchor, area, dot, figure, grouped, heads, line, percent, signed, table};
 use super::run::{run_over_time, used_rpm};
 use crate::dyno::Sheet;
-use crate::dyno::sheet::{Forgiving, Limit, ZeroTo};
+use crate::dyno::sheet::{Forgiving, KMH_PER_MPS, Limit, ZeroTo};
 
 /// Time between two rows of the table of a run, in ticks: at 50 Hz a row each 0.1 s.
 const TRACE_STEP_TICKS: usize = 5;
@@ -282,8 +282,8 @@ fn trace(sheet: &Sheet) -> Markup {
             tr {
                 td { (format!("{:.2}", sample.time_s)) }
                 td { (format!("{:.1}", sample.distance_m)) }
-                td { (format!("{:.1}", f64::from(sample.speed_mps) * 3.6)) }
-                td { (format!("{:.1}", f64::from(sample.tread_mps) * 3.6)) }
+                td { (format!("{:.1}", f64::from(sample.speed_mps) * KMH_PER_MPS)) }
+                td { (format!("{:.1}", f64::from(sample.tread_mps) * KMH_PER_MPS)) }
                 td { (grouped(f64::from(sample.rpm))) }
                 td { (sample.gear) @if sample.shifting { ", shifting" } }
                 td { (format!("{:.0}", 100.0 * sample.throttle)) }

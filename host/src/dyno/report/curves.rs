@@ -10,6 +10,7 @@ use super::chart::{
     Axis, COLUMN_WIDTH_PX, ChartError, Ink, Room, TEXT_PX, drawn, failed, headroom, line, placed, plot, px, scale,
     whole,
 };
+use crate::dyno::sheet::KMH_PER_MPS;
 
 /// Height of both charts, in pixels.
 const HEIGHT_PX: u32 = 310;
@@ -28,8 +29,6 @@ const LOAD_ROUNDS: u32 = 20;
 
 /// One mechanical horsepower, 550 ft lbf/s, in kW.
 pub(super) const KW_PER_HP: f64 = 0.745_699_9;
-
-const KMH_PER_MPS: f64 = 3.6;
 
 /// The highest point of a curve: engine speed and value.
 #[derive(Clone, Copy, Debug, PartialEq)]

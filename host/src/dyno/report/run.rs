@@ -7,7 +7,7 @@ use super::chart::{
     Area, Axis, COLUMN_WIDTH_PX, ChartError, Ink, Room, TEXT_PX, drawn, failed, line, placed, plot, px, scale, whole,
 };
 use super::parts::percent;
-use crate::dyno::sheet::{Limit, LimitPhase};
+use crate::dyno::sheet::{KMH_PER_MPS, Limit, LimitPhase};
 use crate::dyno::{Sample, Sheet};
 
 /// Heights of the panels, from above, in pixels.
@@ -21,8 +21,6 @@ const SIDES: Room = Room { left: 56, right: 12, top: 26, bottom: 8 };
 /// What limits, in the order of the rows from above.
 const ROWS: [(Limit, &str, Ink); 3] =
     [(Limit::Grip, "grip", Ink::Grip), (Limit::Power, "power", Ink::Power), (Limit::Gearing, "gearing", Ink::Gearing)];
-
-const KMH_PER_MPS: f64 = 3.6;
 
 /// Draws the chart.
 pub(super) fn run_over_time(sheet: &Sheet, id: &str) -> Result<String, ChartError> {
