@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, value_parser};
 use drag_race::car_file::{self, CAR_FILE_BYTES_MAX};
+use drag_race::ranges::CARS_MAX;
 use drag_race::{CATALOGUE_TOML, Car};
 
 use super::Failed;
@@ -90,19 +91,25 @@ pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.html {
         // Told now and not after the search.
-        check_place(path)?;
+        check_place("--html", path)?;
+    }
+    if let Some(path) = &args.race.write {
+        check_place("--write", path)?;
+        if path.exists() {
+            bail!("{} exists already, and is not written over; give --write another name", path.display());
+        }
     }
     let stop = stop_signal()?;
     let work = Arc::new(Work::default());
     let begun = Instant::now();
     let working = Arc::clone(&work);
-    let DynoArgs { csv, html, date, .. } = args.clone();
+    let DynoArgs { csv, html, date, race: RaceArgs { write, .. }, .. } = args.clone();
     let car_file = args.cars.as_ref().map_or("the catalogue".to_owned(), |path| path.display().to_string());
     let mut found = tokio::task::spawn_blocking(move || find(&args, &working));
     let mut stop = std::pin::pin!(stop);
     let mut progress = tokio::time::interval(Duration::from_millis(PROGRESS_MS));
     let shown = std::io::stderr().is_terminal();
-    let (findings, cars) = loop {
+    let (findings, cars, file) = loop {
         tokio::select! {
             found = &mut found => {
                 clear_progress(shown);
@@ -125,6 +132,11 @@ pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
         say(text::csv(&findings)?.trim_end());
     } else {
         say(text::text(&findings).trim_end());
+    }
+    if let (Some(path), Some(proposals)) = (write, &findings.balance) {
+        let text = balance_file::balanced(&file.text, &file.shown, proposals)?;
+        write_new(&path, &text).with_context(|| format!("the car file {}", path.display()))?;
+        note(format_args!("the balanced cars are in {}", path.display()));
     }
     if let Some(path) = html {
         let today =
@@ -154,14 +166,11 @@ fn clear_progress(shown: bool) {
     }
 }
 
-/// What was found, and the cars that it was found of.
-fn find(args: &DynoArgs, work: &Arc<Work>) -> anyhow::Result<(Findings, Vec<Arc<Car>>)> {
+/// What was found, the cars that it was found of, and the file that they are from.
+fn find(args: &DynoArgs, work: &Arc<Work>) -> anyhow::Result<(Findings, Vec<Arc<Car>>, CarText)> {
     let file = CarText::read(args.cars.as_deref())?;
     let cars = chosen(file.cars()?, &args.car)?;
     let race = &args.race;
-    if let Some(path) = race.write.as_deref().filter(|path| path.exists()) {
-        bail!("{} exists already, and is not written over; give --write another name", path.display());
-    }
     let module = load(args.module.as_deref(), cars.len())?;
     let method = if race.classes == "natural" { Method::Natural } else { Method::Index };
     let mut findings = dyno::run(&module, &cars, method, work)?;
@@ -170,27 +179,22 @@ fn find(args: &DynoArgs, work: &Arc<Work>) -> anyhow::Result<(Findings, Vec<Arc<
         findings.drivers = Some(drivers::drive(&module, &cars, &findings.sheets, &findings.classes, draw, work)?);
     }
     if race.balance {
-        let proposals = balance::balance(&module, &cars, &findings.sheets, &findings.classes, work)?;
-        if let Some(path) = &race.write {
-            let text = balance_file::balanced(&file.text, &file.shown, &proposals)?;
-            write_new(path, &text).with_context(|| format!("the car file {}", path.display()))?;
-        }
-        findings.balance = Some(proposals);
+        findings.balance = Some(balance::balance(&module, &cars, &findings.sheets, &findings.classes, work)?);
     }
     if let (true, Some(car), Some(Sheet { best, .. })) = (args.prove, cars.first(), findings.sheets.first()) {
         findings.proof = Some(prove::prove(&Strip::open(&module, car, work)?, best, prove::RUNS_MAX)?);
     }
-    Ok((findings, cars))
+    Ok((findings, cars, file))
 }
 
-/// Whether a report can be written to this file, as far as that can be seen before.
-fn check_place(path: &Path) -> anyhow::Result<()> {
+/// Whether the file of an option can be written, as far as that can be seen before.
+fn check_place(option: &str, path: &Path) -> anyhow::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() || path.file_name().is_none() {
-        bail!("--html {}: this is a folder; name a file in it", path.display());
+        bail!("{option} {}: this is a folder; name a file in it", path.display());
     }
     if !folder.is_dir() {
-        bail!("--html {}: the folder {} does not exist; make it first", path.display(), folder.display());
+        bail!("{option} {}: the folder {} does not exist; make it first", path.display(), folder.display());
     }
     Ok(())
 }
@@ -257,7 +261,7 @@ fn read_text(path: &Path) -> anyhow::Result<CarText> {
     let bytes = read(path, CAR_FILE_BYTES_MAX).with_context(|| format!("the car file {shown}"))?;
     if bytes.len() > CAR_FILE_BYTES_MAX {
         bail!(
-            "the car file {shown} has more than {CAR_FILE_BYTES_MAX} bytes, which is what 256 cars with all their sources take"
+            "the car file {shown} has more than {CAR_FILE_BYTES_MAX} bytes, in which {CARS_MAX} cars with all their sources have room"
         );
     }
     let text = String::from_utf8(bytes).map_err(|error| {
