@@ -42,7 +42,7 @@ pub(super) struct DynoArgs {
     /// Only this car; may be given several times
     #[arg(long, value_name = "ID")]
     car: Vec<String>,
-    /// Print a table with a row per car, comma-separated
+    /// Print a table with a row per car, comma-separated: the sheets, without classes, drivers and balance
     #[arg(long, conflicts_with = "json")]
     csv: bool,
     /// Hold the search for the first of the cars against every plan of a coarse grid
@@ -174,7 +174,9 @@ fn find(args: &DynoArgs, work: &Arc<Work>) -> anyhow::Result<(Findings, Vec<Arc<
     let module = load(args.module.as_deref(), cars.len())?;
     let method = if race.classes == "natural" { Method::Natural } else { Method::Index };
     let mut findings = dyno::run(&module, &cars, method, work)?;
-    if race.runs > 0 {
+    // The table has no column for drivers.
+    let shown = !args.csv || args.html.is_some();
+    if race.runs > 0 && shown {
         let draw = Draw { skill: race.skill, runs: race.runs, seed: race.seed };
         findings.drivers = Some(drivers::drive(&module, &cars, &findings.sheets, &findings.classes, draw, work)?);
     }
