@@ -1,7 +1,8 @@
 //! Classes: cars that may race each other, by the best times that the dyno found. It needs names and times and knows nothing of runs.
 //!
 //! Two methods. *Index* classes are those that strips hold: every half second, named by the time that nobody may beat in them. A car is in the class of its
-//! published time rounded up, as in the results of the drag race; without one in that of its best time. *Natural* classes follow the cars: the
+//! published time rounded up, as in the results of the drag race; without one in that of its best time, of which [`TOLERANCE_S`] is let pass: a car
+//! that was balanced to its class stays in it. *Natural* classes follow the cars: the
 //! times are parted where the sum of squares within the classes is least (Fisher, "On Grouping for Maximum Homogeneity", Journal of the American
 //! Statistical Association 53, 1958; known from maps as Jenks' natural breaks), into as few classes as keep every car within
 //! [`NATURAL_SPAN_S`] of its class's mean.
@@ -94,7 +95,7 @@ impl Classes {
 }
 
 fn index_classes(cars: &[&Timed]) -> Vec<Class> {
-    let halves = |car: &Timed| (car.published_s.unwrap_or(car.quarter_mile_s) / INDEX_STEP_S).ceil();
+    let halves = |car: &Timed| (car.published_s.unwrap_or(car.quarter_mile_s - TOLERANCE_S) / INDEX_STEP_S).ceil();
     let mut steps: Vec<f64> = cars.iter().map(|car| halves(car)).collect();
     steps.sort_by(f64::total_cmp);
     steps.dedup();
@@ -309,13 +310,15 @@ mod tests {
             timed("fair", 12.3, Some(12.5)),
             timed("near", 12.52, Some(12.45)),
             timed("quick", 11.9, Some(12.2)),
-            timed("new", 14.01, None),
+            timed("new", 14.06, None),
+            timed("balanced", 14.52, None),
         ];
         let classes = Classes::of(Method::Index, &cars);
         let names: Vec<(&str, f64)> =
             classes.classes.iter().map(|class| (class.name.as_str(), class.target_s)).collect();
         assert_eq!(names, [("12.5", 12.5), ("14.5", 14.5)]);
         assert_eq!(ids(&classes.classes[0]), ["quick", "fair", "near", "late"]);
+        assert_eq!(ids(&classes.classes[1]), ["new", "balanced"]);
         let out: Vec<bool> = classes.classes[0].members.iter().map(|member| member.out_of_place).collect();
         assert_eq!(out, [true, false, false, true]);
         assert!((classes.classes[0].members[3].off_s - 0.11).abs() < 1e-9);

@@ -48,6 +48,14 @@ fn every_car_is_within_3_percent_of_its_published_test() {
 }
 
 #[test]
+fn index_classes_are_those_of_the_results() {
+    for car in cars() {
+        let class = findings().classes.of_car(&car.id).map(|class| class.name.as_str());
+        assert_eq!(class, car.index_class(), "{}", car.id);
+    }
+}
+
+#[test]
 fn no_neighbour_of_a_best_run_is_quicker() {
     for sheet in &findings().sheets {
         let Best { run, optimum, .. } = &sheet.best;
