@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use drag_race::physics::RAD_S_PER_RPM;
-use drag_race::timing::FOOT_M;
+use drag_race::timing::{FOOT_M, TimeSlip};
 use drag_race::{Car, Driver, Input, LaneView, Phase, Snapshot};
 
 use super::error::StripError;
-use super::rooms::{Room, Rooms};
+use super::rooms::{Room, Rooms, Told};
 use super::strip::{RUN_S_MAX, Sample};
 
 /// Ticks between the states that are kept along a run, for others to begin from. A state takes a few microseconds, a tick one or two.
@@ -83,6 +83,8 @@ pub(super) struct Attempt {
     pub(super) rollout_s: Option<f64>,
     /// The frame after the last, for who goes on.
     pub(super) next_frame: u32,
+    /// The time slip, if the rules gave it with the last frame already.
+    pub(super) slip: Option<TimeSlip>,
 }
 
 impl End {
@@ -114,6 +116,7 @@ pub(super) fn attempt(
         points: Vec::new(),
         rollout_s: None,
         next_frame: at.next_frame,
+        slip: None,
     };
     let tick_s = rooms.tick_s();
     while at.tick < rooms.ticks(RUN_S_MAX) {
@@ -128,7 +131,8 @@ pub(super) fn attempt(
         }
         let mut input = at.driver.drive(&at.seen);
         input.gear = shifter.gear(at.tick, view);
-        at.seen = rooms.tick(&mut room, at.next_frame, Some(input))?.snapshot;
+        let Told { snapshot, slip } = rooms.tick(&mut room, at.next_frame, Some(input))?;
+        (at.seen, attempt.slip) = (snapshot, slip);
         at.next_frame += 1;
         at.tick += 1;
         let view = rooms.view(&at.seen)?;
