@@ -289,7 +289,7 @@ impl Driver {
         let rpm = f64::from(view.rpm);
         let tread_mps = f64::from(view.tread_mps);
         let speed_mps = f64::from(view.speed_mps);
-        let ratio = car.ratios.get(view.gear as usize - 1).copied().unwrap_or(1.0);
+        let ratio = car.ratios.get(usize::from(view.gear).wrapping_sub(1)).copied().unwrap_or(1.0);
 
         // What the tyres will bear, less when they already slip beyond their best.
         let against_mps = if tread_mps > 1.0 { tread_mps } else { 1.0 };

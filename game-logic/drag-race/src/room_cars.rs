@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::cars::{Car, Shared, UnknownCar, cars, find_car};
-use crate::ranges::CARS_MAX;
+use crate::ranges::{CARS_MAX, ID_BYTES};
 
 /// Ids of a room's cars that an error lists: more than most rooms bring.
 const IDS_SHOWN_MAX: usize = 32;
@@ -48,7 +48,8 @@ impl RoomCars {
         let mut cars: Vec<Car> = Vec::with_capacity(values.len());
         for (number, value) in values.into_iter().enumerate() {
             let id = value.get("id").and_then(Value::as_str).unwrap_or_default();
-            let label = format!("car number {} ({:?})", number + 1, id.chars().take(IDS_SHOWN_MAX).collect::<String>());
+            let label =
+                format!("car number {} ({:?})", number + 1, id.chars().take(*ID_BYTES.end()).collect::<String>());
             let mut car: Car = serde_json::from_value(value).map_err(|error| format!("{label}: {error}"))?;
             car.check().map_err(|error| error.to_string())?;
             if cars.iter().any(|other| other.id == car.id) {

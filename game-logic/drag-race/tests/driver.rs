@@ -142,3 +142,25 @@ fn a_snapshot_without_the_drivers_lane_is_no_disaster() {
         assert!(run("mx5", driver, TreeKind::Pro, 0, never).slip.quarter_mile_s.unwrap() < 20.0, "{skill}");
     }
 }
+
+#[test]
+fn a_gear_that_no_car_has_is_no_disaster() {
+    let mut race = Race::new(3, 50, TreeKind::Pro, &[0]);
+    race.tick(&[], &mut Vec::new());
+    for gear in [0, u8::MAX] {
+        let mut driver = Driver::new("mx5", 0, 0.5, 1).unwrap();
+        driver.set_reaction_s(-9.0);
+        let mut snapshot = race.snapshot();
+        snapshot.lamps.green = true;
+        snapshot.lanes[0].phase = Phase::Racing;
+        snapshot.lanes[0].gear = gear;
+        let inputs: Vec<Input> = (0..20)
+            .map(|_| {
+                snapshot.time_ms += 20;
+                driver.drive(&snapshot)
+            })
+            .collect();
+        // The foot has come up, so the driver has looked at the gear.
+        assert_ne!(inputs[19].clutch, 255, "{gear}");
+    }
+}
