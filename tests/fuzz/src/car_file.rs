@@ -1,6 +1,6 @@
 //! Car files: what is read is accepted by the module and comes back from a room's options the same; what is not names a line of the file.
 
-use drag_race::car_file::{self, CarFileError};
+use drag_race::car_file::{self, CAR_FILE_BYTES_MAX, CarFileError};
 use drag_race::{Car, Shared, to_options_json};
 
 pub(crate) fn target(input: &[u8]) {
@@ -16,6 +16,7 @@ pub(crate) fn target(input: &[u8]) {
             let mut options: serde_json::Value = serde_json::from_str(&options).unwrap();
             assert_eq!(serde_json::from_value::<Shared>(options["shared"].take()).unwrap(), shared);
             let back: Vec<Car> = serde_json::from_value(options["car"].take()).unwrap();
+            assert_eq!(back.len(), cars.len());
             for (back, car) in back.into_iter().zip(cars) {
                 assert_eq!(Car { shared, sources: car.sources.clone(), ..back }, car);
             }
@@ -27,6 +28,6 @@ pub(crate) fn target(input: &[u8]) {
         Err(CarFileError::NotToml { line, problem, .. }) => {
             assert!((1..=text.lines().count() + 1).contains(&line) && !problem.is_empty(), "{line}: {problem}");
         }
-        Err(error) => panic!("{error}"),
+        Err(CarFileError::TooLong { bytes, .. }) => assert!(bytes > CAR_FILE_BYTES_MAX),
     }
 }
