@@ -186,7 +186,7 @@ fn check_picture(picture: &Picture, html: &str, scheme: Scheme) {
 
 #[test]
 fn a_report_is_seen_in_light_and_dark_on_a_desk_and_a_phone() {
-    run(240, async {
+    run(600, async {
         let dir = tempfile::tempdir().unwrap();
         let html = report(dir.path()).await;
         check_source(&html);
