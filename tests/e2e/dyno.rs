@@ -77,6 +77,32 @@ fn cars_are_measured_as_table_sheet_and_json() {
     });
 }
 
+/// Balances a car into a new file. It has one gear, so its searches are quick.
+fn balance(file: &str) -> [&str; 9] {
+    ["dyno", "--car", "model_3p", "--runs", "0", "--json", "--balance", "--write", file]
+}
+
+#[test]
+fn a_balanced_car_is_at_its_target_when_its_file_is_run() {
+    run(300, async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let file = path("balanced.toml");
+        let off_s =
+            |findings: &Value| findings["classes"]["classes"][0]["members"][0]["off_s"].as_f64().unwrap().abs();
+        let before = json(&balance(&file)).await;
+        assert!(off_s(&before) > 0.05 && before["balance"][0]["chosen"]["reaches"] == true, "{}", before["balance"]);
+        let after = json(&["dyno", &file, "--car", "model_3p", "--runs", "0", "--json"]).await;
+        assert!(off_s(&after) <= 0.05, "{}", after["classes"]);
+
+        // What cannot be written is told before the search.
+        let said = fails(&balance(&file)).await;
+        assert!(said.contains("exists already") && said.contains("balanced.toml"), "{said}");
+        let said = fails(&balance(&path("absent/balanced.toml"))).await;
+        assert!(said.contains("--write") && said.contains("does not exist"), "{said}");
+    });
+}
+
 #[test]
 fn what_is_no_car_file_is_told_with_its_line() {
     run(300, async {
