@@ -89,6 +89,10 @@ pub(super) fn drivers(drivers: &Drivers, classes: &Classes) -> String {
     });
     let rows: Vec<Vec<String>> = std::iter::once(header.map(str::to_owned).to_vec()).chain(rows).collect();
     push_table(&mut text, &rows, "  ");
+    text.push_str(
+        "drivers err in their reaction, the launch speed, the grip they ask for and the speed they change up at; where none but the reaction \
+         costs a car time, its times are alike for any skill\n",
+    );
     for table in &drivers.win_tables {
         let class = classes.classes.iter().find(|class| class.name == table.class);
         text.push_str(&wins(table, class));
@@ -99,7 +103,7 @@ pub(super) fn drivers(drivers: &Drivers, classes: &Classes) -> String {
 fn wins(table: &WinTable, class: Option<&Class>) -> String {
     let target = class.map_or_else(String::new, |class| format!(" ({:.3} s)", class.target_s));
     if let [alone] = table.car_ids.as_slice() {
-        return format!("\nclass {}{target}: {alone} is alone\n", table.class);
+        return format!("\nclass {}{target}: {alone} is alone and has nobody to race\n", table.class);
     }
     let share = |share: &Option<f64>| share.map_or("-".into(), |share| format!("{:.0}", 100.0 * share));
     let most = table.win_shares.iter().flatten().copied().fold(0.0, f64::max);

@@ -113,12 +113,13 @@ pub(super) fn drivers(findings: &Findings, drivers: &Drivers) -> Result<Markup, 
             h2 { "In the hands of drivers" }
             p {
                 (drivers.runs) " drivers of skill " (drivers.skill) " drove each car once. Their reactions and errors were drawn from the seed "
-                (drivers.seed) "."
+                (drivers.seed) ". They err in their reaction, the launch speed, the grip that they ask for and the speed at which they change up; where \
+                 none but the reaction costs a car time, its times are alike for any skill."
             }
             @for class in &classes { (class) }
             @if let Some(alone) = &alone {
                 h3 { "Alone in their class" }
-                p { "Nobody to race." }
+                p { "They have nobody to race, so nobody wins: only their times are told." }
                 (alone)
             }
         }
