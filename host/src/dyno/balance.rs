@@ -250,7 +250,7 @@ impl Bench<'_> {
             }
             let off_s = self.off_s((steps, after_s));
             let range = figure.range();
-            let next = (steps - (off_s / slope).round() as i32).clamp(*range.start(), *range.end());
+            let next = steps.saturating_sub((off_s / slope).round() as i32).clamp(*range.start(), *range.end());
             if off_s.abs() <= AIM_S || next == steps || !self.is_accepted(Change { figure, steps: next }) {
                 break;
             }
