@@ -88,12 +88,16 @@ fn a_balanced_car_is_at_its_target_when_its_file_is_run() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let file = path("balanced.toml");
-        let off_s =
-            |findings: &Value| findings["classes"]["classes"][0]["members"][0]["off_s"].as_f64().unwrap().abs();
+        let off_s = |findings: &Value| findings["classes"]["classes"][0]["members"][0]["off_s"].as_f64().unwrap().abs();
         let before = json(&balance(&file)).await;
         assert!(off_s(&before) > 0.05 && before["balance"][0]["chosen"]["reaches"] == true, "{}", before["balance"]);
         let after = json(&["dyno", &file, "--car", "model_3p", "--runs", "0", "--json"]).await;
         assert!(off_s(&after) <= 0.05, "{}", after["classes"]);
+
+        // And a room can bring it.
+        let options = json(&["dyno", &file, "--car", "model_3p", "--options"]).await;
+        let cars = options["cars"]["car"].as_array().unwrap();
+        assert!(cars.len() == 1 && cars[0]["id"] == "model_3p", "{options}");
 
         // What cannot be written is told before the search.
         let said = fails(&balance(&file)).await;

@@ -10,7 +10,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, value_parser};
 use drag_race::car_file::{self, CAR_FILE_BYTES_MAX};
 use drag_race::ranges::CARS_MAX;
-use drag_race::{CATALOGUE_TOML, Car};
+use drag_race::{CATALOGUE_TOML, Car, to_options_json};
+use holeshot_abi::OPTIONS_BYTES_MAX;
+use serde_json::json;
 
 use super::Failed;
 use super::output::{grouped, note, say};
@@ -57,6 +59,9 @@ pub(super) struct DynoArgs {
     /// Print the catalogue as a car file and end
     #[arg(long)]
     example: bool,
+    /// Print the options of a room that brings these cars and end
+    #[arg(long, conflicts_with = "example")]
+    options: bool,
     #[command(flatten)]
     race: RaceArgs,
 }
@@ -87,6 +92,10 @@ struct RaceArgs {
 pub(super) async fn dyno(args: DynoArgs, as_json: bool) -> anyhow::Result<()> {
     if args.example {
         say(CATALOGUE_TOML.trim_end());
+        return Ok(());
+    }
+    if args.options {
+        say(options(&chosen(CarText::read(args.cars.as_deref())?.cars()?, &args.car)?)?);
         return Ok(());
     }
     if let Some(path) = &args.html {
@@ -187,6 +196,21 @@ fn find(args: &DynoArgs, work: &Arc<Work>) -> anyhow::Result<(Findings, Vec<Arc<
         findings.proof = Some(prove::prove(&Strip::open(&module, car, work)?, best, prove::RUNS_MAX)?);
     }
     Ok((findings, cars, file))
+}
+
+/// What a room that brings these cars is opened with.
+fn options(cars: &[Arc<Car>]) -> anyhow::Result<String> {
+    let shared = cars.first().map(|car| car.shared).unwrap_or_default();
+    let cars: Vec<Car> = cars.iter().map(|car| Car::clone(car)).collect();
+    let options = json!({ "cars": to_options_json(&cars, &shared) }).to_string();
+    if options.len() > OPTIONS_BYTES_MAX {
+        bail!(
+            "the options of a room with {} cars have {} bytes, and a host takes {OPTIONS_BYTES_MAX}; name those that are driven with --car",
+            cars.len(),
+            options.len()
+        );
+    }
+    Ok(options)
 }
 
 /// Whether the file of an option can be written, as far as that can be seen before.
