@@ -175,7 +175,7 @@ impl Sheet {
             zero_to_60_mph: ZeroTo::of(&best.run, 60.0 * MPH_MPS),
             launch_rpm: (car.transmission != Transmission::SingleSpeed).then_some(f64::from(best.run.launch_rpm)),
             shift_table: shift_table(car, &best.run, strip.tick_s()),
-            top_of_gear: top_of_gear(car, used),
+            top_of_gear: (1..=car.top_gear()).map(|gear| TopOfGear::of(car, gear, gear <= used)).collect(),
             forgiving: forgiving(strip, &best.run)?,
             limits: Limits::of(car, &best.run),
             published: Published::of(car, &splits),
@@ -298,29 +298,35 @@ fn shift_table(car: &Car, run: &Run, tick_s: f64) -> Vec<ShiftRow> {
     rows
 }
 
-fn top_of_gear(car: &Car, used: u8) -> Vec<TopOfGear> {
-    (1..=car.top_gear())
-        .map(|gear| {
-            let rpm_per_mps = rpm_of_tread(car, 1.0, gear);
-            let limiter_mps = car.limiter_rpm / rpm_per_mps;
-            let pulls = |speed_mps: f64| {
-                let wheels_nm = torque_at(car, speed_mps * rpm_per_mps) * rpm_per_mps / RPM_PER_RAD_S;
-                wheels_nm * car.driveline_efficiency >= road_load_n(car, speed_mps)
-            };
-            // From the limiter down: of several speeds at which the forces are equal the highest counts.
-            let steps = (0..=TOP_STEPS).rev().map(|step| limiter_mps * f64::from(step) / f64::from(TOP_STEPS));
-            let at_limiter = pulls(limiter_mps);
-            let mps = steps.into_iter().find(|speed_mps| pulls(*speed_mps)).unwrap_or(0.0);
-            TopOfGear {
-                gear,
-                kmh: kmh(mps),
-                mph: mps / MPH_MPS,
-                rpm: if at_limiter { car.limiter_rpm } else { mps * rpm_per_mps },
-                at_limiter,
-                used: gear <= used,
-            }
-        })
-        .collect()
+impl TopOfGear {
+    fn of(car: &Car, gear: u8, used: bool) -> Self {
+        let rpm_per_mps = rpm_of_tread(car, 1.0, gear);
+        let limiter_mps = car.limiter_rpm / rpm_per_mps;
+        let pulls = |speed_mps: f64| {
+            let wheels_n = torque_at(car, speed_mps * rpm_per_mps) * rpm_per_mps / RPM_PER_RAD_S;
+            wheels_n * car.driveline_efficiency >= road_load_n(car, speed_mps)
+        };
+        // From the limiter down: of several speeds at which the forces are equal the highest counts.
+        let steps = (0..=TOP_STEPS).rev().map(|step| limiter_mps * f64::from(step) / f64::from(TOP_STEPS));
+        let at_limiter = pulls(limiter_mps);
+        let mps = steps.into_iter().find(|speed_mps| pulls(*speed_mps)).unwrap_or(0.0);
+        Self {
+            gear,
+            kmh: kmh(mps),
+            mph: mps / MPH_MPS,
+            rpm: if at_limiter { car.limiter_rpm } else { mps * rpm_per_mps },
+            at_limiter,
+            used,
+        }
+    }
+
+    /// The end of the gear in which the car is fastest, used or not.
+    pub(super) fn of_car(car: &Car) -> Self {
+        let first = Self::of(car, 1, false);
+        (2..=car.top_gear())
+            .map(|gear| Self::of(car, gear, false))
+            .fold(first, |best, next| if next.kmh > best.kmh { next } else { best })
+    }
 }
 
 /// The engine speed at which each gear is left, first gear first, for [`Shifts::AtRpm`]: less than any for a gear that is left out.

@@ -5,11 +5,11 @@ use maud::{Markup, html};
 
 use super::ReportError;
 use super::chart::{ChartError, Ink};
-use super::curves::{KW_PER_HP, peaks, top_speed_kmh, torque_and_power, tractive_force};
+use super::curves::{KW_PER_HP, peaks, torque_and_power, tractive_force};
 use super::parts::{anchor, area, dot, figure, grouped, heads, line, percent, signed, table};
 use super::run::{run_over_time, used_rpm};
 use crate::dyno::Sheet;
-use crate::dyno::sheet::{Forgiving, KMH_PER_MPS, Limit, ZeroTo};
+use crate::dyno::sheet::{Forgiving, KMH_PER_MPS, Limit, TopOfGear, ZeroTo};
 
 /// Time between two rows of the table of a run, in ticks: at 50 Hz a row each 0.1 s.
 const TRACE_STEP_TICKS: usize = 5;
@@ -115,8 +115,8 @@ fn power_figure(sheet: &Sheet, car: &Car, svg: String) -> Markup {
 }
 
 fn force_figure(car: &Car, shifts: bool, svg: String) -> Markup {
-    let (top_kmh, by_limiter) = top_speed_kmh(car);
-    let end = if by_limiter { "the limiter ends it" } else { "the force equals the resistance" };
+    let TopOfGear { kmh: top_kmh, at_limiter, .. } = TopOfGear::of_car(car);
+    let end = if at_limiter { "the limiter ends it" } else { "the force equals the resistance" };
     let note = format!("Full throttle, after the driveline's losses. It pulls up to {top_kmh:.0} km/h: {end}.");
     let mut legend: Vec<_> = vec![
         line(Ink::Gear(1), "each gear, by its number"),

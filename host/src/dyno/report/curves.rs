@@ -10,7 +10,7 @@ use super::chart::{
     Axis, COLUMN_WIDTH_PX, ChartError, Ink, Room, TEXT_PX, drawn, failed, headroom, line, placed, plot, px, scale,
     whole,
 };
-use crate::dyno::sheet::KMH_PER_MPS;
+use crate::dyno::sheet::{KMH_PER_MPS, TopOfGear};
 
 /// Height of both charts, in pixels.
 const HEIGHT_PX: u32 = 310;
@@ -20,9 +20,6 @@ const STEP_RPM: f64 = 50.0;
 
 /// Speeds between two points of a curve of forces that resist, in km/h.
 const STEP_KMH: f64 = 2.0;
-
-/// Where a chart of forces ends at the latest, in km/h: no car of a quarter mile comes near.
-const SPEED_MAX_KMH: f64 = 600.0;
 
 /// Rounds of the fixed point between acceleration and load; after six the rest is below 1 %, after twenty below a newton.
 const LOAD_ROUNDS: u32 = 20;
@@ -120,34 +117,17 @@ fn bearable_n(car: &Car, speed_mps: f64) -> f64 {
     force_n
 }
 
-/// The speed at which nothing is left to accelerate with, in km/h, and whether the limiter ends it there.
-pub(super) fn top_speed_kmh(car: &Car) -> (f64, bool) {
-    let steps = (SPEED_MAX_KMH / STEP_KMH) as u32 * 4;
-    let mut top_kmh = 0.0;
-    for step in 1..=steps {
-        let kmh = f64::from(step) * STEP_KMH / 4.0;
-        let forces = car.ratios.iter().map(|ratio| force_n(car, *ratio, kmh / KMH_PER_MPS));
-        let turning: Vec<f64> = forces.flatten().collect();
-        if turning.iter().any(|force| *force >= road_load_n(car, kmh / KMH_PER_MPS)) {
-            top_kmh = kmh;
-        } else if top_kmh > 0.0 {
-            return (top_kmh, turning.is_empty());
-        }
-    }
-    (top_kmh, false)
-}
-
 /// Force at the wheels over speed for each gear, with what tyres bear and what air and tyres resist with. `shifts_kmh` are the speeds at which
 /// the best run shifts up, from first gear on.
 pub(super) fn tractive_force(car: &Car, id: &str, shifts_kmh: &[f64]) -> Result<String, ChartError> {
-    let (top_kmh, by_limiter) = top_speed_kmh(car);
+    let TopOfGear { kmh: top_kmh, at_limiter, .. } = TopOfGear::of_car(car);
     let end_kmh = headroom(top_kmh).max(100.0);
     let title = format!("Force at the wheels of {}", car.name);
     let desc = format!(
         "One curve for each of {} gears over speed, with the force that the driven tyres bear and the resistance of air and tyres. \
          The car accelerates up to {top_kmh:.0} km/h{}.",
         car.ratios.len(),
-        if by_limiter { ", where the engine is at its limiter" } else { "" }
+        if at_limiter { ", where the engine is at its limiter" } else { "" }
     );
     let curves: Vec<Vec<(f64, f64)>> = car
         .ratios
@@ -262,7 +242,7 @@ mod tests {
                 assert!(curves.iter().any(|points| points.len() > 10), "{}: gear {gear}", car.id);
                 assert!(texts(&force).iter().any(|text| text.text == gear.to_string()), "{}: gear {gear}", car.id);
             }
-            let (top_kmh, _) = top_speed_kmh(car);
+            let top_kmh = TopOfGear::of_car(car).kmh;
             assert!((180.0..400.0).contains(&top_kmh), "{}: {top_kmh} km/h", car.id);
         }
     }
