@@ -6,11 +6,16 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::outbox::DATA_MAX_BYTES;
+
 /// Content type of what [`CloudEvent::encode`] gives.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
+/// What an event has around its data, in bytes: all names at their longest take half of it.
+const ENVELOPE_MAX_BYTES: usize = 2 * 1024;
+
 /// Largest event that is read, in bytes: the largest data that a sink accepts with room for the envelope.
-pub const EVENT_MAX_BYTES: usize = 128 * 1024;
+pub const EVENT_MAX_BYTES: usize = DATA_MAX_BYTES + ENVELOPE_MAX_BYTES;
 
 /// Digits of `sequence`. The CloudEvents extension of this name wants strings that sort as numbers do.
 const SEQUENCE_DIGITS: usize = 16;
@@ -259,6 +264,27 @@ mod tests {
         assert_eq!(CloudEvent::parse(&event.encode()), Ok(event));
         let bare = CloudEvent { room: None, module: None, data: Value::Null, ..sample() };
         assert_eq!(CloudEvent::parse(&bare.encode()), Ok(bare));
+    }
+
+    #[test]
+    fn the_longest_data_that_a_sink_accepts_is_read_back_with_the_longest_names() {
+        use super::super::topics::{KIND_MAX_BYTES, NAME_MAX_BYTES, ROOM_MAX_BYTES};
+        let longest = CloudEvent {
+            origin: "o".repeat(2 * NAME_MAX_BYTES),
+            sequence: 9_999_999_999_999_999,
+            host: "h".repeat(NAME_MAX_BYTES),
+            // One of the rules, so that it names its schema, too.
+            kind: format!("rules.{}.{}", "k".repeat(NAME_MAX_BYTES), "k".repeat(KIND_MAX_BYTES - NAME_MAX_BYTES - 7)),
+            room: Some("r".repeat(ROOM_MAX_BYTES)),
+            module: Some("m".repeat(NAME_MAX_BYTES)),
+            data: Value::String("x".repeat(DATA_MAX_BYTES - 2)),
+            ..sample()
+        };
+        assert_eq!(longest.kind.len(), KIND_MAX_BYTES);
+        let bytes = longest.encode();
+        assert!(bytes.len() > DATA_MAX_BYTES + 1_000, "{}", bytes.len());
+        assert_eq!(CloudEvent::parse(&bytes), Ok(longest.clone()));
+        assert_eq!(CloudEvent::identity(&bytes), Some((longest.origin, longest.sequence)));
     }
 
     #[test]

@@ -923,6 +923,22 @@ async fn lists_of_rooms_come_in_pages_and_by_state() {
     assert!(records.rooms(&nobody).unwrap().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_data_that_is_accepted_is_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let records_directory = tempfile::tempdir().unwrap();
+    let events = embedded(directory.path()).await;
+    let manager = manager_in(records_directory.path(), &events.broker_access().clone()).await;
+    let data = json!("x".repeat(super::outbox::DATA_MAX_BYTES - 2));
+    events.sink().emit(InternalEvent { data: data.clone(), ..numbered(0) }).unwrap();
+    emit(&events.sink(), numbered(1)).await;
+    until("both are recorded", || all(&manager.records()).len() == 2 && events.stats().queued == 0).await;
+    assert_eq!((&all(&manager.records())[0].event["data"], events.stats().set_aside), (&data, 0));
+    manager.shutdown().await;
+    events.shutdown(DEADLINE).await;
+    events.stop_broker().await;
+}
+
 #[tokio::test]
 async fn an_event_that_cannot_be_is_refused_with_its_reason() {
     let directory = tempfile::tempdir().unwrap();
