@@ -683,7 +683,7 @@ impl Sender {
                     %path,
                     position = damage.position,
                     reason = damage.reason,
-                    "an event in the outbox is damaged: it is not sent and will not be recorded. It is kept in the table `set_aside` of that file; those behind                      it go on. Look at it there (sqlite3), and delete it when it is of no more use"
+                    "an event in the outbox is damaged: it is not sent and will not be recorded. It is kept in the table `set_aside` of that file; those behind it go on. Look at it there (sqlite3), and delete it when it is of no more use"
                 );
                 true
             }
@@ -693,7 +693,7 @@ impl Sender {
                     position = damage.position,
                     reason = damage.reason,
                     error,
-                    "an event in the outbox is damaged and cannot be set aside: no event behind it is sent. Stop the host, see what became of that row of the                      table `outbox` (sqlite3), and what is in the table `set_aside`; rows that are of no more use may be deleted there"
+                    "an event in the outbox is damaged and cannot be set aside: no event behind it is sent. Stop the host, see what became of that row of the table `outbox` (sqlite3), and what is in the table `set_aside`; rows that are of no more use may be deleted there"
                 );
                 false
             }
