@@ -26,13 +26,19 @@ pub struct Fighter {
     pub with_udp: bool,
 }
 
-/// Fighters of a match: every third has a scatter gun.
+/// What the bot in a slot takes into its hand: every third a scatter gun.
+#[must_use]
+pub const fn weapon(slot: usize) -> Weapon {
+    if slot % 3 == 2 { Weapon::Scatter } else { Weapon::Rifle }
+}
+
+/// Fighters of a match.
 #[must_use]
 pub fn fighters(count: usize, skill: f64, seed: u64, with_udp: bool) -> Vec<Fighter> {
     (0..count)
         .map(|slot| Fighter {
             name: super::name(slot),
-            weapon: if slot % 3 == 2 { Weapon::Scatter } else { Weapon::Rifle },
+            weapon: weapon(slot),
             skill,
             seed: seed.wrapping_add(slot as u64),
             with_udp,

@@ -1,7 +1,6 @@
 //! The players' programs for many rooms at once: what each game's rooms are opened with, and what its players answer to snapshots. The load generator knows no
 //! game; this file knows which there are.
 
-use arena::Weapon;
 use drag_race::Driver;
 use serde_json::{Value, json};
 
@@ -86,10 +85,7 @@ impl Game {
                 Ok(driver) => playing(driver),
                 Err(_) => Player { first_action: None, answer: Box::new(|_, _| None) },
             },
-            Kind::Arena => {
-                let weapon = if slot % 3 == 2 { Weapon::Scatter } else { Weapon::Rifle };
-                playing(fighters::player(SKILL, seed, weapon))
-            }
+            Kind::Arena => playing(fighters::player(SKILL, seed, fighters::weapon(slot))),
             Kind::Any => {
                 let mut state = seed | 1;
                 let answer: Answer = Box::new(move |_, _| {
