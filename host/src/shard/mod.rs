@@ -505,7 +505,7 @@ impl Shard {
         }
         if has_feed {
             // Nobody else will wake it.
-            self.step(index);
+            self.step(index, self.clock.now_us());
         }
         self.schedule(index);
         if self.stopping {
@@ -530,7 +530,7 @@ impl Shard {
             if let Some(slot) = self.rooms.get_mut(index).and_then(Option::as_mut) {
                 let now_us = self.clock.now_us();
                 let _ended = slot.room.handle(now_us, Arrival::Abort { reason: AbortReason::HostStopping });
-                self.step(index);
+                self.step(index, now_us);
             }
         }
     }
@@ -808,37 +808,37 @@ impl Shard {
     }
 
     fn step_due(&mut self) {
-        let now_us = self.clock.now_us();
+        let looked_us = self.clock.now_us();
+        // Where one step ends the next begins, so that the clock is read once for each.
+        let mut now_us = looked_us;
         while let Some(&Reverse((due_us, index))) = self.due.peek() {
-            if due_us > now_us {
+            if due_us > looked_us {
                 return;
             }
             self.due.pop();
             let current =
                 self.rooms.get(index).and_then(Option::as_ref).is_some_and(|slot| slot.scheduled_us == due_us);
             if current {
-                self.step_and_drain(index);
+                now_us = self.step(index, now_us);
+                self.drain_room(index);
             }
         }
     }
 
-    fn step(&mut self, index: usize) {
-        let _no_room = self.with_room(index, |now_us, room, rules, out| room.step(now_us, rules, out));
+    /// Steps a room. Gives the time at which that is done.
+    fn step(&mut self, index: usize, now_us: u64) -> u64 {
+        let stepped = self.with_room(index, now_us, |room, rules, out| room.step(now_us, rules, out));
+        stepped.map_or(now_us, |(_, done_us)| done_us)
     }
 
-    /// Steps a room that is due, and ends it if the host drains and need not wait for it.
-    fn step_and_drain(&mut self, index: usize) {
-        self.step(index);
-        self.drain_room(index);
-    }
-
-    /// Lets a room do something from which departures follow, and does what follows from that. None if there is no such room.
+    /// Lets a room do something from which departures follow, and does what follows from that. Gives also the time at which that is done. None if
+    /// there is no such room.
     fn with_room<T>(
         &mut self,
         index: usize,
-        act: impl FnOnce(u64, &mut Room, &mut Supervisor, &mut dyn FnMut(Departure<'_>)) -> T,
-    ) -> Option<T> {
-        let now_us = self.clock.now_us();
+        now_us: u64,
+        act: impl FnOnce(&mut Room, &mut Supervisor, &mut dyn FnMut(Departure<'_>)) -> T,
+    ) -> Option<(T, u64)> {
         let begun = self.counters.meter.begin();
         let slot = self.rooms.get_mut(index).and_then(Option::as_mut)?;
         let late_us = now_us.saturating_sub(slot.scheduled_us);
@@ -865,15 +865,13 @@ impl Shard {
         if let Some(feed) = feed {
             feed.before_step(now_us, room, rules, &mut out);
         }
-        let result = act(now_us, room, rules, &mut out);
+        let result = act(room, rules, &mut out);
         departures.hand_over();
-        if departures.ticked {
+        let (ticked, lost) = (departures.ticked, departures.lost);
+        if ticked {
             self.counters.meter.end(Operation::Step, begun);
             self.lateness_us.record(late_us);
-            // In whole microseconds, whose remainders cancel out over many steps.
-            self.step_us.record(self.clock.now_us().saturating_sub(now_us));
         }
-        let lost = departures.lost;
         slot.scheduled_us = u64::MAX;
         if slot.room.next_due_us().is_none() {
             self.close(index);
@@ -884,7 +882,12 @@ impl Shard {
         for id in lost {
             self.detach(id);
         }
-        Some(result)
+        let done_us = self.clock.now_us();
+        if ticked {
+            // In whole microseconds, whose remainders cancel out over many steps.
+            self.step_us.record(done_us.saturating_sub(now_us));
+        }
+        Some((result, done_us))
     }
 
     fn close(&mut self, index: usize) {

@@ -50,7 +50,8 @@ impl Shard {
                 let begun = Instant::now();
                 let index = self.places.get(&room).copied();
                 let swapped = index.and_then(|index| {
-                    self.with_room(index, |now_us, room, rules, out| room.swap(now_us, rules, *candidate, out))
+                    let now_us = self.clock.now_us();
+                    self.with_room(index, now_us, |room, rules, out| room.swap(now_us, rules, *candidate, out))
                 });
                 // Where probation is switched off, nobody will say that it is over.
                 let slot = index.and_then(|index| self.rooms.get(index)?.as_ref());
@@ -58,8 +59,8 @@ impl Shard {
                     slot.live.rules.kept();
                 }
                 let pause_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                let done =
-                    swapped.map(|result| result.map(|swapped| SwapDone { next_frame: swapped.next_frame, pause_us }));
+                let done = swapped
+                    .map(|(result, _)| result.map(|swapped| SwapDone { next_frame: swapped.next_frame, pause_us }));
                 let _asker_gone = reply.send(done);
             }
         }
