@@ -64,7 +64,7 @@ async fn open_unbounded(options: &ConnectOptions, player: Player) -> anyhow::Res
             _ => bail!("the host's first message is no `welcome` with datagrams"),
         }
     };
-    let (sealer, opener) = handshake.finish(&noise)?.into_client(session);
+    let (sealer, opener) = handshake.finish(&noise)?.into_client_with(session);
     let Player { first_action, answer } = player;
     websocket.send(Message::text(ClientMessage::Ready.encode()?)).await?;
     if let Some(data) = first_action {

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
 use holeshot_client::pacer::{Advice, Pacer};
+use holeshot_seal::RingCipher;
 use holeshot_wire::datagram::DATAGRAM_BYTES_MAX;
 use holeshot_wire::payload::Encode;
 use holeshot_wire::{Header, Inputs, Joined, Opener, Reassembler, Sealer, ToClient, ToHost};
@@ -34,8 +35,8 @@ const INPUTS_REPEATED: usize = 8;
 pub struct Member {
     session: u32,
     host: SocketAddr,
-    sealer: Sealer,
-    opener: Opener,
+    sealer: Sealer<RingCipher>,
+    opener: Opener<RingCipher>,
     joiner: Reassembler,
     pacer: Pacer,
     answer: Answer,
@@ -59,8 +60,8 @@ impl Member {
     pub(super) fn new(
         session: u32,
         host: SocketAddr,
-        sealer: Sealer,
-        opener: Opener,
+        sealer: Sealer<RingCipher>,
+        opener: Opener<RingCipher>,
         tick_hz: u16,
         answer: Answer,
     ) -> Self {
@@ -226,7 +227,7 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    fn send(&mut self, sealer: &mut Sealer, to: SocketAddr, payload: &impl Encode) {
+    fn send(&mut self, sealer: &mut Sealer<RingCipher>, to: SocketAddr, payload: &impl Encode) {
         if sealer.seal(payload, self.datagram).is_ok() {
             self.send_sealed(to);
         }
