@@ -8,5 +8,24 @@ pub mod seal;
 pub mod swap;
 pub mod tick;
 
+use serde::Serialize;
+
+/// Nanoseconds for one of what is measured: a tick, a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Cost {
+    /// In the best block, sweep or round.
+    pub min_ns: f64,
+    /// In the one in the middle.
+    pub median_ns: f64,
+}
+
+/// What samples say of it.
+fn cost(samples: &[f64]) -> Cost {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
+    Cost { min_ns: at(0), median_ns: at(sorted.len() / 2) }
+}
+
 /// Above the figures of a program that was built without optimisation.
 const UNOPTIMISED: &str = "This program was built without optimisation: run it with `cargo run --release`.\n\n";

@@ -13,7 +13,7 @@ use holeshot_wire::datagram::{DATAGRAM_BYTES_MAX, HEADER_BYTES, PAYLOAD_BYTES_MA
 use holeshot_wire::{Cipher, ClientHandshake, HostKeypair, Opener, PortableCipher, Sealer, accept};
 use serde::Serialize;
 
-use super::UNOPTIMISED;
+use super::{Cost, UNOPTIMISED, cost};
 
 /// Most sessions: what one shard can name.
 const SESSIONS_MAX: u32 = 1 << 16;
@@ -36,15 +36,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { payload_bytes: vec![64, 300, 1_100], sessions: 256, rounds: 300 }
     }
-}
-
-/// Nanoseconds for one datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Cost {
-    /// In the best round.
-    pub min_ns: f64,
-    /// In the round in the middle.
-    pub median_ns: f64,
 }
 
 /// Figures for one size and one direction.
@@ -134,7 +125,7 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
                 all.iter_mut().zip(one).for_each(|(all, one)| all.push(one));
             }
         }
-        let [limit_ns, host_ns, portable_ns] = ns.map(|both| both.map(cost));
+        let [limit_ns, host_ns, portable_ns] = ns.map(|both| both.map(|ns| cost(&ns)));
         for (what, ((limit, host), portable)) in
             ["seal", "open"].into_iter().zip(limit_ns.into_iter().zip(host_ns).zip(portable_ns))
         {
@@ -226,12 +217,6 @@ fn seed(number: u32) -> [u8; 32] {
     let mut seed = [7; 32];
     seed[..4].copy_from_slice(&number.to_le_bytes());
     seed
-}
-
-fn cost(mut ns: Vec<f64>) -> Cost {
-    ns.sort_by(f64::total_cmp);
-    let at = |index: usize| ns.get(index).copied().unwrap_or(f64::NAN);
-    Cost { min_ns: at(0), median_ns: at(ns.len() / 2) }
 }
 
 impl Report {

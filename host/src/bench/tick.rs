@@ -16,6 +16,7 @@ use holeshot_guest::export::Instance;
 use holeshot_room::{Fault, RestoreError, Rules};
 use serde::Serialize;
 
+use super::{Cost, cost};
 use crate::bots::{Plays, arena as arena_bots};
 use crate::rules::{
     ARENA_WASM, DRAG_RACE_WASM, Engine, EngineError, EngineSettings, InstantiateError, LoadError, Module, ModuleStore,
@@ -73,15 +74,6 @@ impl Default for Options {
     fn default() -> Self {
         Self { games: vec![GameName::DragRace, GameName::Arena], players: vec![2, 8, 64], rooms: 4_000, rounds: 5 }
     }
-}
-
-/// Nanoseconds per tick.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Cost {
-    /// The best block or sweep.
-    pub min_ns: f64,
-    /// The one in the middle.
-    pub median_ns: f64,
 }
 
 /// Wasm against native.
@@ -632,13 +624,6 @@ impl Samples {
         let ratios: Vec<f64> = self.wasm.iter().zip(&self.native).map(|(wasm, native)| wasm / native).collect();
         Pair { wasm: cost(&self.wasm), native: cost(&self.native), ratio: cost(&ratios).median_ns }
     }
-}
-
-fn cost(samples: &[f64]) -> Cost {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
-    Cost { min_ns: at(0), median_ns: at(sorted.len() / 2) }
 }
 
 /// Memory of this process and the page tables that map it, in KiB. A page that many rooms share (the module's constant data) counts once, which
