@@ -72,7 +72,7 @@ static COUNTING: Counting = Counting;
 
 /// Ticks that are looked at: three seconds of a race, in which the lights come on and the cars leave.
 const TICKS: u64 = 150;
-/// Allocations of these ticks altogether: three or four states and as many blocks of the journal twice over, and a handful of events with four each. A single one in every
+/// Allocations of so many ticks altogether: three or four states and as many blocks of the journal twice over, and a handful of events with four each. A single one in every
 /// tick, or for every datagram, is more.
 const ALLOCATIONS_MAX: u64 = 75;
 
@@ -133,7 +133,11 @@ async fn a_tick_without_news_allocates_nothing() -> anyhow::Result<()> {
     }
     assert!(sent >= TICKS, "snapshots went out over datagrams: {sent}");
     assert!(allocations > 0, "the counter counts: a checkpoint costs memory");
-    assert!(allocations <= ALLOCATIONS_MAX, "{allocations} allocations; HOLESHOT_ALLOCATIONS=1 shows where");
+    // A machine that is busy lets this thread look late, and more ticks go by.
+    assert!(
+        allocations * TICKS <= ALLOCATIONS_MAX * looked_at,
+        "{allocations} allocations in {looked_at} ticks; HOLESHOT_ALLOCATIONS=1 shows where"
+    );
     // The rest of the race is nobody's business.
     playing.iter().for_each(tokio::task::JoinHandle::abort);
     server.stop().await?;
