@@ -79,7 +79,8 @@ fn what_is_measured_is_a_model_that_is_read_again() {
         let report: Value = serde_json::from_slice(&read.stdout).unwrap();
         assert_eq!(report, said["report"], "{}", text(&read.stderr));
         let rows = report["operations"].as_array().unwrap();
-        for name in ["receive a datagram", "run the rules", "step a room besides", "let a player in"] {
+        // Those that are known by difference may be nothing on a machine that does other things, too.
+        for name in ["receive a datagram", "run the rules", "let a player in"] {
             let row = rows.iter().find(|row| row["name"] == name).unwrap();
             assert!(row["t_ms"]["likely"].as_f64().unwrap() > 0.0, "{row}");
         }
