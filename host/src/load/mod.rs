@@ -8,7 +8,7 @@ pub mod session;
 pub mod thread;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -62,7 +62,6 @@ pub(crate) struct Counters {
     pub(crate) datagrams_unsent: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) late_us_max: AtomicU64,
-    pub(crate) stop: AtomicBool,
 }
 
 /// A moment's counts, all together.
@@ -200,19 +199,12 @@ impl Load {
         let _nobody_there = self.leave.send(true);
         let all_left = async { while self.sessions.join_next().await.is_some() {} };
         let in_time = tokio::time::timeout(Duration::from_secs(LEAVE_WAIT_MAX_S), all_left).await.is_ok();
-        self.counters.stop.store(true, Ordering::Relaxed);
         let threads = self.threads;
         tokio::task::spawn_blocking(move || threads.join()).await??;
         if !in_time {
             bail!("the host did not let all players go within {LEAVE_WAIT_MAX_S} s");
         }
         Ok(())
-    }
-}
-
-impl Drop for Counters {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
@@ -84,7 +84,7 @@ impl Member {
     }
 }
 
-/// The threads.
+/// The threads. They end when this is gone.
 #[derive(Debug)]
 pub(super) struct Threads {
     members: Vec<SyncSender<Box<Member>>>,
@@ -149,17 +149,21 @@ impl Thread<'_> {
             payload: Vec::new(),
             datagram: Vec::with_capacity(DATAGRAM_BYTES_MAX),
         };
-        while !counters.stop.load(Ordering::Relaxed) {
+        loop {
             let due_us = thread.clock.now_us() + LOOK_EVERY_US;
-            while let Ok(member) = new.try_recv() {
-                thread.add(member)?;
+            loop {
+                match new.try_recv() {
+                    Ok(member) => thread.add(member)?,
+                    Err(TryRecvError::Empty) => break,
+                    // Whoever plays with this thread is gone.
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
             }
             thread.take();
             thread.keep();
             thread.clock.sleep_until(due_us);
             counters.late_us_max.fetch_max(thread.clock.now_us().saturating_sub(due_us), Ordering::Relaxed);
         }
-        Ok(())
     }
 
     fn add(&mut self, member: Box<Member>) -> anyhow::Result<()> {
