@@ -218,6 +218,14 @@ fn count(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
+/// Puts an event of a room into the outbox. One that finds no place there is lost.
+fn emit(sink: &EventSink, counters: &ShardCounters, room: &str, event: InternalEvent) {
+    match sink.emit(event) {
+        Ok(()) => count(&counters.internal_events, 1),
+        Err(error) => tracing::error!(room, %error, "an event is lost"),
+    }
+}
+
 /// The way to a running shard.
 #[derive(Debug, Clone)]
 pub struct ShardHandle {
@@ -472,10 +480,7 @@ impl Shard {
 
     fn open(&mut self, open: OpenRoom) {
         let OpenRoom { room, rules, live, opened, journal, feed } = open;
-        count(&self.counters.internal_events, 1);
-        if let Err(error) = self.sink.emit(opened) {
-            tracing::error!(room = live.id, %error, "the event room.opened is lost");
-        }
+        emit(&self.sink, &self.counters, &live.id, opened);
         let (players, has_feed) = (live.players.len(), feed.is_some());
         let budget = RoomBudget::open(&mut self.modules, &**rules.program());
         let slot = RoomSlot {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use holeshot_room::Phase;
 use holeshot_wire::RefusalCode;
 
-use super::{Admission, Pass, RoomSlot, Shard};
+use super::{Admission, Pass, RoomSlot, Shard, emit};
 use crate::events::payload::{Payload, PlayerDataChanged};
 use crate::rooms::NewSetup;
 
@@ -74,8 +74,6 @@ impl Shard {
             fields.insert("room".into(), slot.live.id.as_str().into());
         }
         tracing::debug!(room = slot.live.id, player, "set up anew with the data of a ticket");
-        if let Err(error) = self.sink.emit(event) {
-            tracing::error!(room = slot.live.id, %error, "an event is lost");
-        }
+        emit(&self.sink, &self.counters, &slot.live.id, event);
     }
 }

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::meter::Operation;
 use super::seats::Spectator;
 use super::session::{SessionId, Sessions};
-use super::{RoomSlot, ShardCounters, count};
+use super::{RoomSlot, ShardCounters, count, emit};
 use crate::clock::Clock;
 use crate::events::{EventSink, InternalEvent};
 use crate::journal::RoomJournal;
@@ -234,10 +234,7 @@ impl Departures<'_> {
             data,
             time: SystemTime::now(),
         };
-        count(&self.counters.internal_events, 1);
-        if let Err(error) = self.sink.emit(event) {
-            tracing::error!(room = self.live.id, %error, "an event is lost");
-        }
+        emit(self.sink, self.counters, &self.live.id, event);
         self.counters.meter.end(Operation::InternalEvent, begun);
     }
 
