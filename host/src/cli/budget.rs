@@ -24,6 +24,7 @@ const UNOPTIMISED: &str =
 
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["model", "example", "measure", "check"]))]
+#[command(group = ArgGroup::new("real").args(["measure", "check"]))]
 pub(super) struct BudgetArgs {
     /// A model file: operations with N, T, P and how they grow. `--example --write FILE` writes one that explains itself
     #[arg(value_name = "MODEL.toml")]
@@ -47,25 +48,25 @@ pub(super) struct BudgetArgs {
     #[arg(long, env = "HOLESHOT_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
     /// The game to measure: the name of a rules module [default: the host's default]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "real")]
     game: Option<String>,
     /// A rules module to load besides those that ship; `--game` names it
     #[arg(long = "module", value_name = "FILE", requires = "game")]
     modules: Vec<PathBuf>,
     /// Players in each room
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "real")]
     players: usize,
     /// Rooms that are measured at a time: few, which find caches cold each time, and many
-    #[arg(long, value_name = "FEW,MANY", value_delimiter = ',', num_args = 1..=2, default_values_t = [10, 200])]
+    #[arg(long, value_name = "FEW,MANY", value_delimiter = ',', num_args = 1..=2, default_values_t = [10, 200], requires = "real")]
     rooms: Vec<usize>,
     /// Rooms of each load of --check
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [20, 50, 100, 200])]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [20, 50, 100, 200], requires = "check")]
     loads: Vec<usize>,
     /// How long is measured, for each load, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 6)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 6, requires = "real")]
     seconds: u64,
-    /// How late 99 of 100 steps may come, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 5.0)]
+    /// With --measure: how late 99 of 100 steps may come, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 5.0, requires = "measure")]
     lateness_ms: f64,
     /// What draws and players begin with
     #[arg(long, value_name = "N", default_value_t = spread::SEED)]
