@@ -16,6 +16,25 @@ use crate::api::Api;
 const OTHER_GAME: &str = "a snapshot of another game: this host runs other rules than the bots know";
 const NO_INPUT: &str = "an input cannot be written";
 
+/// A game that ships, by the name of its module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum GameName {
+    /// The drag race
+    DragRace,
+    /// The shooter
+    Arena,
+}
+
+impl std::fmt::Display for GameName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::DragRace => "drag-race",
+            Self::Arena => arena::MODULE,
+        })
+    }
+}
+
 /// A driver and its car.
 #[derive(Debug, Clone)]
 pub struct Bot {

@@ -17,7 +17,7 @@ use holeshot_room::{Fault, RestoreError, Rules};
 use serde::Serialize;
 
 use super::{Cost, cost};
-use crate::bots::{Plays, arena as arena_bots};
+use crate::bots::{GameName, Plays, arena as arena_bots};
 use crate::rules::{
     ARENA_WASM, DRAG_RACE_WASM, Engine, EngineError, EngineSettings, InstantiateError, LoadError, Module, ModuleStore,
     NativeRules, WasmRules,
@@ -37,25 +37,6 @@ const MEMORY_ROOMS: u32 = 200;
 const INSTANCES_BESIDE: u32 = 4;
 
 const EMPTY_WASM: &[u8] = include_bytes!("empty.wasm");
-
-/// A game whose ticks are measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum GameName {
-    /// The drag race.
-    DragRace,
-    /// The arena.
-    Arena,
-}
-
-impl std::fmt::Display for GameName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            GameName::DragRace => "drag-race",
-            GameName::Arena => "arena",
-        })
-    }
-}
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::output::{note, say};
 use crate::bench::{events, flood, replay, seal, swap, tick};
+use crate::bots::GameName;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct BenchArgs {
@@ -51,7 +52,7 @@ struct FloodArgs {
 struct TickArgs {
     /// Games
     #[arg(long, value_enum, value_name = "GAME,GAME", value_delimiter = ',', default_values_t = tick::Options::default().games)]
-    games: Vec<tick::GameName>,
+    games: Vec<GameName>,
     /// Numbers of players in a room
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = tick::Options::default().players)]
     players: Vec<usize>,

@@ -1,7 +1,7 @@
 //! `holeshot bots`: drivers, or fighters of the arena, against a running host.
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -10,7 +10,7 @@ use super::output::{note, say};
 use super::race::{parse_skill, pick_cars};
 use super::serve::stop_signal;
 use crate::api::Api;
-use crate::bots::{self, Bot, BotReport, arena};
+use crate::bots::{self, Bot, BotReport, GameName, arena};
 
 /// Bots that one process plays at most: a socket each, below the usual limit of 1,024 open files.
 const BOTS_MAX: u32 = 400;
@@ -18,22 +18,13 @@ const BOTS_MAX: u32 = 400;
 /// Best players of a match that are listed; the sums below them are of all.
 const LISTED_MAX: usize = 10;
 
-/// What is played.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Game {
-    /// The drag race.
-    DragRace,
-    /// The shooter.
-    Arena,
-}
-
 #[derive(Debug, Clone, Args)]
 pub(super) struct BotsArgs {
     #[command(flatten)]
     host: HostArgs,
     /// What to play
-    #[arg(long, value_enum, default_value_t = Game::DragRace)]
-    game: Game,
+    #[arg(long, value_enum, default_value_t = GameName::DragRace)]
+    game: GameName,
     /// Races, or matches, at the same time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200))]
     races: u32,
@@ -78,8 +69,8 @@ pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
         let (api, args) = (api.clone(), args.clone());
         races.spawn(async move {
             match args.game {
-                Game::DragRace => race_of(&api, &args, seed, as_json).await,
-                Game::Arena => match_of(&api, &args, seed, as_json).await,
+                GameName::DragRace => race_of(&api, &args, seed, as_json).await,
+                GameName::Arena => match_of(&api, &args, seed, as_json).await,
             }
         });
     }
@@ -95,8 +86,8 @@ pub(super) async fn bots(args: BotsArgs, as_json: bool) -> anyhow::Result<()> {
                 Ok((room, reports)) => {
                     say(format_args!("room {room}"));
                     match args.game {
-                        Game::DragRace => reports.iter().for_each(say_report),
-                        Game::Arena => {
+                        GameName::DragRace => reports.iter().for_each(say_report),
+                        GameName::Arena => {
                             say(match_table(&reports)?.trim_end());
                         }
                     }
@@ -185,10 +176,10 @@ fn say_report(report: &BotReport) {
     ));
 }
 
-fn say_json(game: Game, room: &str, mut reports: Vec<BotReport>) {
+fn say_json(game: GameName, room: &str, mut reports: Vec<BotReport>) {
     match game {
-        Game::DragRace => say(json!({ "room": room, "players": reports })),
-        Game::Arena => {
+        GameName::DragRace => say(json!({ "room": room, "players": reports })),
+        GameName::Arena => {
             // All were told the same, which is long: once is enough.
             let outcome = reports.first().map(|report| report.outcome.clone()).unwrap_or_default();
             reports.iter_mut().for_each(|report| report.outcome = Value::Null);
