@@ -21,7 +21,8 @@ use holeshot_wire::handshake::KEY_BYTES;
 use holeshot_wire::{Cipher, PortableCipher};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-/// ring's ChaCha20-Poly1305. 0.5 KiB for a key, of which a datagram touches the first lines.
+/// ring's ChaCha20-Poly1305. 0.5 KiB for a key, of which a datagram touches the first lines. ring has no means of clearing it when it is dropped, as
+/// [`PortableCipher`] does.
 pub struct RingCipher {
     /// None only if ring refuses the key, which it does for keys of another length alone, and the type has that length. Then nothing is sealed or opened.
     key: Option<LessSafeKey>,
