@@ -36,6 +36,7 @@
 //! | `doctor.rs` | what the doctor says of folders and machines that are well, and of those that are not |
 //! | `budget.rs` | `holeshot budget` as a process: the published example, files that are no models |
 //! | `dyno.rs` | `holeshot dyno` as a process: cars of the catalogue, of a file and balanced, files that are no car files, modules that are not of the family |
+//! | `dyno.rs` | `holeshot dyno` as a process: cars of the catalogue and of a file, files that are no car files, modules that are not of the family |
 //! | `budget.rs` | `holeshot budget` as a process: the published example, files that are no models, a host measured and predicted |
 //! | `drain.rs` | a host that is told to stop while games run: what goes on, what ends, what is refused; one, two and three signals |
 //! | `command.rs` | the command as a process: signals, exit codes, settings, output |
