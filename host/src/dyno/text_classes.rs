@@ -10,7 +10,9 @@ use super::text::push_table;
 /// The classes with their cars.
 pub(super) fn classes(classes: &Classes) -> String {
     let method = match classes.method {
-        Method::Index => "index classes: published times rounded up to the half second",
+        Method::Index => {
+            "index classes: published times (best times where there is none) rounded up to the half second"
+        }
         Method::Natural => "natural classes: where the best times part by themselves",
     };
     let mut text = format!("{method}\n");
