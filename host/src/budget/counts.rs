@@ -127,7 +127,11 @@ impl Page {
         let per_frame = |name: &str| delta(name).unwrap_or_default() / frames;
         let counters =
             self.figures.keys().filter_map(|name| name.strip_prefix("holeshot_shard_")?.strip_suffix("_total"));
-        if frames <= 0.0 || counters.filter_map(delta).any(|more| more < 0.0) {
+        let fell = |(most, before): (&u64, &f64)| self.lateness_ranges.get(most).is_none_or(|now| now < before);
+        if frames <= 0.0
+            || counters.filter_map(delta).any(|more| more < 0.0)
+            || earlier.lateness_ranges.iter().any(fell)
+        {
             bail!("the host began anew between two looks at its figures");
         }
         let rooms = per_frame("ticks");
@@ -161,7 +165,7 @@ impl Page {
         let (mut low, mut seen) = (0.0, 0.0);
         for (most, count) in ranges {
             if count >= wanted && count > seen {
-                let part = (wanted - seen) / (count - seen);
+                let part = ((wanted - seen) / (count - seen)).clamp(0.0, 1.0);
                 return if most < 1e12 { low + (most - low) * part } else { low };
             }
             (low, seen) = (most, count);
