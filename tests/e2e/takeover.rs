@@ -216,8 +216,14 @@ async fn a_race(network: [u8; 2], seed: u64, disturbance: Disturbance) {
     for (name, network) in [("Ada", &of_ada), ("Ben", &of_ben)] {
         println!("{disturbance:?}: {name}: {}", network.told());
     }
-    let lost = |network: &Lossy| network.counts.datagrams_lost.load(std::sync::atomic::Ordering::Relaxed);
-    assert!(lost(&of_ada) > 20 && lost(&of_ben) > 20, "the network was better than it should be");
+    // A client whose datagrams are too often lost goes on over its WebSocket, where what is lost comes late.
+    let disturbed = |network: &Lossy| {
+        let counts = &network.counts;
+        [&counts.datagrams_lost, &counts.pieces_lost].map(|count| count.load(std::sync::atomic::Ordering::Relaxed))
+    };
+    for network in [&of_ada, &of_ben] {
+        assert!(disturbed(network).into_iter().sum::<u64>() > 20, "the network was better than it should be");
+    }
 
     // Every public event once and in order, also to the client that came later.
     let seqs: Vec<u64> = events.iter().map(|event| event.seq).collect();
