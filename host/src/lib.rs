@@ -26,6 +26,7 @@ pub mod manager;
 pub mod metrics;
 pub mod modder;
 pub mod modules;
+mod random;
 pub mod rooms;
 pub mod rules;
 pub mod server;

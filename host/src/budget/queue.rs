@@ -8,7 +8,8 @@
 
 use serde::Serialize;
 
-use super::spread::{Random, quantile};
+use super::spread::quantile;
+use crate::random::Random;
 use crate::shard::meter::Timed;
 use crate::shard::{DATAGRAMS_PER_LOOK, POLL_US};
 

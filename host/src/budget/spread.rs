@@ -8,38 +8,14 @@
 use serde::Serialize;
 
 use super::model::{Model, Range};
+use crate::random::Random;
 
 /// Frames that are drawn: the quantiles of interest then have an error of less than one percent of the spread.
 pub const DRAWS: usize = 10_000;
 /// The seed where none is given. It is printed, too.
 pub const SEED: u64 = 64;
 
-/// SplitMix64 (Steele, Lea and Flood 2014): what a seed decides, everywhere the same.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
 impl Random {
-    /// From a seed.
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Any number.
-    pub const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number from 0 to 1, without either end.
-    pub fn unit(&mut self) -> f64 {
-        // 53 bits, in the middle of their step.
-        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-
     /// A normal variate (Box and Muller 1958).
     fn normal(&mut self) -> f64 {
         let radius = (-2.0 * self.unit().ln()).sqrt();
@@ -61,7 +37,7 @@ impl Random {
     }
 
     /// A value of a range.
-    pub fn pert(&mut self, range: Range) -> f64 {
+    pub(super) fn pert(&mut self, range: Range) -> f64 {
         let width = range.max - range.min;
         if width <= 0.0 {
             return range.likely;

@@ -9,6 +9,7 @@ use holeshot_room::{Arrival, BeginError, Fault, Program, Supervision};
 use serde::Serialize;
 
 use super::game::{FaultEnd, Game, GameError, describe};
+use crate::random::Random;
 use crate::rules::{
     Engine, EngineError, EngineSettings, Facts, LoadError, Module, ModuleHash, ModuleStore, RoomProgram, facts,
 };
@@ -278,7 +279,7 @@ fn run(module: &Arc<Module>, players: u16, inputs: Inputs, options: &Options, re
             return;
         }
     };
-    let mut random = Random(options.seed);
+    let mut random = Random::new(options.seed);
     play(&mut game, inputs, options.frames, &mut random);
     for (frame, fault, end) in &game.told().faults {
         report.add(problem(format!("frame {frame}: {fault}; {}", end.as_str()), Some(fault)));
@@ -366,7 +367,7 @@ fn try_swaps(module: &Arc<Module>, other: &Arc<Module>, options: &Options) -> Ag
             }
         };
         let setup = Arc::new(setup(manifest, players, options));
-        let mut random = Random(options.seed);
+        let mut random = Random::new(options.seed);
         for before_frame in SWAPS_BEFORE_FRAMES {
             play(&mut game, Inputs::Random, before_frame, &mut random);
             // The game is over, or the other one fails: there is nothing to take over any more.
@@ -413,24 +414,6 @@ fn spread(values: impl Iterator<Item = u64>) -> Spread {
         values.get(rank).copied().unwrap_or_default()
     };
     Spread { p50: at(50), p99: at(99), max: at(100) }
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): what a seed decides, everywhere the same.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `end`, near enough to even: the ends are small.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
 }
 
 #[cfg(test)]
