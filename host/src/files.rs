@@ -2,7 +2,7 @@
 //! one process holds at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,6 +54,33 @@ pub(crate) fn check_database(path: &Path) -> std::io::Result<()> {
     });
     beside.iter().try_for_each(|path| check_regular(path))?;
     check_regular(path)
+}
+
+/// Why a text file was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TextError {
+    /// What the system says.
+    #[error("it cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    /// It is longer than anything that belongs there.
+    #[error("it has more than {0} bytes")]
+    TooLong(u64),
+    /// The byte that is wrong.
+    #[error("it is not UTF-8 text: byte {0} is wrong")]
+    NotText(usize),
+}
+
+/// Reads a text of at most so many bytes that a person names: a pipe is as good as a file there.
+///
+/// # Errors
+/// Why it is not read.
+pub(crate) fn read_text(path: &Path, bytes_max: u64) -> Result<String, TextError> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(TextError::TooLong(bytes_max));
+    }
+    String::from_utf8(bytes).map_err(|error| TextError::NotText(error.utf8_error().valid_up_to()))
 }
 
 /// Writes a file so that a crash leaves the one before or the new one, and never half of one.

@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::model::{Complexity, Model, Operation, Range, Size, Unit, Work};
+use crate::files::{TextError, read_text};
 
 /// Longest model file in bytes: ten times what the most operations need.
 pub const FILE_BYTES_MAX: u64 = 1 << 18;
@@ -58,23 +59,14 @@ pub struct ModelError {
 /// # Errors
 /// If the file cannot be read or is no model.
 pub fn read(path: &Path) -> Result<Model, ModelError> {
-    use std::io::Read;
     let file = path.display().to_string();
-    let whole = |problem: String| ModelError { file: file.clone(), line: None, problem };
-    let unreadable = |error: std::io::Error| {
-        whole(format!("it cannot be read: {error}; `holeshot budget --example --write FILE` writes one to begin with"))
-    };
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .map_err(unreadable)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(whole(format!("it has more than {FILE_BYTES_MAX} bytes, which a model never needs")));
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|error| whole(format!("it is not UTF-8 text: byte {} is wrong", error.utf8_error().valid_up_to())))?;
+    let text = read_text(path, FILE_BYTES_MAX).map_err(|error| {
+        let hint = match error {
+            TextError::Io(_) => "; `holeshot budget --example --write FILE` writes one to begin with",
+            TextError::TooLong(_) | TextError::NotText(_) => "",
+        };
+        ModelError { file: file.clone(), line: None, problem: format!("{error}{hint}") }
+    })?;
     parse(&file, &text)
 }
 

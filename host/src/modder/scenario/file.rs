@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::fields::{Layout, parse_hex};
 use super::frames::{Frames, Point};
+use crate::files::read_text;
 
 /// Longest file of a scenario in bytes: thousands of entries.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -233,21 +234,12 @@ struct ExpectTable {
 
 /// Reads a scenario for a module with this manifest.
 pub(super) fn read(path: &Path, manifest: &Manifest) -> Result<Script, FileError> {
-    use std::io::Read;
     let file = path.display().to_string();
-    let whole = |problem: String| FileError { file: file.clone(), line: None, problem };
-    let unreadable = |error: std::io::Error| whole(format!("it cannot be read: {error}"));
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .map_err(unreadable)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(whole(format!("it has more than {FILE_BYTES_MAX} bytes")));
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|error| whole(format!("it is not UTF-8 text: byte {} is wrong", error.utf8_error().valid_up_to())))?;
+    let text = read_text(path, FILE_BYTES_MAX).map_err(|error| FileError {
+        file: file.clone(),
+        line: None,
+        problem: error.to_string(),
+    })?;
     parse(&file, &text, manifest)
 }
 
