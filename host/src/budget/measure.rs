@@ -49,6 +49,8 @@ pub struct Measured {
     clock: ClockCost,
     /// Timed within a step, for each step: seals, sends and events once each, the journal as often as something leaves.
     inner_per_step: f64,
+    /// Of these, those of the journal.
+    journal_per_step: f64,
     sleep_us: Range,
     /// What a frame consisted of while nothing was timed.
     pub counts: PerFrame,
@@ -197,10 +199,11 @@ impl Measured {
         }
         let of_steps = [Operation::Seal, Operation::Send, Operation::PublicEvent, Operation::InternalEvent];
         // The journal is timed for the tick and for each snapshot, and once when the step is over.
-        let journal = 2.0 + count(Operation::Seal) / steps;
-        let inner_per_step = of_steps.map(count).into_iter().sum::<f64>() / steps + journal;
+        let journal_per_step = 2.0 + count(Operation::Seal) / steps;
+        let inner_per_step = of_steps.map(count).into_iter().sum::<f64>() / steps + journal_per_step;
         let counts = mean_of(untimed).context("nothing was counted")?;
-        let mut measured = Self { rooms, times, clock, inner_per_step, sleep_us: Range::exact(0.0), counts };
+        let mut measured =
+            Self { rooms, times, clock, inner_per_step, journal_per_step, sleep_us: Range::exact(0.0), counts };
         let mut sleeps_us: Vec<f64> = Vec::new();
         for counts in untimed {
             let Some(cpu_us) = counts.cpu_us else {
@@ -231,7 +234,7 @@ impl Measured {
         let clock_ns = match operation {
             Operation::Rules => 0.0,
             Operation::Input => self.clock.within_ns / self.inputs_per_datagram().max(1.0),
-            Operation::Journal => self.clock.within_ns * (1.0 + self.inner_per_step / 2.0),
+            Operation::Journal => self.clock.within_ns * self.journal_per_step,
             Operation::Step => self.clock.within_ns + self.inner_per_step * self.clock.whole_ns,
             _ => self.clock.within_ns,
         };
