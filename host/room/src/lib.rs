@@ -34,7 +34,7 @@ pub use messages::{
 };
 pub use output::{INTERNAL_PREFIXES_RESERVED, PUBLIC_NAMES_RESERVED};
 pub use rollback::{PROBATION_EVENTS_MAX, RERUN_EVENTS_BYTES_MAX, RERUN_PUBLIC_EVENTS_MAX};
-pub use room::{PlayerView, Room, Swapped};
+pub use room::{Beat, PlayerView, Room, Swapped};
 pub use rules::{BeginError, Fault, FaultKind, Program, RestoreError, Rules, Usage};
 pub use supervisor::{Probation, RECORDS_BYTES_MAX, RETRIES_MAX, Supervision, Supervisor};
 pub use trial::{Candidate, INSTANCES_PER_CANDIDATE_MAX, SwapRefusal, SwapRefusalKind, TRIAL_FRAMES_BEYOND, Trial};

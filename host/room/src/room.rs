@@ -108,7 +108,7 @@ use crate::supervisor::Supervisor;
 /// # Ticks
 ///
 /// Frame `n` is due at `start + (n + lost) × 1,000,000 / tick_hz` microseconds, computed from the start each time, so that nothing
-/// drifts. A `step` that comes late makes up for at most `catch_up_ticks_max` ticks. If more are due then, the rest is lost: they are
+/// drifts. The start is the countdown's end, or the next moment of the room's [`Beat`] after it, if it was given one. A `step` that comes late makes up for at most `catch_up_ticks_max` ticks. If more are due then, the rest is lost: they are
 /// counted, told as [`Departure::TicksLost`], and the schedule is shifted by as many whole ticks. Frame numbers never
 /// skip: to the rules nothing happened, to the players the game stood still for that time.
 ///
@@ -132,6 +132,8 @@ pub struct Room {
     phase_due_us: u64,
     /// When frame 0 is due, once that is known.
     start_us: Option<u64>,
+    /// The moments that the start is put off to.
+    beat: Option<Beat>,
     countdown_remaining: u32,
     /// Of the manifest by which the start was scheduled.
     countdown_step_us: u64,
@@ -177,6 +179,26 @@ enum News {
     Joined(u16),
     Ready(u16),
     Left(u16, LeftReason),
+}
+
+/// Moments at which a room may start: every `period_us` microseconds, the first at `offset_us`. Whoever has many rooms spreads their ticks so, and lets them
+/// fall on moments at which it is awake anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// From one moment to the next, in microseconds: as long as a tick. 0 allows any moment.
+    pub period_us: u64,
+    /// The first moment, in microseconds.
+    pub offset_us: u64,
+}
+
+impl Beat {
+    /// The first of its moments that is not before `at_us`; `at_us` itself where there is none.
+    #[must_use]
+    pub fn next_us(&self, at_us: u64) -> u64 {
+        let since_us = at_us.saturating_sub(self.offset_us);
+        let periods = since_us.checked_next_multiple_of(self.period_us);
+        periods.and_then(|us| us.checked_add(self.offset_us)).unwrap_or(at_us)
+    }
 }
 
 /// What is known of a player slot.
@@ -228,6 +250,7 @@ impl Room {
             attention_us: None,
             phase_due_us: now_us.saturating_add(limits.gather_wait_us),
             start_us: None,
+            beat: None,
             countdown_remaining: manifest.countdown_steps,
             countdown_step_us: 0,
             next_frame: 0,
@@ -378,6 +401,11 @@ impl Room {
         let margin_us = margin_us.clamp(i128::from(i32::MIN), i128::from(i32::MAX)) as i32;
         found.margin.note(frame, margin_us, verdict);
         Ok(())
+    }
+
+    /// Puts the start off to a moment of this beat. A start that is scheduled already stays.
+    pub const fn set_beat(&mut self, beat: Beat) {
+        self.beat = Some(beat);
     }
 
     /// When [`step`](Room::step) has something to do next, in microseconds; none once the room is closed.
@@ -656,8 +684,12 @@ impl Room {
         self.countdown_remaining = self.manifest.countdown_steps;
         self.countdown_step_us = u64::from(self.manifest.countdown_step_ms) * 1000;
         let countdown_us = self.countdown_step_us * u64::from(self.countdown_remaining);
-        self.phase_due_us = self.now_us.saturating_add(u64::from(duration_ms) * 1000);
-        self.start_us = Some(self.phase_due_us.saturating_add(countdown_us));
+        let cutscene_us = u64::from(duration_ms) * 1000;
+        let ready_us = self.now_us.saturating_add(cutscene_us).saturating_add(countdown_us);
+        let start_us = self.beat.map_or(ready_us, |beat| beat.next_us(ready_us));
+        // What is put off is the countdown, so that its steps keep their length.
+        self.phase_due_us = start_us.saturating_sub(countdown_us);
+        self.start_us = Some(start_us);
         if duration_ms > 0 {
             self.enter(Phase::Cutscene, out);
             self.tell_public("cutscene", None, &payloads::text(&payloads::Cutscene { duration_ms }), out);

@@ -2,8 +2,9 @@
 //!
 //! A shard never waits for anything but the time: commands come through a bounded queue that it empties, datagrams from a socket that does
 //! not block. It looks every [`POLL_US`] while it has rooms, so that no datagram needs a wake-up of its own
-//! (measured: a wake-up costs 4 to 20 times what the datagram does).
+//! (measured: a wake-up costs 4 to 20 times what the datagram does). Rooms tick when it looks ([`beats`]), so that they need none either.
 
+mod beats;
 mod drain;
 mod farewell;
 pub mod meter;
@@ -35,6 +36,7 @@ use crate::metrics::ShardFigures;
 use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::metrics::distribution::{Distribution, LATENESS_US, STEP_US};
 use crate::rooms::{LiveRoom, NewSetup, Rooms};
+use beats::Beats;
 use farewell::Farewells;
 use meter::{Meter, Operation};
 pub use outbound::{OUTBOUND_QUEUED_MAX, Outbound, OutboundReceiver, OutboundSender, SessionLimits, outbound};
@@ -296,6 +298,7 @@ impl ShardLayout {
                 free_rooms: Vec::new(),
                 places: HashMap::new(),
                 due: BinaryHeap::new(),
+                beats: Beats::default(),
                 sessions: Sessions::new(u8::try_from(index).unwrap_or(u8::MAX)),
                 registry: Arc::clone(rooms),
                 sink: sink.clone(),
@@ -335,6 +338,8 @@ struct RoomSlot {
     farewell: ByeCode,
     /// What its rules cost.
     budget: RoomBudget,
+    /// When it ticks.
+    beat: Option<beats::Place>,
 }
 
 struct Shard {
@@ -350,6 +355,8 @@ struct Shard {
     /// Where the open rooms are in `rooms`.
     places: HashMap<String, usize>,
     due: BinaryHeap<Reverse<(u64, usize)>>,
+    /// When its rooms tick.
+    beats: Beats,
     sessions: Sessions,
     registry: Arc<Rooms>,
     sink: EventSink,
@@ -388,7 +395,9 @@ impl Shard {
             let poll_us = if self.places.is_empty() && self.farewells.is_empty() { IDLE_POLL_US } else { POLL_US };
             let now_us = self.clock.now_us();
             let due_us = self.due.peek().map_or(u64::MAX, |Reverse((due_us, _))| *due_us);
-            let wake_us = (now_us + poll_us).min(due_us);
+            // At multiples of the poll: at these moments rooms are due.
+            let look_us = (now_us / poll_us).saturating_add(1).saturating_mul(poll_us);
+            let wake_us = look_us.min(due_us);
             if wake_us > now_us {
                 count(&self.counters.sleeps, 1);
                 self.clock.sleep_until(wake_us);
@@ -479,10 +488,14 @@ impl Shard {
     }
 
     fn open(&mut self, open: OpenRoom) {
-        let OpenRoom { room, rules, live, opened, journal, feed } = open;
+        let OpenRoom { mut room, rules, live, opened, journal, feed } = open;
         emit(&self.sink, &self.counters, &live.id, opened);
         let (players, has_feed) = (live.players.len(), feed.is_some());
         let budget = RoomBudget::open(&mut self.modules, &**rules.program());
+        let beat = self.beats.take(rules.program().setup().tick_hz, players);
+        if let Some(beat) = beat {
+            room.set_beat(beat.beat());
+        }
         let slot = RoomSlot {
             room,
             rules,
@@ -496,6 +509,7 @@ impl Shard {
             scheduled_us: u64::MAX,
             farewell: ByeCode::RoomAborted,
             budget,
+            beat,
         };
         let index = match self.free_rooms.pop() {
             Some(index) => index,
@@ -906,6 +920,9 @@ impl Shard {
         let sessions = ids.filter_map(|id| self.sessions.remove(id)).collect();
         self.farewells.say(self.clock.now_us(), &self.sink, slot.farewell, sessions);
         slot.budget.close(&mut self.modules);
+        if let Some(beat) = slot.beat {
+            self.beats.leave(beat);
+        }
         // Its instance is gone before its place is free: whoever takes the place finds one.
         drop(slot.rules);
         self.registry.forget(&slot.live.id);

@@ -2,7 +2,7 @@
 
 use crate::support::{Folder, Show, check, check_showing, config, quick_config};
 use holeshot_abi::Item;
-use holeshot_room::{Arrival, Departure, Room};
+use holeshot_room::{Arrival, Beat, Departure, Room};
 
 #[test]
 fn inputs_may_come_from_the_cutscene_on_so_that_frame_0_is_fresh() {
@@ -36,6 +36,37 @@ fn inputs_may_come_from_the_cutscene_on_so_that_frame_0_is_fresh() {
             4301 snapshot 0 of 3 margin Some(601000) last Some(2)
         "#,
     );
+}
+
+#[test]
+fn a_start_is_put_off_to_the_rooms_beat() {
+    let start_us = |config: holeshot_room::RoomConfig, beat: Option<Beat>| {
+        let mut rules = Folder::endless().supervised(&config);
+        let mut room = Room::open(config, 0).unwrap();
+        beat.into_iter().for_each(|beat| room.set_beat(beat));
+        room.handle(1_234, Arrival::Connected { player: 0 }).unwrap();
+        room.handle(1_234, Arrival::Ready { player: 0 }).unwrap();
+        let mut ticks = Vec::new();
+        while ticks.len() < 3 {
+            let due_us = room.next_due_us().unwrap();
+            room.step(due_us, &mut rules, &mut |departure| {
+                ticks.extend(matches!(departure, Departure::Tick { .. }).then_some(due_us));
+            });
+        }
+        assert_eq!(ticks, [0, 1, 2].map(|frame| room.tick_due_us(frame).unwrap()));
+        assert!(ticks.windows(2).all(|pair| pair[1] - pair[0] == 100_000), "{ticks:?}");
+        ticks[0]
+    };
+    let beat = |period_us, offset_us| Some(Beat { period_us, offset_us });
+    assert_eq!(start_us(config(1), None), 4_001_234);
+    assert_eq!(start_us(config(1), beat(100_000, 7_000)), 4_007_000);
+    assert_eq!(start_us(config(1), beat(100_000, 1_000)), 4_101_000);
+    assert_eq!(start_us(config(1), beat(0, 1_000)), 4_001_234);
+    for (period_us, offset_us) in [(1, 0), (100_000, 1_234), (1_234, 0)] {
+        assert_eq!(start_us(quick_config(1), beat(period_us, offset_us)), 1_234);
+    }
+    assert_eq!(start_us(quick_config(1), beat(100_000, 1_000)), 101_000);
+    assert_eq!(Beat { period_us: 10, offset_us: 0 }.next_us(u64::MAX), u64::MAX, "no such moment: any");
 }
 
 #[test]
