@@ -95,18 +95,26 @@ impl Calibration {
     pub fn predict(&self, rooms: usize, seed: u64) -> Prediction {
         let [at, few, many] = [rooms as f64, self.few.rooms as f64, self.many.rooms as f64].map(f64::ln);
         let part = ((at - few) / (many - few)).clamp(0.0, 1.0);
-        let (low, high) = (self.few.predict(rooms, seed), self.many.predict(rooms, seed));
-        let between = |low: f64, high: f64| low + (high - low) * part;
-        Prediction {
-            rooms,
-            cpu_us: between(low.cpu_us, high.cpu_us),
+        self.few.predict(rooms, seed).between(&self.many.predict(rooms, seed), part)
+    }
+}
+
+impl Prediction {
+    /// What is so far (0 to 1) on the way from this one to another of as many rooms.
+    #[must_use]
+    pub fn between(&self, other: &Self, part: f64) -> Self {
+        let (from, to) = (&self.queue, &other.queue);
+        let between = |from: f64, to: f64| from + (to - from) * part;
+        Self {
+            rooms: self.rooms,
+            cpu_us: between(self.cpu_us, other.cpu_us),
             queue: Outcome {
-                rooms,
-                lateness_p50_ms: between(low.queue.lateness_p50_ms, high.queue.lateness_p50_ms),
-                lateness_p99_ms: between(low.queue.lateness_p99_ms, high.queue.lateness_p99_ms),
-                unread_ticks: between(low.queue.unread_ticks, high.queue.unread_ticks),
-                sleeps: between(low.queue.sleeps, high.queue.sleeps),
-                busy: between(low.queue.busy, high.queue.busy),
+                rooms: from.rooms,
+                lateness_p50_ms: between(from.lateness_p50_ms, to.lateness_p50_ms),
+                lateness_p99_ms: between(from.lateness_p99_ms, to.lateness_p99_ms),
+                unread_ticks: between(from.unread_ticks, to.unread_ticks),
+                sleeps: between(from.sleeps, to.sleeps),
+                busy: between(from.busy, to.busy),
             },
         }
     }
@@ -389,16 +397,10 @@ impl Measured {
         }
     }
 
-    /// What is to be expected of so many rooms: everything but the sleeps grows with them, and how many of these there are says the queue. It says too many,
-    /// since in a host rooms are not due by chance: a game begins in a pass of the shard, which is often one for another room that is due, and both then share
-    /// every later one. So what the queue says counts as far as it was right with the rooms that were measured.
+    /// What is to be expected of so many rooms: everything but the sleeps grows with them, and how many of these there are says the queue.
     #[must_use]
     pub fn predict(&self, rooms: usize, seed: u64) -> Prediction {
-        let service = self.service();
-        let of_measured = queue::play(&service, self.rooms, seed).sleeps;
-        let right = if of_measured > 0.0 { (self.counts.sleeps / of_measured).min(1.0) } else { 1.0 };
-        let mut queue = queue::play(&service, rooms, seed);
-        queue.sleeps *= right;
+        let queue = queue::play(&self.service(), rooms, seed);
         let factor = rooms as f64 / self.counts.rooms.max(f64::MIN_POSITIVE);
         let counts = &self.counts;
         let counts = PerFrame {
