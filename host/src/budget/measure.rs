@@ -90,10 +90,11 @@ impl Calibration {
         Ok(Self { few: run(&with(few), &mut progress).await?, many: run(&with(many), &mut progress).await? })
     }
 
-    /// What is to be expected of so many rooms: between the two measurements in the proportion of the logarithms of the rooms, beyond them as the nearer one.
+    /// What is to be expected of so many rooms. The first room after each sleep finds the caches cold, and those that tick at the same look find them warm: a
+    /// room's share of the former goes with 1 / rooms, and so does the place between the two measurements. Beyond them it is as the nearer one says.
     #[must_use]
     pub fn predict(&self, rooms: usize, seed: u64) -> Prediction {
-        let [at, few, many] = [rooms as f64, self.few.rooms as f64, self.many.rooms as f64].map(f64::ln);
+        let [at, few, many] = [rooms, self.few.rooms, self.many.rooms].map(|rooms| 1.0 / rooms.max(1) as f64);
         let part = ((at - few) / (many - few)).clamp(0.0, 1.0);
         self.few.predict(rooms, seed).between(&self.many.predict(rooms, seed), part)
     }

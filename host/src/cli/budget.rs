@@ -57,14 +57,14 @@ pub(super) struct BudgetArgs {
     /// Players in each room
     #[arg(long, value_name = "N", default_value_t = 2, requires = "real")]
     players: usize,
-    /// Rooms that are measured at a time: few, which find caches cold each time, and many
-    #[arg(long, value_name = "FEW,MANY", value_delimiter = ',', num_args = 1..=2, default_values_t = [10, 200], requires = "real")]
+    /// Rooms that are measured at a time: few (20 or more: one for each look of the shard in a tick), which find caches cold each time, and many
+    #[arg(long, value_name = "FEW,MANY", value_delimiter = ',', num_args = 1..=2, default_values_t = [20, 200], requires = "real")]
     rooms: Vec<usize>,
     /// Rooms of each load of --check
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [20, 50, 100, 200], requires = "check")]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [30, 60, 120, 300], requires = "check")]
     loads: Vec<usize>,
     /// How long is measured, for each load, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 6, requires = "real")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 9, requires = "real")]
     seconds: u64,
     /// With --measure: how late 99 of 100 steps may come, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5.0, requires = "measure")]
