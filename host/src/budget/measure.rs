@@ -184,10 +184,10 @@ async fn measure(server: &Server, options: &Options, progress: &mut impl FnMut(&
             over.sessions_lost
         );
     }
-    // Who comes and goes does so before and after the rest is timed.
-    let times = before.into_iter().zip(after).zip(all()).map(|(((operation, before), (_, after)), end)| {
-        let whole = matches!(operation, Operation::Attach | Operation::Detach);
-        (operation, if whole { end.1 } else { after.since(&before) })
+    // Who comes and goes does so before and after the rest is timed, and so may be all that a game tells.
+    let times = before.into_iter().zip(after).zip(all()).map(|(((operation, before), (_, after)), (_, end))| {
+        let meanwhile = after.since(&before);
+        (operation, if meanwhile.count == 0 { end } else { meanwhile })
     });
     Measured::new(options.load.rooms, times.collect(), clock_cost(), &untimed)
 }
