@@ -8,6 +8,7 @@ pub mod backup;
 pub mod bench;
 pub mod bots;
 pub mod budget;
+pub mod child;
 mod cli;
 pub mod clock;
 pub mod config;

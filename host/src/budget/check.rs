@@ -3,20 +3,16 @@
 //! A shared machine is not as fast in one minute as in the next. So the operations are measured before and after each load, with other numbers of rooms, and
 //! the prediction is the mean of both. A load during which the two moved apart says more about the machine than about the prediction, and is run again.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use serde_json::Value;
-use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::counts::{self, PerFrame};
 use super::measure::{self, Calibration, Prediction, SECONDS_MAX, SETTLE_MS};
-use crate::api::Api;
+use crate::child::{self, Host};
 use crate::load::{Counts, Load, Options as LoadOptions};
 
 /// How far a prediction may be off, as a part of what was measured.
@@ -27,12 +23,10 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub const DRIFT_MAX: f64 = 0.1;
 /// How often a load is run, if the machine is not steady. Of so many runs the steadiest counts.
 pub const RUNS_MAX: usize = 3;
+/// Places for rooms that the host has beyond the largest load: those of the load before may still be closing.
+const ROOMS_SPARE: u32 = 8;
 /// Most loads of one check.
 const LOADS_MAX: usize = 16;
-/// How long a host may take to start, in seconds: it compiles its modules.
-const START_WAIT_MAX_S: u64 = 120;
-/// How long rooms may take to close once everybody has left, in seconds.
-const CLOSE_WAIT_MAX_S: u64 = 20;
 
 /// What is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +72,13 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> anyhow::R
     let mut before = Calibration::run(&measured, options.measured_rooms, |_| {}).await?;
     progress("starting a host in a process of its own");
     let most = options.loads.iter().max().copied().unwrap_or_default();
-    let host = Host::start(options, most).await?;
+    let host = Host::start(&child::Options {
+        shards: Some(1),
+        rooms_max: Some(u32::try_from(most)?.saturating_add(ROOMS_SPARE)),
+        modules: options.modules.clone(),
+        ..child::Options::default()
+    })
+    .await?;
     let mut rows = Vec::new();
     for &rooms in &options.loads {
         let mut steadiest: Option<Row> = None;
@@ -138,73 +138,4 @@ async fn carry(host: &Host, options: &Options, rooms: usize) -> anyhow::Result<(
     windows.sort_by(|a, b| cpu_us(a).total_cmp(&cpu_us(b)));
     let middle = windows.get(windows.len() / 2).context("nothing was counted")?;
     Ok((*middle, players))
-}
-
-/// A host in a process of its own, which ends with this value.
-struct Host {
-    child: Child,
-    api: Api,
-    _folder: tempfile::TempDir,
-}
-
-impl Host {
-    async fn start(options: &Options, rooms: usize) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("holeshot-budget-").tempdir().context("no folder for a host")?;
-        let mut command = Command::new(std::env::current_exe().context("this program does not know where it is")?);
-        command.args(["serve", "--json", "--log", "error", "--shards", "1", "--linger-s", "0", "--drain-wait-s", "0"]);
-        for listen in ["--http-listen", "--udp-listen", "--mqtt-listen"] {
-            command.args([listen, "127.0.0.1:0"]);
-        }
-        command.arg("--rooms-max").arg((rooms + 8).to_string()).arg("--data-dir").arg(folder.path());
-        for module in &options.modules {
-            command.arg("--module").arg(module);
-        }
-        // Settings of whoever measures are not those of this host.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLESHOT_")) {
-            command.env_remove(name);
-        }
-        // What goes wrong in it is told where this program tells it.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().context("the host does not start")?;
-        let stdout = child.stdout.take();
-        let mut host = Self { child, api: Api::new("http://127.0.0.1:0")?, _folder: folder };
-        let (said, first) = oneshot::channel();
-        let reader = move || {
-            let mut lines = BufReader::new(stdout?).lines();
-            let _nobody_waits = said.send(lines.next()?.ok()?);
-            // What it says later is nobody's; a full pipe must not stop it.
-            lines.for_each(drop);
-            Some(())
-        };
-        std::thread::Builder::new().name("host-output".into()).spawn(reader).context("no thread for a host")?;
-        let line = timeout(Duration::from_secs(START_WAIT_MAX_S), first).await;
-        let Ok(Ok(line)) = line else { bail!("the host does not start; what it says about that is above") };
-        let said: Value = serde_json::from_str(&line).context("the host's first line is no JSON")?;
-        let url = said.get("url").and_then(Value::as_str).context("the host does not say where it listens")?;
-        host.api = Api::new(url)?;
-        Ok(host)
-    }
-
-    /// Waits until no room is left of the last load.
-    async fn emptied(&self) -> anyhow::Result<()> {
-        let emptied = async {
-            loop {
-                let page = counts::page(&self.api).await?;
-                if page.rooms() == 0.0 {
-                    return anyhow::Ok(());
-                }
-                sleep(Duration::from_millis(counts::PAGES_APART_MS)).await;
-            }
-        };
-        let waited = timeout(Duration::from_secs(CLOSE_WAIT_MAX_S), emptied).await;
-        waited.context("rooms stay open although everybody has left")?
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        // It has nothing that anybody wants to keep.
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }
