@@ -22,6 +22,7 @@ use crate::events::outbox::Limits;
 use crate::events::{BrokerConfig, EmitError, EventSink, Events, EventsConfig, InternalEvent};
 use crate::manager::chores::Retention;
 use crate::manager::{Manager, ManagerConfig, ManagerFigures, records};
+use crate::metrics::process::Process;
 
 /// Most events of one round: half a minute of them.
 const EVENTS_MAX: usize = 1_000_000;
@@ -43,8 +44,6 @@ const DISK_LOOK_EVERY: Duration = Duration::from_micros(20);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Debian puts servers where users do not look.
 const MOSQUITTO: [&str; 2] = ["mosquitto", "/usr/sbin/mosquitto"];
-/// Clock ticks in a second, in `/proc`: fixed on Linux.
-const CLOCK_TICKS_PER_S: f64 = 100.0;
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,8 +256,8 @@ impl Site {
     }
 
     fn cpu_s(&self) -> Option<f64> {
-        let own = cpu_s(std::process::id())?;
-        self.broker.map_or(Some(own), |broker| Some(own + cpu_s(broker)?))
+        let own = Process::read()?.cpu_s();
+        self.broker.map_or(Some(own), |broker| Some(own + Process::of(broker)?.cpu_s()))
     }
 
     /// Sends as many events as it takes, as fast as it goes.
@@ -462,15 +461,6 @@ impl Drop for Mosquitto {
         let _gone_already = self.child.kill();
         let _gone_already = self.child.wait();
     }
-}
-
-/// Processor time that a process has used, in seconds: fields 14 and 15 of `/proc/PID/stat` (proc_pid_stat(5)). None on other systems.
-fn cpu_s(process: u32) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(user.saturating_add(system) as f64 / CLOCK_TICKS_PER_S)
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {

@@ -84,6 +84,7 @@ pub fn router(doors: Arc<Doors>) -> Router {
         .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], OPENAPI)))
         .route("/asyncapi.json", get(asyncapi))
         .route("/metrics", get(metrics))
+        .route("/api/shards", get(shards))
         .route("/api/rooms", get(list_rooms).post(create_room))
         .route("/api/rooms/{room}", get(one_room))
         .route("/api/rooms/{room}/join", post(join_room))
@@ -217,6 +218,10 @@ async fn metrics(State(doors): Shared) -> Result<Response, ApiError> {
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))?
         .to_string();
     Ok(([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response())
+}
+
+async fn shards(State(doors): Shared) -> Json<Value> {
+    Json(json!({ "shards": doors.metrics.shards().await }))
 }
 
 async fn create_room(

@@ -42,7 +42,13 @@ impl Mappings {
 /// Mappings of this process at the moment. Takes a millisecond for each few thousand of them: not for a shard.
 #[must_use]
 pub fn mappings_used() -> Option<u64> {
-    Some(std::fs::read_to_string("/proc/self/maps").ok()?.lines().count() as u64)
+    mappings_of("self")
+}
+
+/// Mappings of the process of this number, or of `self`.
+#[must_use]
+pub fn mappings_of(process: impl std::fmt::Display) -> Option<u64> {
+    Some(std::fs::read_to_string(format!("/proc/{process}/maps")).ok()?.lines().count() as u64)
 }
 
 #[cfg(test)]

@@ -135,6 +135,16 @@ impl Distribution {
         ranges
     }
 
+    /// How many values came in each step, for those who take off what came before: the greatest value of the step, and how many. Steps without any are left
+    /// out.
+    #[must_use]
+    pub fn steps(&self) -> Vec<(u64, u64)> {
+        self.histogram
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to(), u64::from(step.count_at_value())))
+            .collect()
+    }
+
     /// Bytes that it takes, those on the heap included.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -189,6 +199,19 @@ mod tests {
             assert_eq!(found, expected);
             assert_eq!(found.iter().map(|(_, count)| count).sum::<u64>(), distribution.count());
         }
+    }
+
+    #[test]
+    fn steps_have_every_value_once_and_in_order() {
+        let mut distribution = Distribution::new(LATENESS_US);
+        [3, 3, 31, 1_000, 1_001, 1 << 30].into_iter().for_each(|value| distribution.record(value));
+        let steps = distribution.steps();
+        assert_eq!(steps.iter().map(|(_, count)| count).sum::<u64>(), distribution.count());
+        assert_eq!(steps.get(..2), Some(&[(3, 2), (31, 1)][..]));
+        assert!(steps.is_sorted_by(|a, b| a.0 < b.0), "{steps:?}");
+        let (most, count) = steps[2];
+        assert!((1_001..=1_064).contains(&most) && count == 2, "{steps:?}");
+        assert!(Distribution::new(LATENESS_US).steps().is_empty());
     }
 
     #[test]

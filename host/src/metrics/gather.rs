@@ -118,6 +118,31 @@ impl Budget {
     }
 }
 
+/// What a shard counted since it began, with its times in steps of 6 %: the difference of two is what came in between, to every quantile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShardTimes {
+    shard: usize,
+    rooms: usize,
+    sessions: usize,
+    /// Processor time of its thread, in nanoseconds; none where the system does not say.
+    cpu_ns: Option<u64>,
+    /// Frames of all rooms.
+    ticks: u64,
+    ticks_lost: u64,
+    /// Players of frames whose input was there; was lost or late; never came.
+    inputs_fresh: u64,
+    inputs_repeated: u64,
+    inputs_absent: u64,
+    datagrams_received: u64,
+    received_bytes: u64,
+    datagrams_sent: u64,
+    sent_bytes: u64,
+    /// How late steps with frames came: the greatest microseconds of a step of the scale, and how many.
+    lateness_us: Vec<(u64, u64)>,
+    /// How long they took.
+    step_us: Vec<(u64, u64)>,
+}
+
 /// A page that cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the figures cannot be written as text: {reason}")]
@@ -159,6 +184,33 @@ impl Metrics {
             budget: Budget::new(&module.costs, module.memory_bytes, self.engine.settings().tick_fuel(module.tick_hz)),
         };
         merged.into_iter().map(budget).collect()
+    }
+
+    /// What each shard that answers spends its time on.
+    pub async fn shards(&self) -> Vec<ShardTimes> {
+        let mut shards = Vec::new();
+        for (at, handle) in self.rooms.shards().iter().enumerate() {
+            let Some(figures) = self.ask(at, Vec::new()).await else { continue };
+            let counters = &handle.counters;
+            shards.push(ShardTimes {
+                shard: at,
+                rooms: figures.rooms,
+                sessions: figures.sessions,
+                cpu_ns: figures.cpu_ns,
+                ticks: read(&counters.ticks),
+                ticks_lost: read(&counters.ticks_lost),
+                inputs_fresh: read(&counters.inputs_fresh),
+                inputs_repeated: read(&counters.inputs_repeated),
+                inputs_absent: read(&counters.inputs_absent),
+                datagrams_received: read(&counters.datagrams_received),
+                received_bytes: read(&counters.bytes_received),
+                datagrams_sent: read(&counters.datagrams_sent),
+                sent_bytes: read(&counters.bytes_sent),
+                lateness_us: figures.lateness_us.steps(),
+                step_us: figures.step_us.steps(),
+            });
+        }
+        shards
     }
 
     async fn ask(&self, shard: usize, rooms: Vec<String>) -> Option<ShardFigures> {
@@ -298,6 +350,11 @@ impl Metrics {
             &c.messages_unsent
         });
         counter("holeshot_shard_ticks", "Frames of all rooms.", |c| &c.ticks);
+        counter("holeshot_shard_inputs_fresh", "Players of frames whose input was there.", |c| &c.inputs_fresh);
+        counter("holeshot_shard_inputs_repeated", "Players of frames whose last input was repeated.", |c| {
+            &c.inputs_repeated
+        });
+        counter("holeshot_shard_inputs_absent", "Players of frames of whom no input ever came.", |c| &c.inputs_absent);
         counter("holeshot_shard_ticks_lost", "Frames never made up for: the shard came too late.", |c| &c.ticks_lost);
         counter("holeshot_shard_rules_faults", "Rooms that ended because their rules failed.", |c| &c.rules_faults);
         let bytes = |figure: fn(&crate::shard::ShardCounters) -> &AtomicU64| {
@@ -519,7 +576,7 @@ fn process_figures(page: &mut Page, process: Process, started_unix_ms: u64) {
     page.gauge("process_open_fds", "Open files, sockets included.", one(process.open_files));
     let files_max = process.open_files_max.map(|files| (Labels::new(), files));
     page.gauge("process_max_fds", "Most open files.", files_max);
-    page.seconds_counter("process_cpu", "Processor time.", [(Labels::new(), process.cpu_s)]);
+    page.seconds_counter("process_cpu", "Processor time.", [(Labels::new(), process.cpu_s())]);
     let started_s = started_unix_ms as f64 / 1_000.0;
     page.seconds("process_start_time", "When the host started, since 1970.", [(Labels::new(), started_s)]);
 }

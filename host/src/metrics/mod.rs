@@ -8,7 +8,7 @@ pub mod budget;
 pub mod distribution;
 pub mod gather;
 mod page;
-mod process;
+pub(crate) mod process;
 
 pub use page::CONTENT_TYPE;
 

@@ -199,6 +199,12 @@ pub struct ShardCounters {
     pub messages_unsent: AtomicU64,
     /// Ticks stepped.
     pub ticks: AtomicU64,
+    /// Players of ticks who had sent an input for it in time.
+    pub inputs_fresh: AtomicU64,
+    /// Players of ticks for whom an older input was repeated.
+    pub inputs_repeated: AtomicU64,
+    /// Players of ticks of whom no input ever came, those who have left included.
+    pub inputs_absent: AtomicU64,
     /// Ticks lost because the shard came too late.
     pub ticks_lost: AtomicU64,
     /// Rooms that ended because their rules failed.

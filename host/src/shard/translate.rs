@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use holeshot_abi::count_inputs;
 use holeshot_room::{AbortReason, ActionOutcome, Departure, EventSource, LeftReason, Outcome, Phase, PublicEvent, Ran};
 use holeshot_wire::{
     ByeCode, HandshakeMessage, HostMessage, PlayerName, Route, RulesInfo, Snapshot, ToClient, snapshot_parts,
@@ -77,10 +78,14 @@ impl Departures<'_> {
                     self.sessions.end(id, code, reason.as_str());
                 }
             }
-            Departure::Tick { frame, ran, .. } => {
+            Departure::Tick { frame, record, ran } => {
                 self.live.set_frame(frame);
                 self.ticked = true;
                 count(&self.counters.ticks, 1);
+                let [absent, fresh, repeated] = count_inputs(record).map(u64::from);
+                count(&self.counters.inputs_fresh, fresh);
+                count(&self.counters.inputs_repeated, repeated);
+                count(&self.counters.inputs_absent, absent);
                 if let Ran::Stepped { usage, .. } = ran {
                     self.counters.meter.took(Operation::Rules, usage.time_ns);
                 }

@@ -212,7 +212,9 @@ pub use bytes::Malformed;
 pub use manifest::{Best, Leaderboard, Manifest, ManifestError};
 pub use output::{Item, OutputReader, OutputWriter, PlayerResult, is_event_name};
 pub use setup::{PlayerSetup, RESTORE_HEADER_BYTES, Setup, read_restore, write_restore};
-pub use tick::{Action, Change, ChangeKind, InputStatus, LeaveReason, PlayerInput, TickReader, TickRecord};
+pub use tick::{
+    Action, Change, ChangeKind, InputStatus, LeaveReason, PlayerInput, TickReader, TickRecord, count_inputs,
+};
 
 /// The version of this specification: major in the upper 16 bits, minor in the lower.
 pub const ABI_VERSION: u32 = 0x0001_0002;

@@ -160,6 +160,25 @@ impl TickRecord {
     }
 }
 
+/// How many players of a record have an input of each [`InputStatus`], in the order of its numbers: absent, fresh, repeated.
+///
+/// For counting records that were just written: nothing else of them is read or checked. Bytes that are no record give some numbers or other.
+#[must_use]
+pub fn count_inputs(record: &[u8]) -> [u32; 3] {
+    let mut counts = [0; 3];
+    let Some((&[_, _, _, _, p0, p1, _, _, _, _, s0, s1, ..], slots)) = record.split_first_chunk::<HEADER_BYTES>()
+    else {
+        return counts;
+    };
+    let (players, stride) = (u16::from_le_bytes([p0, p1]), u16::from_le_bytes([s0, s1]));
+    for slot in slots.chunks_exact(PLAYER_HEADER_BYTES + usize::from(stride)).take(usize::from(players)) {
+        if let Some(count) = slot.first().and_then(|status| counts.get_mut(usize::from(*status))) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
 /// Reads a tick record. All of it is checked by [`read`](TickReader::read); the iterators cannot fail.
 #[derive(Debug, Clone, Copy)]
 pub struct TickReader<'a> {
@@ -313,6 +332,8 @@ mod tests {
             let reader = TickReader::read(bytes).unwrap();
             prop_assert_eq!(reader.frame, frame);
             let read: Vec<_> = reader.inputs().map(|i| (i.status as u8, i.age_frames, i.bytes.to_vec())).collect();
+            let of_status = |status| read.iter().filter(|(s, ..)| *s == status).count() as u32;
+            prop_assert_eq!(count_inputs(bytes), [0, 1, 2].map(of_status));
             prop_assert_eq!(read, inputs);
             prop_assert_eq!(reader.changes().map(|c| c.kind).collect::<Vec<_>>(), changes);
             prop_assert_eq!(reader.actions().map(|a| String::from(a.json)).collect::<Vec<_>>(), actions);
@@ -324,6 +345,7 @@ mod tests {
         #[test]
         fn garbage_is_refused_without_a_panic(bytes: Vec<u8>) {
             let _ = TickReader::read(&bytes);
+            let _ = count_inputs(&bytes);
         }
 
         #[test]
