@@ -136,6 +136,15 @@ impl Pacer {
         Some(frame)
     }
 
+    /// When the snapshot of this frame would just arrive, on the clock of [`Pacer::frame_now`]: for who reads controls in every frame, whatever came.
+    /// `None` before the first snapshot.
+    pub fn frame_begins_us(&self, frame: u32) -> Option<u64> {
+        let offset_us = *self.offsets_us.iter().min()?;
+        // A frame whose share of a second is no whole number begins with the next microsecond.
+        let since_us = (u64::from(frame) * 1_000_000).div_ceil(self.tick_hz);
+        Some(u64::try_from(offset_us.saturating_add(since_us as i64)).unwrap_or(0))
+    }
+
     /// How many frames ahead of the newest snapshot's clock inputs are sent.
     pub fn lead_frames(&self) -> u32 {
         self.lead_frames
@@ -460,6 +469,22 @@ mod tests {
         }
         assert_eq!(pacer.frame_now(159_999), Some(2));
         assert_eq!(pacer.frame_now(160_000), Some(3));
+        assert_eq!(pacer.frame_begins_us(3), Some(160_000));
+    }
+
+    #[test]
+    fn a_frame_begins_when_the_clock_shows_it() {
+        let advice = Advice { margin_ms: None, newest_input_frame: None };
+        for hz in [1, 7, 50, 60, 128] {
+            let mut pacer = Pacer::new(hz);
+            assert_eq!(pacer.frame_begins_us(0), None);
+            pacer.on_snapshot(3, advice, 5_000_000);
+            for frame in 3..300 {
+                let begins_us = pacer.frame_begins_us(frame).unwrap();
+                assert_eq!(pacer.frame_now(begins_us), Some(frame), "{hz} Hz");
+                assert_eq!(pacer.frame_now(begins_us - 1), Some(frame - 1), "{hz} Hz");
+            }
+        }
     }
 
     #[test]
