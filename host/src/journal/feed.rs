@@ -13,12 +13,52 @@ use crate::rules::ModuleHash;
 
 /// What players sent for one frame.
 #[derive(Debug, Default)]
-struct Sent {
-    inputs: Vec<(u16, Box<[u8]>)>,
-    actions: Vec<(u16, Box<str>)>,
+pub(crate) struct Sent {
+    /// Inputs that were sent for it, by slot.
+    pub(crate) inputs: Vec<(u16, Box<[u8]>)>,
+    /// Actions, JSON text.
+    pub(crate) actions: Vec<(u16, Box<str>)>,
     left: Vec<(u16, LeaveReason)>,
     /// The rules that took over before this frame.
     swap: Option<Arc<dyn Program>>,
+}
+
+/// What players sent, frame by frame, and which slots were in the match when it began.
+pub(crate) fn sent(journal: &Journal) -> (VecDeque<Sent>, Vec<bool>) {
+    let mut frames: VecDeque<Sent> = VecDeque::new();
+    let mut present = vec![false; journal.setup().players.len()];
+    // A frame that was skipped left its changes and actions to the next one, where they come first.
+    let (mut changes_left_over, mut actions_left_over) = (0, 0);
+    let mut entries = journal.entries();
+    while let Some(entry) = entries.next() {
+        let Entry::Frame { record, ran, .. } = entry else { continue };
+        // Checked when the journal was read.
+        let Ok(tick) = TickReader::read(record) else { break };
+        let mut sent = Sent::default();
+        for (player, input) in (0u16..).zip(tick.inputs()) {
+            if input.status == InputStatus::Fresh {
+                sent.inputs.push((player, input.bytes.into()));
+            }
+        }
+        for change in tick.changes().skip(changes_left_over) {
+            match change.kind {
+                ChangeKind::Joined => {
+                    if let Some(place) = present.get_mut(usize::from(change.player)) {
+                        *place = true;
+                    }
+                }
+                ChangeKind::Left(reason) => sent.left.push((change.player, reason)),
+            }
+        }
+        let actions = tick.actions().skip(actions_left_over);
+        sent.actions.extend(actions.map(|action| (action.player, action.json.into())));
+        frames.push_back(sent);
+        (changes_left_over, actions_left_over) = match ran {
+            Recorded::Skipped(_) => (tick.changes().count(), tick.actions().count()),
+            Recorded::Stepped(_) | Recorded::Faulted(_) => (0, 0),
+        };
+    }
+    (frames, present)
 }
 
 /// The players of a journal. Goes with a room of the same setup, whose [`limits`](JournalFeed::limits) are these.
@@ -40,39 +80,7 @@ impl JournalFeed {
     /// # Errors
     /// A module is missing.
     pub fn new(journal: &Journal, shelf: &mut ModuleShelf) -> Result<Self, ReplayFailure> {
-        let mut frames: VecDeque<Sent> = VecDeque::new();
-        let mut present = vec![false; journal.setup().players.len()];
-        // A frame that was skipped left its changes and actions to the next one, where they come first.
-        let (mut changes_left_over, mut actions_left_over) = (0, 0);
-        let mut entries = journal.entries();
-        while let Some(entry) = entries.next() {
-            let Entry::Frame { record, ran, .. } = entry else { continue };
-            // Checked when the journal was read.
-            let Ok(tick) = TickReader::read(record) else { break };
-            let mut sent = Sent::default();
-            for (player, input) in (0u16..).zip(tick.inputs()) {
-                if input.status == InputStatus::Fresh {
-                    sent.inputs.push((player, input.bytes.into()));
-                }
-            }
-            for change in tick.changes().skip(changes_left_over) {
-                match change.kind {
-                    ChangeKind::Joined => {
-                        if let Some(place) = present.get_mut(usize::from(change.player)) {
-                            *place = true;
-                        }
-                    }
-                    ChangeKind::Left(reason) => sent.left.push((change.player, reason)),
-                }
-            }
-            let actions = tick.actions().skip(actions_left_over);
-            sent.actions.extend(actions.map(|action| (action.player, action.json.into())));
-            frames.push_back(sent);
-            (changes_left_over, actions_left_over) = match ran {
-                Recorded::Skipped(_) => (tick.changes().count(), tick.actions().count()),
-                Recorded::Stepped(_) | Recorded::Faulted(_) => (0, 0),
-            };
-        }
+        let (mut frames, present) = sent(journal);
         for swap in journal.swaps().iter().filter(|swap| !swap.rolled_back) {
             let module = shelf.find(ModuleHash::from(swap.to))?;
             if let Some(sent) = frames.get_mut(swap.next_frame as usize) {
