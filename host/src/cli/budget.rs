@@ -105,8 +105,13 @@ async fn real(args: &BudgetArgs, as_json: bool) -> anyhow::Result<()> {
         bail!("--lateness-ms is {}; accepted: more than 0, up to 1000", args.lateness_ms);
     }
     let &[few, many] = args.rooms.as_slice() else { bail!("--rooms takes two numbers, as in --rooms 10,100") };
-    let load =
-        load::Options { module: args.game.clone(), rooms: many, players: args.players, threads: 1, seed: args.seed };
+    let load = load::Options {
+        module: args.game.clone(),
+        rooms: many,
+        players: args.players,
+        seed: args.seed,
+        ..load::Options::default()
+    };
     let options = measure::Options { modules: args.modules.clone(), load: load.clone(), seconds: args.seconds };
     if args.check {
         let options = check::Options {

@@ -1,47 +1,65 @@
 //! A player's WebSocket: the handshake at the beginning, the events that tell of the game, a ping now and then, and the goodbye.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::{SinkExt, StreamExt};
 use holeshot_client::ConnectOptions;
+use holeshot_wire::message::HOST_MESSAGE_BYTES_MAX;
 use holeshot_wire::{ClientHandshake, ClientMessage, HostMessage, PROTOCOL_VERSION};
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use super::Counters;
-use super::thread::Member;
-use crate::bots::crowd::Player;
+use super::member::Line;
+use super::room::all_leave;
 
 /// How long a host may take to answer, in seconds.
 const ANSWER_WAIT_MAX_S: u64 = 20;
 /// How often the WebSocket says that it is there, in seconds: a quarter of what a host waits for.
 const PING_EVERY_S: u64 = 5;
+/// How long the host may take to close a session whose player has left, in seconds.
+const GOODBYE_WAIT_MAX_S: u64 = 10;
+/// What a WebSocket reads at once, in bytes. It is allocated for each, and the default (128 KiB) would be a gigabyte for thousands of players.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+/// How long a day is, in seconds: no action is later.
+const DAY_S: u64 = 86_400;
 
 /// A session's WebSocket.
 #[derive(Debug)]
-pub struct Opened {
+pub(super) struct Opened {
     websocket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The number of the last action.
+    action_id: u64,
+    /// Actions of the game, with the time after its start, in milliseconds.
+    actions: VecDeque<(u64, Value)>,
 }
 
-/// Opens a session. Gives its WebSocket, and what plays over datagrams.
-pub(super) async fn open(options: &ConnectOptions, player: Player) -> anyhow::Result<(Opened, Member)> {
-    let opened = open_unbounded(options, player);
+/// Opens a session that says it is ready and does these actions, each so many milliseconds after the start. Gives its WebSocket, and what its datagrams need.
+pub(super) async fn open(options: &ConnectOptions, actions: Vec<(u64, Value)>) -> anyhow::Result<(Opened, Line)> {
+    let opened = open_unbounded(options, actions);
     timeout(Duration::from_secs(ANSWER_WAIT_MAX_S), opened).await.context("the host does not answer in time")?
 }
 
-async fn open_unbounded(options: &ConnectOptions, player: Player) -> anyhow::Result<(Opened, Member)> {
+async fn open_unbounded(options: &ConnectOptions, actions: Vec<(u64, Value)>) -> anyhow::Result<(Opened, Line)> {
     let key = options.host_key.context("datagrams need the host's key")?;
     let mut random = [0; 32];
     getrandom::fill(&mut random).context("the system gives no random bytes")?;
     let (handshake, noise) = ClientHandshake::start(&key, &options.ticket, random)?;
-    let (mut websocket, _) = connect_async(options.ws_url.as_str()).await.context("cannot reach the host")?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(HOST_MESSAGE_BYTES_MAX));
+    let connected = connect_async_with_config(options.ws_url.as_str(), Some(config), true).await;
+    let (mut websocket, _) = connected.context("cannot reach the host")?;
     let peer = match websocket.get_ref() {
         MaybeTlsStream::Plain(tcp) => tcp.peer_addr()?,
         _ => bail!("the load generator plays over ws:// only, not over {}", options.ws_url),
@@ -65,54 +83,95 @@ async fn open_unbounded(options: &ConnectOptions, player: Player) -> anyhow::Res
         }
     };
     let (sealer, opener) = handshake.finish(&noise)?.into_client_with(session);
-    let Player { first_action, answer } = player;
-    websocket.send(Message::text(ClientMessage::Ready.encode()?)).await?;
-    if let Some(data) = first_action {
-        websocket.send(Message::text(ClientMessage::Action { id: 1, data }.encode()?)).await?;
+    let mut opened = Opened { websocket, action_id: 0, actions: actions.into() };
+    opened.say(&ClientMessage::Ready).await?;
+    // What takes effect with the start is said before it.
+    while let Some((0, action)) = opened.actions.front().cloned() {
+        opened.actions.pop_front();
+        opened.act(action).await?;
     }
     let host = SocketAddr::new(peer.ip(), port);
-    Ok((Opened { websocket }, Member::new(session, host, sealer, opener, tick_hz, answer)))
+    Ok((opened, Line { session, host, sealer, opener, tick_hz }))
 }
 
-/// Keeps a session's WebSocket until it ends or everybody is to leave.
-pub(super) async fn keep(opened: Opened, counters: Arc<Counters>, mut leave: watch::Receiver<bool>) {
-    let Opened { mut websocket } = opened;
-    let mut pings = interval(Duration::from_secs(PING_EVERY_S));
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut leaves = false;
-    loop {
-        let said = tokio::select! {
-            message = websocket.next() => match message {
-                Some(Ok(Message::Text(text))) => {
-                    if let Ok(HostMessage::Event { name, .. }) = HostMessage::decode(&text) {
-                        match name.as_str() {
-                            "started" => _ = counters.games_started.fetch_add(1, Ordering::Relaxed),
-                            "finished" | "aborted" => _ = counters.games_over.fetch_add(1, Ordering::Relaxed),
+impl Opened {
+    async fn say(&mut self, message: &ClientMessage) -> anyhow::Result<()> {
+        self.websocket.send(Message::text(message.encode()?)).await?;
+        Ok(())
+    }
+
+    async fn act(&mut self, data: Value) -> anyhow::Result<()> {
+        self.action_id += 1;
+        self.say(&ClientMessage::Action { id: self.action_id, data }).await
+    }
+
+    /// Keeps the WebSocket until the session ends: the game is over, which `over` hears at once, or everybody is to leave.
+    pub(super) async fn keep(mut self, counters: &Counters, over: impl FnOnce(), mut leave: watch::Receiver<bool>) {
+        let mut pings = interval(Duration::from_secs(PING_EVERY_S));
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut over, mut leaves) = (Some(over), false);
+        let mut started: Option<Instant> = None;
+        let mut goodbye = Instant::now() + Duration::from_secs(DAY_S);
+        loop {
+            let next_action = match (started, self.actions.front()) {
+                (Some(started), Some((at_ms, _))) => Some(started + Duration::from_millis(*at_ms)),
+                _ => None,
+            };
+            let mut has_ended = false;
+            let said = tokio::select! {
+                message = self.websocket.next() => match message {
+                    Some(Ok(Message::Text(text))) => {
+                        match HostMessage::decode(&text) {
+                            Ok(HostMessage::Event { name, .. }) if name == "started" => {
+                                started = Some(Instant::now());
+                                counters.games_started.fetch_add(1, Ordering::Relaxed);
+                            }
+                            Ok(HostMessage::Event { name, .. }) if matches!(name.as_str(), "finished" | "aborted") => {
+                                if !leaves {
+                                    counters.games_over.fetch_add(1, Ordering::Relaxed);
+                                }
+                                has_ended = true;
+                            }
                             _ => {}
                         }
+                        if !has_ended {
+                            continue;
+                        }
+                        if let Some(over) = over.take() {
+                            over();
+                        }
+                        if leaves {
+                            continue;
+                        }
+                        ClientMessage::Leave
                     }
-                    continue;
-                }
-                Some(Ok(_)) => continue,
-                Some(Err(_)) | None => {
-                    if !leaves {
-                        counters.sessions_lost.fetch_add(1, Ordering::Relaxed);
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => {
+                        if !leaves {
+                            counters.sessions_lost.fetch_add(1, Ordering::Relaxed);
+                        }
+                        return;
                     }
-                    return;
+                },
+                _ = pings.tick() => ClientMessage::Ping { t: 1 },
+                () = all_leave(&mut leave), if !leaves => ClientMessage::Leave,
+                () = sleep_until(next_action.unwrap_or(goodbye)), if next_action.is_some() => {
+                    let Some((_, data)) = self.actions.pop_front() else { continue };
+                    self.action_id += 1;
+                    ClientMessage::Action { id: self.action_id, data }
                 }
-            },
-            _ = pings.tick() => ClientMessage::Ping { t: 1 },
-            changed = leave.changed(), if !leaves => {
+                () = sleep_until(goodbye), if leaves => return,
+            };
+            if said == ClientMessage::Leave {
                 leaves = true;
-                if changed.is_err() {
-                    return;
-                }
-                ClientMessage::Leave
+                goodbye = Instant::now() + Duration::from_secs(GOODBYE_WAIT_MAX_S);
             }
-        };
-        let Ok(text) = said.encode() else { return };
-        if websocket.send(Message::text(text)).await.is_err() {
-            return;
+            if self.say(&said).await.is_err() {
+                if !leaves {
+                    counters.sessions_lost.fetch_add(1, Ordering::Relaxed);
+                }
+                return;
+            }
         }
     }
 }

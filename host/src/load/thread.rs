@@ -1,120 +1,102 @@
-//! Threads that have the datagrams of many players on one socket each: a look every millisecond, as a shard does, an answer to every snapshot. A wake-up per
+//! Threads that have the datagrams of many players on a few sockets each: a look every millisecond, as a shard does, an answer to every snapshot. A wake-up per
 //! datagram would cost more than the host's whole work.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
-use holeshot_client::pacer::{Advice, Pacer};
-use holeshot_seal::RingCipher;
+use holeshot_wire::Header;
 use holeshot_wire::datagram::DATAGRAM_BYTES_MAX;
-use holeshot_wire::payload::Encode;
-use holeshot_wire::{Header, Inputs, Joined, Opener, Reassembler, Sealer, ToClient, ToHost};
+use tokio::sync::oneshot;
 
-use super::{Counters, PLAYERS_MAX};
-use crate::bots::crowd::Answer;
+use super::impairment::Waiting;
+use super::ledger::Ledger;
+use super::member::{Member, OnTheWay, Out, Travelling};
+use super::{PLAYERS_MAX, Tally};
 use crate::clock::{Clock, wake_promptly};
 use crate::limits::receive_buffer::RECEIVE_BUFFER_BYTES;
 
-/// How often a thread looks at its socket, in microseconds.
+/// How often a thread looks at its sockets, in microseconds.
 const LOOK_EVERY_US: u64 = 1_000;
-/// Datagrams that are taken in one look.
-const DATAGRAMS_PER_LOOK_MAX: usize = 8_192;
-/// How often the address is probed until the host has confirmed it, in microseconds: as the client library does.
-const PROBE_EVERY_US: u64 = 100_000;
-/// How often a payload measures the round trip, in microseconds: as the client library does.
-const PING_EVERY_US: u64 = 500_000;
-/// Inputs in each datagram, the newest included: as in the client library.
-const INPUTS_REPEATED: usize = 8;
+/// Datagrams that are taken off a socket in one look: more than its buffer holds.
+const DATAGRAMS_PER_LOOK_MAX: usize = 16_384;
+/// Players on one socket: its buffer holds 10,000 small datagrams or 1,800 of the largest, which is what comes for so many players in 36 ms at the least.
+const PLAYERS_PER_SOCKET_MAX: usize = 1_000;
+/// Orders that wait for a thread: each player has one of each kind at most.
+const ORDERS_QUEUED_MAX: usize = 4 * PLAYERS_MAX;
 
-/// A player's side of the datagrams.
-pub struct Member {
-    session: u32,
-    host: SocketAddr,
-    sealer: Sealer<RingCipher>,
-    opener: Opener<RingCipher>,
-    joiner: Reassembler,
-    pacer: Pacer,
-    answer: Answer,
-    tick_ms: u32,
-    /// The last inputs, newest first.
-    inputs: VecDeque<Vec<u8>>,
-    is_confirmed: bool,
-    newest_snapshot: Option<u32>,
-    newest_input: Option<u32>,
-    next_probe_us: u64,
-    next_ping_us: u64,
+/// What a thread is told.
+pub(super) enum Order {
+    /// Play for this player.
+    Add(Box<Member>),
+    /// Send the last inputs of this session often enough, and say when the host has stepped them.
+    Quiet(u32, oneshot::Sender<()>),
+    /// The game of this session is over: send nothing more.
+    Silence(u32),
+    /// Forget this session, and give its account.
+    Remove(u32, oneshot::Sender<Ledger>),
 }
 
-impl std::fmt::Debug for Member {
+/// The way to the threads. They end when the last copy is gone.
+#[derive(Clone)]
+pub(super) struct Orders {
+    threads: Arc<[SyncSender<Order>]>,
+}
+
+impl std::fmt::Debug for Orders {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Member").field("session", &self.session).field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("Orders").field("threads", &self.threads.len()).finish()
     }
 }
 
-impl Member {
-    pub(super) fn new(
-        session: u32,
-        host: SocketAddr,
-        sealer: Sealer<RingCipher>,
-        opener: Opener<RingCipher>,
-        tick_hz: u16,
-        answer: Answer,
-    ) -> Self {
-        Self {
-            session,
-            host,
-            sealer,
-            opener,
-            joiner: Reassembler::new(),
-            pacer: Pacer::new(tick_hz),
-            answer,
-            tick_ms: 1_000 / u32::from(tick_hz.max(1)),
-            inputs: VecDeque::with_capacity(INPUTS_REPEATED),
-            is_confirmed: false,
-            newest_snapshot: None,
-            newest_input: None,
-            next_probe_us: 0,
-            next_ping_us: 0,
-        }
-    }
-}
-
-/// The threads. They end when this is gone.
-#[derive(Debug)]
-pub(super) struct Threads {
-    members: Vec<SyncSender<Box<Member>>>,
-    threads: Vec<JoinHandle<anyhow::Result<()>>>,
-}
-
-impl Threads {
-    pub(super) fn start(count: usize, counters: &Arc<Counters>) -> anyhow::Result<Self> {
-        let mut all = Self { members: Vec::new(), threads: Vec::new() };
-        for number in 0..count {
-            let (members, new) = sync_channel(PLAYERS_MAX);
-            let counters = Arc::clone(counters);
-            let thread = std::thread::Builder::new().name(format!("players-{number}"));
-            all.threads.push(thread.spawn(move || Thread::run(&new, &counters)).context("no thread for players")?);
-            all.members.push(members);
-        }
-        Ok(all)
-    }
-
-    /// Gives a member to the thread whose turn it is.
-    pub(super) fn add(&self, number: usize, member: Member) -> anyhow::Result<()> {
-        let thread = self.members.get(number % self.members.len().max(1)).context("no threads")?;
-        if thread.try_send(Box::new(member)).is_err() {
+impl Orders {
+    /// Tells the thread that has the player with this number.
+    pub(super) fn give(&self, number: usize, order: Order) -> anyhow::Result<()> {
+        let thread = self.threads.get(number % self.threads.len().max(1)).context("no threads")?;
+        if thread.try_send(order).is_err() {
             bail!("a thread of players has ended, or does not keep up");
         }
         Ok(())
     }
+}
 
+/// The threads, and what they count.
+#[derive(Debug)]
+pub(super) struct Threads {
+    threads: Vec<JoinHandle<anyhow::Result<()>>>,
+    tallies: Vec<Arc<Mutex<Tally>>>,
+}
+
+impl Threads {
+    pub(super) fn start(count: usize) -> anyhow::Result<(Self, Orders)> {
+        let mut all = Self { threads: Vec::new(), tallies: Vec::new() };
+        let mut ways = Vec::new();
+        for number in 0..count {
+            let (orders, queue) = sync_channel(ORDERS_QUEUED_MAX);
+            let tally = Arc::<Mutex<Tally>>::default();
+            let own = Arc::clone(&tally);
+            let thread = std::thread::Builder::new().name(format!("players-{number}"));
+            all.threads.push(thread.spawn(move || Thread::new(&own).run(&queue)).context("no thread for players")?);
+            all.tallies.push(tally);
+            ways.push(orders);
+        }
+        Ok((all, Orders { threads: ways.into() }))
+    }
+
+    /// What all of them counted so far.
+    pub(super) fn tally(&self) -> Tally {
+        let mut all = Tally::default();
+        for tally in &self.tallies {
+            all.add(&locked(tally));
+        }
+        all
+    }
+
+    /// Waits for their end, after the last of their [`Orders`] is gone.
     pub(super) fn join(self) -> anyhow::Result<()> {
-        drop(self.members);
         for thread in self.threads {
             match thread.join() {
                 Ok(ended) => ended?,
@@ -125,169 +107,202 @@ impl Threads {
     }
 }
 
+fn locked(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
+    // Nothing panics while it is held; if it did, counters would still be whole.
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a thread has.
 struct Thread<'a> {
     clock: Clock,
-    counters: &'a Counters,
-    /// Made for the first member, whose host says which kind of address.
-    socket: Option<UdpSocket>,
-    members: Vec<Member>,
-    by_session: HashMap<u32, usize>,
+    /// Nobody else asks for it but whoever reads the figures, a few times in a second.
+    tally: &'a Mutex<Tally>,
+    sockets: Vec<UdpSocket>,
+    /// Players on each socket.
+    on_socket: Vec<usize>,
+    members: Vec<Option<Member>>,
+    /// When each wants to be looked at: read a thousand times in a second, so they lie together.
+    next_us: Vec<u64>,
+    free: Vec<usize>,
+    places: HashMap<u32, usize>,
+    waiting: Waiting<OnTheWay>,
     payload: Vec<u8>,
     datagram: Vec<u8>,
 }
 
-impl Thread<'_> {
-    fn run(new: &Receiver<Box<Member>>, counters: &Counters) -> anyhow::Result<()> {
-        wake_promptly();
-        let mut thread = Thread {
+impl<'a> Thread<'a> {
+    fn new(tally: &'a Mutex<Tally>) -> Self {
+        Self {
             clock: Clock::start(),
-            counters,
-            socket: None,
+            tally,
+            sockets: Vec::new(),
+            on_socket: Vec::new(),
             members: Vec::new(),
-            by_session: HashMap::new(),
+            next_us: Vec::new(),
+            free: Vec::new(),
+            places: HashMap::new(),
+            waiting: Waiting::new(),
             payload: Vec::new(),
             datagram: Vec::with_capacity(DATAGRAM_BYTES_MAX),
-        };
+        }
+    }
+
+    fn run(mut self, orders: &Receiver<Order>) -> anyhow::Result<()> {
+        wake_promptly();
+        let mut due_us = self.clock.now_us();
         loop {
-            let due_us = thread.clock.now_us() + LOOK_EVERY_US;
+            let begun_us = self.clock.now_us();
             loop {
-                match new.try_recv() {
-                    Ok(member) => thread.add(member)?,
+                match orders.try_recv() {
+                    Ok(order) => self.obey(order)?,
                     Err(TryRecvError::Empty) => break,
                     // Whoever plays with this thread is gone.
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
             }
-            thread.take();
-            thread.keep();
-            thread.clock.sleep_until(due_us);
-            counters.late_us_max.fetch_max(thread.clock.now_us().saturating_sub(due_us), Ordering::Relaxed);
+            let tally = self.tally;
+            let mut tally = locked(tally);
+            tally.late_us_max = tally.late_us_max.max(begun_us.saturating_sub(due_us));
+            self.receive(due_us, &mut tally);
+            self.release(due_us, &mut tally);
+            self.keep(due_us, &mut tally);
+            drop(tally);
+            // What was missed is not made up for: the next look takes what came.
+            due_us = begun_us.max(due_us) + LOOK_EVERY_US;
+            self.clock.sleep_until(due_us);
         }
     }
 
-    fn add(&mut self, member: Box<Member>) -> anyhow::Result<()> {
-        if self.socket.is_none() {
-            let any: SocketAddr = match member.host {
-                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-            };
-            let socket = UdpSocket::bind(any).context("no socket for players")?;
-            socket.set_nonblocking(true)?;
-            // What the system refuses shows as snapshots that were missed.
-            let _refused = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
-            self.socket = Some(socket);
-        }
-        self.by_session.insert(member.session, self.members.len());
-        self.members.push(*member);
-        Ok(())
-    }
-
-    /// Takes what came.
-    fn take(&mut self) {
-        let Self { clock, counters, socket, members, by_session, payload, datagram } = self;
-        let Some(socket) = socket else { return };
-        let mut buffer = [0; DATAGRAM_BYTES_MAX];
-        for _ in 0..DATAGRAMS_PER_LOOK_MAX {
-            // Nothing there, or an answer of the system to what was sent; the next look shows.
-            let Ok((len, _)) = socket.recv_from(&mut buffer) else { return };
-            let came = buffer.get_mut(..len).unwrap_or_default();
-            let member = Header::peek(came).ok().and_then(|header| by_session.get(&header.session));
-            let Some(member) = member.and_then(|at| members.get_mut(*at)) else {
-                counters.refused.fetch_add(1, Ordering::Relaxed);
-                continue;
-            };
-            let mut out = Out { socket, counters, payload, datagram };
-            if member.take(came, clock.now_us(), &mut out).is_none() {
-                counters.refused.fetch_add(1, Ordering::Relaxed);
+    fn obey(&mut self, order: Order) -> anyhow::Result<()> {
+        match order {
+            Order::Add(member) => self.add(*member)?,
+            Order::Quiet(session, done) => {
+                // Without the session `done` is dropped, which tells as much.
+                self.tell(session, |member| member.quiet(done));
             }
-        }
-    }
-
-    /// Probes addresses that are not confirmed, and measures round trips.
-    fn keep(&mut self) {
-        let Self { clock, counters, socket, members, payload, datagram, .. } = self;
-        let Some(socket) = socket else { return };
-        let now_us = clock.now_us();
-        for member in members {
-            let mut out = Out { socket, counters, payload, datagram };
-            if !member.is_confirmed && now_us >= member.next_probe_us {
-                member.next_probe_us = now_us + PROBE_EVERY_US;
-                out.send(&mut member.sealer, member.host, &ToHost::Probe);
-            } else if member.is_confirmed && now_us >= member.next_ping_us {
-                member.next_ping_us = now_us + PING_EVERY_US;
-                out.send(&mut member.sealer, member.host, &ToHost::Ping(now_us));
-            }
-        }
-    }
-}
-
-/// Where datagrams go, with the buffers to make them in.
-struct Out<'a> {
-    socket: &'a UdpSocket,
-    counters: &'a Counters,
-    payload: &'a mut Vec<u8>,
-    datagram: &'a mut Vec<u8>,
-}
-
-impl Out<'_> {
-    fn send(&mut self, sealer: &mut Sealer<RingCipher>, to: SocketAddr, payload: &impl Encode) {
-        if sealer.seal(payload, self.datagram).is_ok() {
-            self.send_sealed(to);
-        }
-    }
-
-    fn send_sealed(&mut self, to: SocketAddr) {
-        if self.socket.send_to(self.datagram, to).is_err() {
-            self.counters.datagrams_unsent.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Member {
-    /// Takes a datagram; none if it is not the host's.
-    fn take(&mut self, datagram: &mut [u8], now_us: u64, out: &mut Out<'_>) -> Option<()> {
-        let Self { opener, joiner, .. } = self;
-        let opened = opener.open(datagram).ok()?;
-        match ToClient::decode(opened.payload).ok()? {
-            ToClient::Challenge(bytes) => {
-                self.is_confirmed = true;
-                out.send(&mut self.sealer, self.host, &ToHost::Response(bytes));
-            }
-            ToClient::Pong(sent_us) => self.pacer.on_rtt(now_us.saturating_sub(sent_us)),
-            ToClient::Snapshot(part) => {
-                let Joined::Whole(whole) = joiner.push(&part) else { return Some(()) };
-                let frame = whole.frame;
-                let missed = self.newest_snapshot.map_or(0, |newest| frame.saturating_sub(newest.saturating_add(1)));
-                self.newest_snapshot = Some(frame);
-                out.counters.snapshots.fetch_add(1, Ordering::Relaxed);
-                out.counters.snapshots_missed.fetch_add(u64::from(missed), Ordering::Relaxed);
-                let advice = Advice { margin_ms: whole.margin_ms, newest_input_frame: whole.newest_input_frame };
-                self.pacer.on_snapshot(frame, advice, now_us);
-                let delay_ms = self.pacer.lead_frames().saturating_mul(self.tick_ms);
-                let input = (self.answer)(whole.bytes, delay_ms);
-                if let (Some(input), Some(frame)) = (input, self.pacer.take_frame(now_us)) {
-                    self.say(frame, input, out);
+            Order::Silence(session) => self.tell(session, Member::silence),
+            Order::Remove(session, reply) => {
+                let place = self.places.remove(&session);
+                let member = place.and_then(|place| self.members.get_mut(place)?.take());
+                if let (Some(place), Some(member)) = (place, member) {
+                    self.free.push(place);
+                    if let Some(on_socket) = self.on_socket.get_mut(member.socket) {
+                        *on_socket = on_socket.saturating_sub(1);
+                    }
+                    let _nobody_asks = reply.send(member.into_ledger());
                 }
             }
         }
-        Some(())
+        Ok(())
     }
 
-    /// Sends an input for a frame. Frames that were skipped get the same.
-    fn say(&mut self, frame: u32, input: Vec<u8>, out: &mut Out<'_>) {
-        let new = self.newest_input.map_or(1, |newest| frame.saturating_sub(newest).max(1));
-        for _ in 0..new.min(INPUTS_REPEATED as u32) {
-            self.inputs.push_front(input.clone());
-        }
-        self.inputs.truncate(INPUTS_REPEATED);
-        self.newest_input = Some(frame);
-        let inputs = self.inputs.iter().map(Vec::as_slice);
-        if Inputs::write(frame, self.newest_snapshot, inputs, out.payload).is_ok()
-            && self.sealer.seal_bytes(out.payload, out.datagram).is_ok()
+    fn tell(&mut self, session: u32, what: impl FnOnce(&mut Member)) {
+        let place = self.places.get(&session).copied();
+        if let Some(place) = place
+            && let Some(Some(member)) = self.members.get_mut(place)
         {
-            out.send_sealed(self.host);
-            out.counters.inputs.fetch_add(u64::from(new), Ordering::Relaxed);
+            what(member);
+            if let Some(next_us) = self.next_us.get_mut(place) {
+                *next_us = member.next_us();
+            }
+        }
+    }
+
+    fn add(&mut self, mut member: Member) -> anyhow::Result<()> {
+        member.socket = self.socket_for(member.host())?;
+        let place = self.free.pop().unwrap_or(self.members.len());
+        if place == self.members.len() {
+            self.members.push(None);
+            self.next_us.push(0);
+        }
+        self.places.insert(member.session(), place);
+        if let (Some(slot), Some(next_us)) = (self.members.get_mut(place), self.next_us.get_mut(place)) {
+            (*slot, *next_us) = (Some(member), 0);
+        }
+        Ok(())
+    }
+
+    /// A socket with a place, of the kind that reaches this address.
+    fn socket_for(&mut self, host: SocketAddr) -> anyhow::Result<usize> {
+        let is_of_kind = |socket: &UdpSocket| socket.local_addr().is_ok_and(|own| own.is_ipv4() == host.is_ipv4());
+        let mut sockets = self.sockets.iter().zip(&mut self.on_socket).enumerate();
+        let found = sockets.find(|(_, (socket, players))| **players < PLAYERS_PER_SOCKET_MAX && is_of_kind(socket));
+        if let Some((index, (_, players))) = found {
+            *players += 1;
+            return Ok(index);
+        }
+        let any: SocketAddr = match host {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any).context("no socket for players")?;
+        socket.set_nonblocking(true)?;
+        // What the system refuses shows as snapshots that were missed.
+        let _refused = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+        self.sockets.push(socket);
+        self.on_socket.push(1);
+        Ok(self.sockets.len() - 1)
+    }
+
+    /// Takes what came.
+    fn receive(&mut self, due_us: u64, tally: &mut Tally) {
+        let Self { clock, sockets, members, next_us, places, waiting, payload, datagram, .. } = self;
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        for socket in sockets.iter() {
+            for _ in 0..DATAGRAMS_PER_LOOK_MAX {
+                // Nothing there, or an answer of the system to what was sent; the next look shows.
+                let Ok((len, _)) = socket.recv_from(&mut buffer) else { break };
+                let came = buffer.get_mut(..len).unwrap_or_default();
+                let place = Header::peek(came).ok().and_then(|header| places.get(&header.session).copied());
+                let member = place.and_then(|place| Some((place, members.get_mut(place)?.as_mut()?)));
+                let Some((place, member)) = member else {
+                    // Most often a player whose game is over.
+                    tally.refused += 1;
+                    continue;
+                };
+                let mut out = Out { clock: *clock, due_us, place, sockets, tally, waiting, payload, datagram };
+                if member.arrive(came, &mut out).is_none() {
+                    tally.refused += 1;
+                }
+                if let Some(next_us) = next_us.get_mut(place) {
+                    *next_us = member.next_us();
+                }
+            }
+        }
+    }
+
+    /// Lets through what has waited long enough in the bad network.
+    fn release(&mut self, due_us: u64, tally: &mut Tally) {
+        let Self { clock, sockets, members, next_us, waiting, payload, datagram, .. } = self;
+        let now_us = clock.now_us();
+        while let Some((left_us, OnTheWay { place, session, what })) = waiting.pop_due(now_us) {
+            let member = members.get_mut(place).and_then(Option::as_mut);
+            // Its place may be another's by now.
+            let Some(member) = member.filter(|member| member.session() == session) else { continue };
+            let mut out = Out { clock: *clock, due_us, place, sockets, tally, waiting, payload, datagram };
+            match what {
+                Travelling::Up { bytes, inputs } => member.hand_over(&bytes, inputs, left_us, &mut out),
+                Travelling::Down { payload, sequence } => member.take(&payload, sequence, &mut out),
+            }
+            if let Some(next_us) = next_us.get_mut(place) {
+                *next_us = member.next_us();
+            }
+        }
+    }
+
+    /// Lets those do something who want to.
+    fn keep(&mut self, due_us: u64, tally: &mut Tally) {
+        let Self { clock, sockets, members, next_us, waiting, payload, datagram, .. } = self;
+        let now_us = clock.now_us();
+        for (place, (next_us, member)) in next_us.iter_mut().zip(members.iter_mut()).enumerate() {
+            if *next_us > now_us {
+                continue;
+            }
+            *next_us = u64::MAX;
+            let Some(member) = member else { continue };
+            let mut out = Out { clock: *clock, due_us, place, sockets, tally, waiting, payload, datagram };
+            member.keep(&mut out);
+            *next_us = member.next_us();
         }
     }
 }
