@@ -59,6 +59,7 @@ mod proof;
 mod arena;
 mod asyncapi;
 mod backup;
+mod bench;
 mod broker_tls;
 mod budget;
 mod command;

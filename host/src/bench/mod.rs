@@ -1,12 +1,22 @@
 //! `holeshot bench`: measurements of this build on this machine. What is measured is the real thing; nothing here is used by a running host.
 
+pub mod all;
+pub mod compare;
 pub mod events;
+pub mod figure;
 pub mod flood;
+pub mod limit;
+pub mod machine;
 mod recorded;
 pub mod replay;
+pub mod rooms;
+mod rooms_text;
 pub mod seal;
+pub mod shards;
+pub mod soak;
 pub mod swap;
 pub mod tick;
+mod told;
 
 use serde::Serialize;
 
@@ -25,6 +35,11 @@ fn cost(samples: &[f64]) -> Cost {
     sorted.sort_by(f64::total_cmp);
     let at = |index: usize| sorted.get(index).copied().unwrap_or(0.0);
     Cost { min_ns: at(0), median_ns: at(sorted.len() / 2) }
+}
+
+/// A part of a whole, for people.
+fn percent(part: f64) -> String {
+    format!("{:.2} %", part * 100.0)
 }
 
 /// Above the figures of a program that was built without optimisation.

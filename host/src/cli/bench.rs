@@ -1,9 +1,15 @@
 //! `holeshot bench`: figures of this machine, each beside its limit from the same run.
 
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
+use super::Failed;
 use super::output::{note, say};
-use crate::bench::{events, flood, replay, seal, swap, tick};
+use crate::bench::figure::Told;
+use crate::bench::{all, compare, events, flood, limit, replay, rooms, seal, soak, swap, tick};
 use crate::bots::GameName;
 
 #[derive(Debug, Clone, Args)]
@@ -27,6 +33,92 @@ enum What {
     /// Races of real clients, without and with a flood of garbage datagrams, silent connections and half-open WebSockets: how late ticks come, and what is
     /// lost. Use a release build
     Flood(FloodArgs),
+    /// More and more rooms on a host in a process of its own, until ticks come too late: processor time per room-tick beside a bare loop with the same
+    /// datagrams, lateness, memory. Use a release build
+    Rooms(RoomsArgs),
+    /// A host that carries rooms for a long time, and then everybody leaves: whether memory stays flat and nothing is left behind. Fails if not
+    Soak(SoakArgs),
+    /// Every bench, several times, in one report (Markdown and JSON), and what moved since another report. Use a release build
+    All(AllArgs),
+    /// The bare loop beside `rooms`, in a process of its own
+    #[command(hide = true)]
+    Limit(LimitArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+struct RoomsArgs {
+    /// Numbers of rooms [default: 100, 200, 400 and so on until it is too many, and then between the last two]
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    rooms: Vec<usize>,
+    /// How long each is measured, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = rooms::Options::default().seconds)]
+    seconds: u64,
+    /// Threads of the players
+    #[arg(long, value_name = "N", default_value_t = rooms::Options::default().threads)]
+    threads: usize,
+    #[command(flatten)]
+    game: GameArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct GameArgs {
+    /// What the players begin with
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// The game: the name of a rules module [default: the host's default]
+    #[arg(long, value_name = "NAME")]
+    game: Option<String>,
+    /// A rules module to load besides those that ship; `--game` names it
+    #[arg(long = "module", value_name = "FILE", requires = "game")]
+    modules: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+struct SoakArgs {
+    /// For how long, in minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = soak::Options::default().minutes)]
+    minutes: f64,
+    /// Rooms at a time: half of those at which `bench rooms` breaks on this machine
+    #[arg(long, value_name = "N", default_value_t = soak::Options::default().rooms)]
+    rooms: usize,
+    #[command(flatten)]
+    game: GameArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct AllArgs {
+    /// These benches alone
+    #[arg(long, value_enum, value_name = "BENCH,BENCH", value_delimiter = ',')]
+    only: Vec<all::Name>,
+    /// How often each is run: what repeating shows is the noise that a change must exceed
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    times: usize,
+    /// So small that the figures say nothing: to see that everything runs
+    #[arg(long)]
+    quick: bool,
+    /// Write the report to FILE.md and FILE.json, which must not be there yet [default: print the Markdown]
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Say what moved since this report by more than its noise
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+    /// Take this report instead of measuring
+    #[arg(long, value_name = "NEW.json", requires = "compare", conflicts_with_all = ["only", "times", "quick", "write"])]
+    from: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+struct LimitArgs {
+    #[arg(long)]
+    sessions: u32,
+    #[arg(long)]
+    received_per_s: f64,
+    #[arg(long)]
+    received_bytes: usize,
+    #[arg(long)]
+    sent_per_s: f64,
+    #[arg(long)]
+    sent_bytes: usize,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -114,40 +206,105 @@ struct EventsArgs {
 }
 
 pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> {
-    if !as_json {
-        note(format_args!("measuring; this takes about half a minute"));
-    }
-    // As JSON and as a table.
-    let (json, table) = match args.what {
+    let told: Box<dyn Told> = match args.what {
+        What::Limit(LimitArgs { sessions, received_per_s, received_bytes, sent_per_s, sent_bytes }) => {
+            let flow = limit::Flow { sessions, received_per_s, received_bytes, sent_per_s, sent_bytes };
+            return tokio::task::spawn_blocking(move || limit::run(&flow)).await?;
+        }
+        What::All(args) => return every(&args, as_json).await,
+        What::Soak(SoakArgs { minutes, rooms, game: GameArgs { seed, game, modules } }) => {
+            let report = soak::run(&soak::Options { minutes, rooms, seed, game, modules }, progress).await?;
+            let text = if as_json { serde_json::to_string(&report)? } else { report.table() };
+            say(text.trim_end());
+            return if report.holds { Ok(()) } else { Err(Failed.into()) };
+        }
+        What::Rooms(RoomsArgs { rooms, seconds, threads, game: GameArgs { seed, game, modules } }) => {
+            Box::new(rooms::run(&rooms::Options { rooms, seconds, threads, seed, game, modules }, progress).await?)
+        }
         What::Tick(TickArgs { games, players, rooms, rounds }) => {
             let options = tick::Options { games, players, rooms, rounds };
-            let report = tokio::task::spawn_blocking(move || tick::run(&options)).await??;
-            (serde_json::to_string(&report)?, report.table())
+            half_a_minute(as_json);
+            Box::new(tokio::task::spawn_blocking(move || tick::run(&options)).await??)
         }
         What::Replay(ReplayArgs { players, rounds }) => {
             let options = replay::Options { players, rounds };
-            let report = tokio::task::spawn_blocking(move || replay::run(&options)).await??;
-            (serde_json::to_string(&report)?, report.table())
+            half_a_minute(as_json);
+            Box::new(tokio::task::spawn_blocking(move || replay::run(&options)).await??)
         }
         What::Seal(SealArgs { payload_bytes, sessions, rounds }) => {
             let options = seal::Options { payload_bytes, sessions, rounds };
-            let report = tokio::task::spawn_blocking(move || seal::run(&options)).await??;
-            (serde_json::to_string(&report)?, report.table())
+            half_a_minute(as_json);
+            Box::new(tokio::task::spawn_blocking(move || seal::run(&options)).await??)
         }
         What::Flood(FloodArgs { seconds, rooms, datagrams_per_s, sockets, niceness }) => {
             let options = flood::Options { seconds, rooms, datagrams_per_s, sockets, niceness };
-            let report = flood::run(&options).await?;
-            (serde_json::to_string(&report)?, report.table())
+            half_a_minute(as_json);
+            Box::new(flood::run(&options).await?)
         }
         What::Swap(SwapArgs { rooms, rounds }) => {
-            let report = swap::run(&swap::Options { rooms, rounds }).await?;
-            (serde_json::to_string(&report)?, report.table())
+            half_a_minute(as_json);
+            Box::new(swap::run(&swap::Options { rooms, rounds }).await?)
         }
         What::Events(EventsArgs { events, rounds, pace_per_s, pace_s }) => {
-            let report = events::run(&events::Options { events, rounds, pace_per_s, pace_s }).await?;
-            (serde_json::to_string(&report)?, report.table())
+            half_a_minute(as_json);
+            Box::new(events::run(&events::Options { events, rounds, pace_per_s, pace_s }).await?)
         }
     };
-    say(if as_json { json.as_str() } else { table.trim_end() });
+    let text = if as_json { told.json()?.to_string() } else { told.table() };
+    say(text.trim_end());
     Ok(())
+}
+
+/// Runs all benches, or reads what they said, and compares.
+async fn every(args: &AllArgs, as_json: bool) -> anyhow::Result<()> {
+    let AllArgs { only, times, quick, write, compare, from } = args;
+    let files = write.as_deref().map(|stem| [beside(stem, "md"), beside(stem, "json")]);
+    // Before an hour is spent.
+    if let Some(path) = files.iter().flatten().find(|path| path.exists()) {
+        bail!("{} is there already; name files that are not there yet", path.display());
+    }
+    let old = compare.as_deref().map(all::Report::read).transpose()?;
+    let report = match from {
+        Some(path) => all::Report::read(path)?,
+        None => {
+            let options = all::Options { only: only.clone(), times: *times, quick: *quick };
+            all::run(&options, progress).await?
+        }
+    };
+    if let Some([markdown, json]) = &files {
+        for (path, text) in [(markdown, report.markdown()), (json, serde_json::to_string_pretty(&report)?)] {
+            std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+            note(format_args!("{} is written", path.display()));
+        }
+    }
+    let compared = old.map(|old| compare::compare(&old, &report));
+    match (&compared, as_json) {
+        (Some(compared), true) => say(serde_json::to_string(compared)?),
+        (Some(compared), false) => say(compared.table().trim_end()),
+        (None, true) => say(serde_json::to_string(&report)?),
+        (None, false) if files.is_none() => say(report.markdown().trim_end()),
+        (None, false) => true,
+    };
+    Ok(())
+}
+
+/// The file of this name with this ending added: a name may have dots of its own.
+fn beside(stem: &Path, ending: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}
+
+fn half_a_minute(as_json: bool) {
+    if !as_json {
+        note(format_args!("measuring; this takes about half a minute"));
+    }
+}
+
+/// Says what is being done, to a person who waits.
+fn progress(what: &str) {
+    if stderr().is_terminal() {
+        note(format_args!("{what} ..."));
+    }
 }
