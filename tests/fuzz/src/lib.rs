@@ -14,6 +14,7 @@ mod forwarded;
 mod handshake;
 mod journal;
 mod manifest;
+mod measured;
 mod message;
 mod module;
 mod output;
@@ -40,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("handshake", handshake::target),
     ("journal", journal::target),
     ("manifest", manifest::target),
+    ("measured", measured::target),
     ("message", message::target),
     ("module", module::target),
     ("output", output::target),

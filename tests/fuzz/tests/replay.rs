@@ -170,6 +170,7 @@ targets!(
     handshake,
     journal,
     manifest,
+    measured,
     message,
     module,
     output,

@@ -54,6 +54,7 @@ fn seeds_are_made_from_real_traffic() {
             "handshake" => handshakes(),
             "journal" => journals(&race),
             "manifest" => manifests(),
+            "measured" => measured(),
             "message" => messages(&race),
             "module" => modules(),
             "output" => outputs(&race),
@@ -873,6 +874,40 @@ fn figures() -> Seeds {
     seeds.insert("backwards".into(), [after.as_bytes(), before.as_bytes()].concat());
     seeds.insert("absurd".into(), [before.as_bytes(), after.replace("1.5", "1e400").as_bytes()].concat());
     seeds
+}
+
+/// A report of benches, and what a host says of two shards.
+fn measured() -> Seeds {
+    let figure = |name: &str, value: f64, limit: Option<f64>| json!({ "name": name, "unit": "ns", "value": value, "range": [value * 0.9, value * 1.1], "limit": limit, "better": "less" });
+    let report = |figures: Vec<Value>| {
+        json!({
+            "format": 1, "begun": "2026-01-01T00:00:00Z", "times": 3, "quick": false,
+            "machine": {
+                "processor": "some", "cores": 2, "memory_mib": 8_000, "system": "linux 6.1", "build": "release",
+                "version": "0.1.0", "commit": null,
+            },
+            "benches": [{ "name": "seal", "took_s": 1.5, "figures": figures, "table": "a table", "last": {} }],
+        })
+    };
+    let shard = |index: u64| {
+        json!({
+            "shard": index, "rooms": 10, "sessions": 20, "cpu_ns": 1_500_000_000_u64, "ticks": 5_000, "ticks_lost": 0,
+            "inputs_fresh": 9_980, "inputs_repeated": 15, "inputs_absent": 5, "datagrams_received": 10_200,
+            "received_bytes": 900_000, "datagrams_sent": 10_000, "sent_bytes": 1_200_000,
+            "lateness_us": [[31, 4_000], [67, 900], [1_023, 100]], "step_us": [[9, 5_000]],
+        })
+    };
+    let good = report(vec![figure("seal/64", 200.0, Some(190.0)), figure("tick/2", 0.0, None)]);
+    let mut other_format = good.clone();
+    other_format["format"] = json!(2);
+    let twice = report(vec![figure("same", 1.0, None), figure("same", 2.0, Some(0.0))]);
+    Seeds::from([
+        ("report".into(), good.to_string().into_bytes()),
+        ("other-format".into(), other_format.to_string().into_bytes()),
+        ("twice".into(), twice.to_string().into_bytes()),
+        ("shards".into(), json!({ "shards": [shard(0), shard(1)] }).to_string().into_bytes()),
+        ("no-shards".into(), json!({ "shards": [] }).to_string().into_bytes()),
+    ])
 }
 
 fn forwarded() -> Seeds {
