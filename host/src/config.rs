@@ -15,6 +15,7 @@ use crate::events::access::{AccessError, BrokerAccess, BrokerSettings, Protocol,
 use crate::events::outbox::{DATA_MAX_BYTES, OUTBOX_MAX_BYTES, OUTBOX_MAX_EVENTS};
 use crate::manager::chores::Retention;
 use crate::rules::EngineSettings;
+use crate::shard::SHARDS_MAX;
 
 /// What a person may set. Flag `--http-listen`, variable `HOLESHOT_HTTP_LISTEN` and key `http_listen` of the file are the same setting.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
@@ -73,9 +74,12 @@ pub struct Settings {
     #[arg(long, env = "HOLESHOT_WATCH", value_name = "FILE", value_delimiter = ',')]
     #[serde(default)]
     pub watch: Vec<PathBuf>,
-    /// Threads that step rooms, 1 to the number of cores [default: 1]
+    /// Threads that step rooms, 1 to the number of cores, 256 at most [default: 1]
     #[arg(long, env = "HOLESHOT_SHARDS", value_name = "N")]
     pub shards: Option<usize>,
+    /// Whether the system gives each datagram to its shard, where there are several and it can; with no, they hand them to each other [default: yes]
+    #[arg(long, env = "HOLESHOT_STEER_DATAGRAMS", value_name = "yes|no", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub steer_datagrams: Option<bool>,
     /// Most rooms at a time, 1 to 30000 [default: 4000]
     #[arg(long, env = "HOLESHOT_ROOMS_MAX", value_name = "N")]
     pub rooms_max: Option<u32>,
@@ -202,6 +206,8 @@ pub struct Config {
     pub watch: Vec<PathBuf>,
     /// Threads that step rooms.
     pub shards: usize,
+    /// Whether the system gives each datagram to its shard, where there are several and it can.
+    pub steer_datagrams: bool,
     /// Most rooms at a time.
     pub rooms_max: u32,
     /// Memory below which no room opens, in MiB.
@@ -400,6 +406,7 @@ impl Settings {
             modules: if self.modules.is_empty() { weaker.modules } else { self.modules },
             watch: if self.watch.is_empty() { weaker.watch } else { self.watch },
             shards: self.shards.or(weaker.shards),
+            steer_datagrams: self.steer_datagrams.or(weaker.steer_datagrams),
             rooms_max: self.rooms_max.or(weaker.rooms_max),
             memory_reserve_mib: self.memory_reserve_mib.or(weaker.memory_reserve_mib),
             tick_share_percent: self.tick_share_percent.or(weaker.tick_share_percent),
@@ -473,6 +480,7 @@ impl Settings {
             modules: self.modules,
             watch: self.watch,
             shards: self.shards.unwrap_or(1),
+            steer_datagrams: self.steer_datagrams.unwrap_or(true),
             rooms_max: self.rooms_max.unwrap_or(4_000),
             memory_reserve_mib: self.memory_reserve_mib.unwrap_or(MEMORY_RESERVE_MIB),
             tick_share_percent: self.tick_share_percent.unwrap_or(EngineSettings::TICK_SHARE_PERCENT),
@@ -505,7 +513,7 @@ impl Settings {
                 proxy_header: self.proxy_header.unwrap_or_default(),
             },
         };
-        check("shards", config.shards as u64, 1, cores as u64)?;
+        check("shards", config.shards as u64, 1, cores.min(SHARDS_MAX) as u64)?;
         check("watch (files)", config.watch.len() as u64, 0, WATCHED_MAX)?;
         check("rooms_max", config.rooms_max.into(), 1, ROOMS_MAX.into())?;
         for (setting, value, least, most) in [

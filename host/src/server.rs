@@ -1,7 +1,7 @@
 //! A whole host: starts every part in the order of their needs, and stops them in the reverse one.
 
 use std::fs::File;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,14 +31,14 @@ use crate::identity::Identity;
 use crate::journal::{JournalThreads, Journals, Retention};
 use crate::limits::mappings::Mappings;
 use crate::limits::memory::MemoryGate;
-use crate::limits::receive_buffer::{self, RECEIVE_BUFFER_BYTES, ask_receive_buffer};
+use crate::limits::receive_buffer::{self, RECEIVE_BUFFER_BYTES};
 use crate::limits::{self, RoomsCeiling};
 use crate::manager::{Manager, ManagerConfig, Records};
 use crate::metrics::gather::Metrics;
 use crate::modules::{MODULES_FOLDER, Modules};
 use crate::rooms::{Rooms, SETUPS_AT_ONCE_MAX};
 use crate::rules::{Engine, EngineSettings, MODULES_LOADING_MAX, ModuleHash, ModuleStore};
-use crate::shard::{Command, SessionLimits, ShardHandle, ShardLayout};
+use crate::shard::{Command, SessionLimits, ShardHandle, ShardLayout, Sockets};
 use crate::swap::{ROOMS_AT_ONCE_MAX, Swaps, Watched};
 use crate::tls::InForce;
 
@@ -131,8 +131,7 @@ impl Server {
         let http_listener = tokio::net::TcpListener::bind(config.http_listen)
             .await
             .with_context(|| in_use("HTTP", config.http_listen, "--http-listen"))?;
-        let udp_socket =
-            bind_udp(config.udp_listen).with_context(|| in_use("datagrams", config.udp_listen, "--udp-listen"))?;
+        let sockets = bind_udp(&config).with_context(|| in_use("datagrams", config.udp_listen, "--udp-listen"))?;
         let events = Events::start(EventsConfig {
             host_id: identity.host_id.clone(),
             data_dir: data_dir.clone(),
@@ -164,7 +163,7 @@ impl Server {
         };
         let addresses = Addresses {
             http: http_listener.local_addr()?,
-            udp: udp_socket.local_addr()?,
+            udp: sockets.address(),
             mqtt: events.broker_address().to_string(),
             records: manager.as_ref().map(|manager| manager.records().path().to_path_buf()),
         };
@@ -204,7 +203,7 @@ impl Server {
         );
         let rooms = Arc::new(rooms.with_journals(journals.clone()));
         let threads =
-            layout.start(&udp_socket, clock, &rooms, &sink).context("cannot start the threads that step rooms")?;
+            layout.start(sockets, clock, &rooms, &sink).context("cannot start the threads that step rooms")?;
 
         let swaps = Arc::new(Swaps::new(Arc::clone(&rooms), sink.clone()));
         let mut watching = Vec::new();
@@ -474,10 +473,9 @@ fn supervision(config: &Config) -> Supervision {
     }
 }
 
-fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(address)?;
-    socket.set_nonblocking(true)?;
-    let granted_bytes = ask_receive_buffer(&socket, RECEIVE_BUFFER_BYTES).unwrap_or_default();
+fn bind_udp(config: &Config) -> std::io::Result<Sockets> {
+    let sockets = Sockets::bind(config.udp_listen, config.shards, config.steer_datagrams)?;
+    let granted_bytes = sockets.granted_bytes();
     if granted_bytes < RECEIVE_BUFFER_BYTES {
         tracing::warn!(
             granted_bytes,
@@ -486,7 +484,7 @@ fn bind_udp(address: SocketAddr) -> std::io::Result<UdpSocket> {
             receive_buffer::advice()
         );
     }
-    Ok(socket)
+    Ok(sockets)
 }
 
 fn in_use(what: &str, address: SocketAddr, flag: &str) -> String {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use holeshot::config::Settings;
+use holeshot::config::{Config, Settings};
 use holeshot::server::Server;
 use rusqlite::{Connection, OpenFlags};
 use serde::Deserialize;
@@ -214,6 +214,16 @@ pub(crate) fn settings(data_dir: &Path) -> Settings {
     }
 }
 
+/// Writes modules into a folder and gives their files.
+fn modules_in(dir: &TempDir, modules: &[Vec<u8>]) -> Vec<PathBuf> {
+    let write = |(number, bytes): (usize, &Vec<u8>)| {
+        let path = dir.path().join(format!("module-{number}.wasm"));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    modules.iter().enumerate().map(write).collect()
+}
+
 /// A host that runs in this process.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -274,15 +284,7 @@ impl Host {
     /// Starts a host that has rules modules, given as WebAssembly.
     pub(crate) async fn start_with_modules(modules: &[Vec<u8>], change: impl FnOnce(&mut Settings)) -> Self {
         let dir = data_dir();
-        let files: Vec<PathBuf> = modules
-            .iter()
-            .enumerate()
-            .map(|(number, bytes)| {
-                let path = dir.path().join(format!("module-{number}.wasm"));
-                std::fs::write(&path, bytes).unwrap();
-                path
-            })
-            .collect();
+        let files = modules_in(&dir, modules);
         Self::start_in(dir, |settings| {
             settings.modules = files;
             change(settings);
@@ -292,9 +294,26 @@ impl Host {
 
     /// Starts a host in a folder that may have been another host's.
     pub(crate) async fn start_in(dir: TempDir, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_with_both(dir, change, |_| {}).await
+    }
+
+    /// Starts a host that has rules modules, with settings that are changed after they were checked: what this machine's own would not allow.
+    pub(crate) async fn start_resolved(modules: &[Vec<u8>], change: impl FnOnce(&mut Config)) -> Self {
+        let dir = data_dir();
+        let files = modules_in(&dir, modules);
+        Self::start_with_both(dir, |settings| settings.modules = files, change).await
+    }
+
+    async fn start_with_both(
+        dir: TempDir,
+        change: impl FnOnce(&mut Settings),
+        change_resolved: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut settings = settings(dir.path());
         change(&mut settings);
-        let server = Server::start(settings.resolve().unwrap()).await.unwrap_or_else(|error| panic!("{error:#}"));
+        let mut config = settings.resolve().unwrap();
+        change_resolved(&mut config);
+        let server = Server::start(config).await.unwrap_or_else(|error| panic!("{error:#}"));
         Self { server, http: client(), dir, rooms: Rooms::default() }
     }
 

@@ -26,7 +26,7 @@
 //! | `records.rs` | results, leaderboards, personal bests and head-to-head after real races, the live feed, and questions that are refused |
 //! | `report.rs` | the dyno's report in a real browser (`chromium.rs`): pictures in light and dark, wide and narrow; nothing in it that runs or loads |
 //! | `faults/` | kill -9 of host, manager and broker in every order; a network, disks, databases and a clock that fail: every event of every finished room exactly once |
-//! | `shards.rs` | rooms on two shards behind one socket |
+//! | `shards.rs` | several shards: datagrams steered and handed over, where rooms go, what a shard that overruns leaves out |
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
 //! | `takeover.rs` | a race over a bad network (`lossy.rs`), in the middle of which a driver is cut off and comes back, or is taken over from |
 //! | `tickets.rs` | every ticket that opens nothing, tickets minted by Node, stolen ones, recorded datagrams; who may open rooms; what is in no log |

@@ -42,6 +42,8 @@ pub enum Name {
     Events,
     /// Races while strangers flood the host.
     Flood,
+    /// Datagrams for hosts of several shards.
+    Steer,
     /// How many rooms a host carries.
     Rooms,
 }
@@ -98,8 +100,10 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> anyhow::R
     if !(1..=TIMES_MAX).contains(times) {
         bail!("benches can be run 1 to {TIMES_MAX} times, not {times}");
     }
-    let names: Vec<Name> =
-        Name::value_variants().iter().copied().filter(|name| only.is_empty() || only.contains(name)).collect();
+    // Which takes two cores.
+    let can_steer = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+    let wanted = |name: &Name| if only.is_empty() { *name != Name::Steer || can_steer } else { only.contains(name) };
+    let names: Vec<Name> = Name::value_variants().iter().copied().filter(wanted).collect();
     let begun = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut runs: Vec<Vec<(f64, Box<dyn Told>)>> = names.iter().map(|_| Vec::new()).collect();
     for time in 1..=*times {
@@ -126,6 +130,7 @@ impl Name {
             Self::Swap => "swap",
             Self::Events => "events",
             Self::Flood => "flood",
+            Self::Steer => "steer",
             Self::Rooms => "rooms",
         }
     }
@@ -159,6 +164,10 @@ async fn one(name: Name, quick: bool, progress: &mut impl FnMut(&str)) -> anyhow
         Name::Flood => {
             let small = flood::Options { seconds: 1, rooms: 1, sockets: 5, ..flood::Options::default() };
             Box::new(flood::run(&options(quick, small)).await?)
+        }
+        Name::Steer => {
+            let small = steer::Options { datagrams_per_s: 1_000, seconds: 1, rounds: 1, ..steer::Options::default() };
+            Box::new(steer::run(&options(quick, small)).await?)
         }
         Name::Rooms => {
             let small = rooms::Options { rooms: vec![1], seconds: 1, ..rooms::Options::default() };

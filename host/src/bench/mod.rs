@@ -14,6 +14,7 @@ mod rooms_text;
 pub mod seal;
 pub mod shards;
 pub mod soak;
+pub mod steer;
 pub mod swap;
 pub mod tick;
 mod told;

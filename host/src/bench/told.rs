@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::figure::{Figure, Told};
-use super::{events, flood, replay, rooms, seal, swap, tick};
+use super::steer::Kind;
+use super::{events, flood, replay, rooms, seal, steer, swap, tick};
 
 macro_rules! told {
     ($report:ty, $figures:expr) => {
@@ -83,6 +84,15 @@ told!(events::Report, |report: &events::Report| {
         figures.push(Figure::less(format!("{name}/committed p50"), "us", way.latency_p50_us as f64));
     }
     figures
+});
+
+told!(steer::Report, |report: &steer::Report| {
+    let Kind { cpu_ns, cpu_best_ns, .. } = report.steered;
+    let range = (cpu_best_ns, cpu_ns + (cpu_ns - cpu_best_ns).max(0.0));
+    vec![
+        Figure::less("steer/steered", "ns", cpu_ns).within(range),
+        Figure::less("steer/handed over", "ns", report.handed_over.cpu_ns),
+    ]
 });
 
 told!(flood::Report, |report: &flood::Report| {

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::Failed;
 use super::output::{note, say};
 use crate::bench::figure::Told;
-use crate::bench::{all, compare, events, flood, limit, replay, rooms, seal, soak, swap, tick};
+use crate::bench::{all, compare, events, flood, limit, replay, rooms, seal, soak, steer, swap, tick};
 use crate::bots::GameName;
 
 #[derive(Debug, Clone, Args)]
@@ -33,6 +33,8 @@ enum What {
     /// Races of real clients, without and with a flood of garbage datagrams, silent connections and half-open WebSockets: how late ticks come, and what is
     /// lost. Use a release build
     Flood(FloodArgs),
+    /// What a datagram costs a host of several shards, given to its shard by the system and handed over between shards. Use a release build
+    Steer(SteerArgs),
     /// More and more rooms on a host in a process of its own, until ticks come too late: processor time per room-tick beside a bare loop with the same
     /// datagrams, lateness, memory. Use a release build
     Rooms(RoomsArgs),
@@ -119,6 +121,25 @@ struct LimitArgs {
     sent_per_s: f64,
     #[arg(long)]
     sent_bytes: usize,
+}
+
+#[derive(Debug, Clone, Args)]
+struct SteerArgs {
+    /// Shards of each host
+    #[arg(long, value_name = "N", default_value_t = steer::Options::default().shards)]
+    shards: usize,
+    /// Datagrams per second
+    #[arg(long, value_name = "N", default_value_t = steer::Options::default().datagrams_per_s)]
+    datagrams_per_s: u64,
+    /// Bytes of each
+    #[arg(long, value_name = "N", default_value_t = steer::Options::default().bytes)]
+    bytes: usize,
+    /// How long each of the four phases of a round lasts, in seconds
+    #[arg(long, value_name = "N", default_value_t = steer::Options::default().seconds)]
+    seconds: u64,
+    /// Rounds
+    #[arg(long, value_name = "N", default_value_t = steer::Options::default().rounds)]
+    rounds: usize,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -240,6 +261,10 @@ pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> 
             let options = flood::Options { seconds, rooms, datagrams_per_s, sockets, niceness };
             half_a_minute(as_json);
             Box::new(flood::run(&options).await?)
+        }
+        What::Steer(SteerArgs { shards, datagrams_per_s, bytes, seconds, rounds }) => {
+            half_a_minute(as_json);
+            Box::new(steer::run(&steer::Options { shards, datagrams_per_s, bytes, seconds, rounds }).await?)
         }
         What::Swap(SwapArgs { rooms, rounds }) => {
             half_a_minute(as_json);

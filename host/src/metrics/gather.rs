@@ -338,6 +338,7 @@ impl Metrics {
         counter("holeshot_shard_sessions_opened", "Sessions opened.", |c| &c.sessions_opened);
         counter("holeshot_shard_inputs", "Inputs handed to rooms, with the copies.", |c| &c.inputs);
         counter("holeshot_shard_snapshots", "Snapshots sent to players and spectators.", |c| &c.snapshots);
+        counter("holeshot_shard_datagrams_handed_over", "Datagrams for other shards.", |c| &c.datagrams_handed_over);
         counter("holeshot_shard_public_events", "Public events that rooms told.", |c| &c.public_events);
         counter("holeshot_shard_internal_events", "Events put into the outbox.", |c| &c.internal_events);
         counter("holeshot_shard_datagrams_received", "Datagrams received.", |c| &c.datagrams_received);

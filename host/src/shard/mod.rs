@@ -3,6 +3,8 @@
 //! A shard never waits for anything but the time: commands come through a bounded queue that it empties, datagrams from a socket that does
 //! not block. It looks every [`POLL_US`] while it has rooms, so that no datagram needs a wake-up of its own
 //! (measured: a wake-up costs 4 to 20 times what the datagram does). Rooms tick when it looks ([`beats`]), so that they need none either.
+//!
+//! Which datagrams come to which shard is in [`sockets`].
 
 mod beats;
 mod drain;
@@ -12,6 +14,8 @@ mod outbound;
 mod seats;
 mod session;
 mod setup;
+mod sockets;
+mod steer;
 mod swap;
 mod translate;
 
@@ -44,6 +48,7 @@ use seats::{Gallery, Place, Seat};
 pub use seats::{Pass, REOPEN_WITHIN_US, SPECTATOR_TICKETS_MAX, TICKETS_PER_SECOND_MAX, TicketId};
 pub use session::{SESSIONS_MAX, SessionId};
 use session::{Session, Sessions};
+pub use sockets::Sockets;
 pub use swap::{SwapCommand, SwapDone};
 
 /// How often a shard with rooms looks at its socket and queues, in microseconds. At 1 ms an input waits half a millisecond on
@@ -56,6 +61,8 @@ pub const DATAGRAMS_PER_PASS_MAX: usize = 4_096;
 /// Datagrams after which a shard looks whether a room is due meanwhile, and steps it before it takes more: a flood makes a tick 50 µs late, and not the
 /// whole of a pass. So many are taken even when rooms are due all the time.
 pub const DATAGRAMS_PER_LOOK: usize = 64;
+/// Shards of a host: what the byte for them in a session's number can name.
+pub const SHARDS_MAX: usize = 1 << 8;
 /// Commands taken in one pass, for the same reason.
 pub const COMMANDS_PER_PASS_MAX: usize = 1_024;
 /// Commands that may wait for a shard. Senders wait when it is full: a WebSocket is then read more slowly.
@@ -179,6 +186,8 @@ pub struct ShardCounters {
     pub datagrams_received: AtomicU64,
     /// Their bytes.
     pub bytes_received: AtomicU64,
+    /// Datagrams among them that it handed to other shards.
+    pub datagrams_handed_over: AtomicU64,
     /// Inputs handed to rooms: a player's for one frame, copies in redundant datagrams included.
     pub inputs: AtomicU64,
     /// Snapshots sent: one player's or spectator's of one frame, over either channel.
@@ -282,20 +291,21 @@ impl ShardLayout {
     /// Starts the threads. Each ends after [`Command::Stop`].
     ///
     /// # Errors
-    /// If the system gives no thread or no second handle of the socket.
+    /// If the system gives no thread or no second handle of a socket.
     pub fn start(
         self,
-        socket: &UdpSocket,
+        sockets: Sockets,
         clock: Clock,
         rooms: &Arc<Rooms>,
         sink: &EventSink,
     ) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let sockets = Arc::new(sockets);
         let mut threads = Vec::new();
         for (index, ((inbox, handed_over), handle)) in self.parts.into_iter().zip(self.handles).enumerate() {
             let shard = Shard {
                 index,
-                udp_port: socket.local_addr()?.port(),
-                socket: socket.try_clone()?,
+                udp_port: sockets.address().port(),
+                socket: sockets.of(index)?,
                 clock,
                 inbox,
                 handed_over,
@@ -317,7 +327,13 @@ impl ShardLayout {
                 draining: false,
                 stopping: false,
             };
-            threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || shard.run())?);
+            // All sockets stay open until the last shard ends: one that closed would give its place among them to another.
+            let sockets = Arc::clone(&sockets);
+            let run = move || {
+                shard.run();
+                drop(sockets);
+            };
+            threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(run)?);
         }
         Ok(threads)
     }
@@ -749,9 +765,7 @@ impl Shard {
             .peers
             .get(id.shard())
             .is_some_and(|peer| peer.try_send(HandedOver { from, bytes: datagram.to_vec() }).is_ok());
-        if !sent {
-            count(&self.counters.datagrams_refused, 1);
-        }
+        count(if sent { &self.counters.datagrams_handed_over } else { &self.counters.datagrams_refused }, 1);
     }
 
     /// Takes what other shards received for this one. False if something may be left.
