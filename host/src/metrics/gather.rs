@@ -361,6 +361,16 @@ impl Metrics {
         let bytes = |figure: fn(&crate::shard::ShardCounters) -> &AtomicU64| {
             handles.iter().enumerate().map(move |(at, shard)| (shard_label(at), read(figure(&shard.counters))))
         };
+        let busy = bytes(|c| &c.busy_us).map(|(label, us)| (label, us as f64 / US_PER_S));
+        page.seconds_counter("holeshot_shard_busy", "Time in which the shard did not sleep.", busy);
+        page.gauge("holeshot_shard_shed_level", "How much the shard leaves out, 0 to 5.", bytes(|c| &c.shed_level));
+        let shed = handles.iter().enumerate().flat_map(|(at, shard)| {
+            let counters = &shard.counters;
+            let of =
+                [("spectators", &counters.snapshots_shed_spectators), ("players", &counters.snapshots_shed_players)];
+            of.map(|(of, counter)| ([shard_label(at), label("of", of)].concat(), read(counter)))
+        });
+        page.counter("holeshot_shard_snapshots_shed", "Snapshots left out because the shard overran.", shed);
         page.bytes_counter("holeshot_shard_received", "Bytes of datagrams received.", bytes(|c| &c.bytes_received));
         page.bytes_counter("holeshot_shard_sent", "Bytes of datagrams sent.", bytes(|c| &c.bytes_sent));
         let answered = || shards.iter().enumerate().filter_map(|(at, shard)| Some((at, shard.as_ref()?)));

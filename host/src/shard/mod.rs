@@ -4,7 +4,7 @@
 //! not block. It looks every [`POLL_US`] while it has rooms, so that no datagram needs a wake-up of its own
 //! (measured: a wake-up costs 4 to 20 times what the datagram does). Rooms tick when it looks ([`beats`]), so that they need none either.
 //!
-//! Which datagrams come to which shard is in [`sockets`].
+//! Which datagrams come to which shard is in [`sockets`], what it leaves out while there is too much to do in [`shed`].
 
 mod beats;
 mod drain;
@@ -14,6 +14,7 @@ mod outbound;
 mod seats;
 mod session;
 mod setup;
+mod shed;
 mod sockets;
 mod steer;
 mod swap;
@@ -48,6 +49,7 @@ use seats::{Gallery, Place, Seat};
 pub use seats::{Pass, REOPEN_WITHIN_US, SPECTATOR_TICKETS_MAX, TICKETS_PER_SECOND_MAX, TicketId};
 pub use session::{SESSIONS_MAX, SessionId};
 use session::{Session, Sessions};
+use shed::Shed;
 pub use sockets::Sockets;
 pub use swap::{SwapCommand, SwapDone};
 
@@ -192,6 +194,16 @@ pub struct ShardCounters {
     pub inputs: AtomicU64,
     /// Snapshots sent: one player's or spectator's of one frame, over either channel.
     pub snapshots: AtomicU64,
+    /// Snapshots of players left out because the shard overran.
+    pub snapshots_shed_players: AtomicU64,
+    /// Snapshots of spectators left out because of that.
+    pub snapshots_shed_spectators: AtomicU64,
+    /// How much it leaves out now: 0 nothing, 5 the most (`shed.rs`).
+    pub shed_level: AtomicU64,
+    /// Time in which it did not sleep, in microseconds.
+    pub busy_us: AtomicU64,
+    /// The same of the last second or so, in thousandths of the time.
+    pub busy_permille: AtomicU64,
     /// Public events that rooms told.
     pub public_events: AtomicU64,
     /// Events put into the outbox.
@@ -324,6 +336,7 @@ impl ShardLayout {
                 lateness_us: Distribution::new(LATENESS_US),
                 step_us: Distribution::new(STEP_US),
                 farewells: Farewells::default(),
+                shed: Shed::new(clock.now_us()),
                 draining: false,
                 stopping: false,
             };
@@ -392,6 +405,8 @@ struct Shard {
     step_us: Distribution,
     /// The sessions of closed rooms that are still to be told so.
     farewells: Farewells,
+    /// What is left out while there is too much to do.
+    shed: Shed,
     /// No game begins any more.
     draining: bool,
     stopping: bool,
@@ -410,12 +425,13 @@ impl Shard {
             if !self.farewells.is_empty() {
                 self.farewells.look(self.clock.now_us(), &self.sink);
             }
+            let now_us = self.clock.now_us();
+            self.look_back(now_us);
             if !(all_received && all_taken_over) {
                 // What is left would wait while the system throws newer datagrams away.
                 continue;
             }
             let poll_us = if self.places.is_empty() && self.farewells.is_empty() { IDLE_POLL_US } else { POLL_US };
-            let now_us = self.clock.now_us();
             let due_us = self.due.peek().map_or(u64::MAX, |Reverse((due_us, _))| *due_us);
             // At multiples of the poll: at these moments rooms are due.
             let look_us = (now_us / poll_us).saturating_add(1).saturating_mul(poll_us);
@@ -423,10 +439,9 @@ impl Shard {
             if wake_us > now_us {
                 count(&self.counters.sleeps, 1);
                 self.clock.sleep_until(wake_us);
-                if self.counters.meter.begin().is_some() {
-                    let late_us = self.clock.now_us().saturating_sub(wake_us);
-                    self.counters.meter.took(Operation::Wake, late_us.saturating_mul(1_000));
-                }
+                let woke_us = self.clock.now_us();
+                self.shed.rested(woke_us.saturating_sub(now_us));
+                self.counters.meter.took(Operation::Wake, woke_us.saturating_sub(wake_us).saturating_mul(1_000));
             }
         }
         // What was sent while the last room ended: whoever sent it was told that it arrived. A room among it is opened and
@@ -436,6 +451,22 @@ impl Shard {
             self.obey(command);
         }
         tracing::debug!(shard = self.index, "shard ends");
+    }
+
+    /// Sheds more or less, now and then.
+    fn look_back(&mut self, now_us: u64) {
+        let Some(looked) = self.shed.look(now_us) else { return };
+        count(&self.counters.busy_us, looked.busy_us);
+        self.counters.busy_permille.store(looked.busy_permille, Ordering::Relaxed);
+        let Some(before) = looked.changed_from else { return };
+        let level = self.shed.level();
+        self.counters.shed_level.store(level as u64, Ordering::Relaxed);
+        let (shard, busy_permille) = (self.index, looked.busy_permille);
+        if level > before {
+            tracing::warn!(shard, busy_permille, "the shard overruns: {}", level.as_str());
+        } else {
+            tracing::info!(shard, busy_permille, "the shard has rest again: {}", level.as_str());
+        }
     }
 
     fn take_commands(&mut self) {
@@ -896,6 +927,7 @@ impl Shard {
             seal_buffer: &mut self.seal_buffer,
             budget,
             modules: &mut self.modules,
+            shed: &mut self.shed,
             ticked: false,
             journal_ns: 0,
             lost: Vec::new(),
@@ -910,6 +942,7 @@ impl Shard {
         if ticked {
             self.counters.meter.end(Operation::Step, begun);
             self.lateness_us.record(late_us);
+            self.shed.stepped(late_us);
         }
         slot.scheduled_us = u64::MAX;
         if slot.room.next_due_us().is_none() {

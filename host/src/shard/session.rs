@@ -43,7 +43,8 @@ impl SessionId {
         (self.0 & 0xff) as usize
     }
 
-    const fn place(self) -> usize {
+    /// Its place in the shard; neighbours in a room have neighbouring ones, mostly.
+    pub(super) const fn place(self) -> usize {
         (self.0 >> 8 & 0xffff) as usize
     }
 

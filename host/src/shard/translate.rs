@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::meter::Operation;
 use super::seats::Spectator;
 use super::session::{SessionId, Sessions};
+use super::shed::Shed;
 use super::{RoomSlot, ShardCounters, count, emit};
 use crate::clock::Clock;
 use crate::events::{EventSink, InternalEvent};
@@ -39,6 +40,8 @@ pub(super) struct Departures<'a> {
     /// What the room's rules cost, and those of its shard's other rooms.
     pub(super) budget: &'a mut RoomBudget,
     pub(super) modules: &'a mut ModuleBudgets,
+    /// Which snapshots are left out.
+    pub(super) shed: &'a mut Shed,
     /// Whether a frame was stepped.
     pub(super) ticked: bool,
     /// Time that the journal took, if operations are timed.
@@ -146,6 +149,10 @@ impl Departures<'_> {
             }
             Departure::SharedSnapshot { frame, bytes } => {
                 for spectator in self.spectators {
+                    if self.shed.leaves_out_spectator(spectator.session, frame) {
+                        count(&self.counters.snapshots_shed_spectators, 1);
+                        continue;
+                    }
                     self.snapshot_to(spectator.session, frame, bytes, None, None);
                 }
             }
@@ -262,6 +269,9 @@ impl Departures<'_> {
         last_input_frame: Option<u32>,
     ) {
         let Some(&mut Some(id)) = self.players.get_mut(usize::from(player)) else { return };
+        if self.shed.leaves_out_player(id, frame) {
+            return count(&self.counters.snapshots_shed_players, 1);
+        }
         self.snapshot_to(id, frame, bytes, margin_us, last_input_frame);
     }
 
