@@ -1,5 +1,7 @@
 //! The rooms of this host as the doors see them: opening one, finding the shard that owns it, and what can be said of an
-//! open room without asking its shard.
+//! open room without asking its shard. Which shard gets a new one is decided in [`placement`].
+
+mod placement;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -24,6 +26,7 @@ use crate::modules::Modules;
 use crate::rules::{Module, ModuleHash, RoomProgram};
 use crate::shard::{Command, OpenRoom, ShardHandle};
 use crate::swap::{FailedModule, InForce};
+use placement::{ShardLoad, least_loaded};
 
 /// Rooms whose rules are begun anew at a time: each has an instance more than it is counted for, and an `init` may take as long as a tick or several.
 pub const SETUPS_AT_ONCE_MAX: u32 = 4;
@@ -113,6 +116,8 @@ pub struct LiveRoom {
     pub id: String,
     /// The shard that owns it.
     pub shard: usize,
+    /// Roughly what it costs its shard: ticks in a second, times its players and one more.
+    pub weight: u64,
     /// Name of its rules, the same under every module that it ever has.
     pub module: String,
     /// The rules that it has now.
@@ -318,18 +323,24 @@ pub struct RoomsCounters {
     pub refused_memory: AtomicU64,
 }
 
-/// The open rooms, by id, and how many each shard has.
+/// The open rooms, by id, and what each shard has of them.
 #[derive(Debug)]
 struct Live {
     rooms: BTreeMap<String, Arc<LiveRoom>>,
     // Kept with each opening and closing: counting thousands of rooms for each opening would hold the lock for as long.
-    per_shard: Vec<u32>,
+    per_shard: Vec<Share>,
+}
+
+/// What a shard has of the open rooms, those on their way to it included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Share {
+    rooms: u32,
+    weight: u64,
 }
 
 impl Live {
-    /// The shard with the fewest rooms.
-    fn shard_with_fewest(&self) -> usize {
-        self.per_shard.iter().enumerate().min_by_key(|(_, rooms)| **rooms).map_or(0, |(shard, _)| shard)
+    fn new(shards: usize) -> Self {
+        Self { rooms: BTreeMap::new(), per_shard: vec![Share::default(); shards] }
     }
 
     fn page(&self, after: Option<&str>, limit: usize) -> Vec<Arc<LiveRoom>> {
@@ -343,8 +354,9 @@ impl Live {
     }
 
     fn insert(&mut self, room: Arc<LiveRoom>) {
-        if let Some(rooms) = self.per_shard.get_mut(room.shard) {
-            *rooms += 1;
+        if let Some(share) = self.per_shard.get_mut(room.shard) {
+            share.rooms += 1;
+            share.weight = share.weight.saturating_add(room.weight);
         }
         self.rooms.insert(room.id.clone(), room);
     }
@@ -352,8 +364,9 @@ impl Live {
     fn remove(&mut self, room: &str) {
         // Forgotten twice (refused and closed), a room counts once.
         let Some(room) = self.rooms.remove(room) else { return };
-        if let Some(rooms) = self.per_shard.get_mut(room.shard) {
-            *rooms = rooms.saturating_sub(1);
+        if let Some(share) = self.per_shard.get_mut(room.shard) {
+            share.rooms = share.rooms.saturating_sub(1);
+            share.weight = share.weight.saturating_sub(room.weight);
         }
     }
 }
@@ -387,7 +400,7 @@ impl Rooms {
         memory: MemoryGate,
         clock: Clock,
     ) -> Self {
-        let live = Mutex::new(Live { rooms: BTreeMap::new(), per_shard: vec![0; shards.len()] });
+        let live = Mutex::new(Live::new(shards.len()));
         Self {
             modules,
             shards,
@@ -664,7 +677,25 @@ impl Rooms {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a room on the shard with the fewest.
+    /// The shard for a new room.
+    fn shard_for_new(&self, live: &Live) -> usize {
+        let load = |(share, shard): (&Share, &ShardHandle)| {
+            let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            ShardLoad {
+                // Thousandths of the time are milliseconds per second.
+                busy_us: read(&shard.counters.busy_permille) * 1_000,
+                is_shedding: read(&shard.counters.shed_level) > 0,
+                rooms: share.rooms,
+                weight: share.weight,
+                weight_begun: read(&shard.counters.weight_begun),
+                weight_running: read(&shard.counters.weight_running),
+            }
+        };
+        let loads: Vec<ShardLoad> = live.per_shard.iter().zip(&self.shards).map(load).collect();
+        least_loaded(&loads)
+    }
+
+    /// Takes a place for a room on the shard with the least to do.
     fn reserve(&self, id: &str, module: &Module, setup: &Setup) -> Result<Arc<LiveRoom>, CreateError> {
         let mut live = self.lock();
         if self.stopping.load(Ordering::Acquire) {
@@ -675,7 +706,8 @@ impl Rooms {
         }
         let room = Arc::new(LiveRoom {
             id: id.to_owned(),
-            shard: live.shard_with_fewest(),
+            shard: self.shard_for_new(&live),
+            weight: placement::weight(setup.tick_hz, setup.players.len()),
             module: module.manifest().name.clone(),
             rules: InForce::new(ModuleName::of(module)),
             setup: Mutex::new(Arc::new(setup.clone())),
@@ -805,6 +837,7 @@ mod tests {
         Arc::new(LiveRoom {
             id: id.into(),
             shard,
+            weight: 100,
             module: "n".into(),
             rules: InForce::new(ModuleName { name: "n".into(), version: "1".into(), hash: "f".into() }),
             setup: Mutex::new(Arc::new(Setup { seed: 0, tick_hz: 50, options: String::new(), players: Vec::new() })),
@@ -817,22 +850,22 @@ mod tests {
     }
 
     #[test]
-    fn a_room_goes_to_the_shard_with_the_fewest() {
-        let mut live = Live { rooms: BTreeMap::new(), per_shard: vec![0; 3] };
+    fn a_room_counts_for_its_shard_as_long_as_it_is_open() {
+        let mut live = Live::new(3);
         for id in 0..9 {
-            let shard = live.shard_with_fewest();
-            live.insert(live_room(&id.to_string(), shard));
+            live.insert(live_room(&id.to_string(), id % 3));
         }
-        assert_eq!(live.per_shard, [3, 3, 3]);
+        let share = |rooms: u32| Share { rooms, weight: u64::from(rooms) * 100 };
+        assert_eq!(live.per_shard, [share(3), share(3), share(3)]);
         live.remove("4");
         live.remove("4");
         live.remove("none");
-        assert_eq!((&live.per_shard[..], live.shard_with_fewest()), (&[3, 2, 3][..], 1));
+        assert_eq!(live.per_shard, [share(3), share(2), share(3)]);
     }
 
     #[test]
     fn pages_of_open_rooms_are_newest_first_and_leave_none_out() {
-        let mut live = Live { rooms: BTreeMap::new(), per_shard: vec![0] };
+        let mut live = Live::new(1);
         for id in ["a", "b", "c", "d", "e"] {
             live.insert(live_room(id, 0));
         }
@@ -860,6 +893,7 @@ mod tests {
         let live = |setup: &Setup| LiveRoom {
             id: "0".repeat(32),
             shard: 0,
+            weight: 0,
             module: module.name.clone(),
             rules: InForce::new(module.clone()),
             setup: Mutex::new(Arc::new(setup.clone())),

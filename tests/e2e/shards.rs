@@ -1,4 +1,4 @@
-//! Several shards: datagrams reach their sessions, steered by the system and handed over between shards; a shard that overruns
+//! Several shards: datagrams reach their sessions, steered by the system and handed over between shards; rooms go to the shard with the least to do; a shard that overruns
 //! leaves snapshots out, and nothing else, and comes back.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use holeshot::shard::ShardCounters;
 use holeshot_wire::ClientMessage;
 use serde_json::json;
 
-use crate::harness::{Host, eventually, lines_with, run};
+use crate::harness::{Host, SOON, eventually, lines_with, run};
 use crate::modules_made::Tally;
 use crate::peer::{GAMES_MAX, Peer, UdpPeer, tally_of};
 
@@ -109,6 +109,41 @@ fn datagrams_that_are_not_steered_are_handed_over() {
         let (received, handed_over) = play(false).await;
         // Each is taken by whichever shard looks first.
         assert!(handed_over > 0, "{handed_over} of {received} were handed over");
+    });
+}
+
+#[test]
+fn a_room_goes_to_the_shard_with_the_least_to_do() {
+    run(60, async {
+        let game = burning("tally-warm", BURNT_TURNS);
+        let host = Host::start_resolved(&[game.wasm()], |config| {
+            config.shards = 2;
+            config.tick_share_percent = 100;
+        })
+        .await;
+        let room = host.open(&game.name, &["Ada"]).await;
+        let mut ada = Peer::enter(&host.join(&room, "Ada").await).await;
+        ada.ready().await;
+        ada.frame(BURNS_FROM).await;
+        let busy = shard_of(&host, &room);
+        let permille = |shard: usize| host.server().shards()[shard].counters.busy_permille.load(Ordering::Relaxed);
+        // By number, every second one would go to the shard that is busy. Other programs may keep the idle one from resting: then nothing is said of where a room goes.
+        let mut elsewhere = 0;
+        eventually("six rooms beside the busy shard", SOON, async || {
+            let is_clear = || permille(busy) > permille(1 - busy) + 200;
+            let seen = || format!("busy {} of 1000, the other {}", permille(busy), permille(1 - busy));
+            if !is_clear() {
+                return Err(seen());
+            }
+            let waiting = host.open(&game.name, &["Ben"]).await;
+            if is_clear() {
+                assert_ne!(shard_of(&host, &waiting), busy, "{}", seen());
+                elsewhere += 1;
+            }
+            if elsewhere == 6 { Ok(()) } else { Err(seen()) }
+        })
+        .await;
+        host.stop().await;
     });
 }
 

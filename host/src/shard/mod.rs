@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use holeshot_room::{AbortReason, Arrival, Departure, Program, Room, Supervisor};
+use holeshot_room::{AbortReason, Arrival, Departure, Phase, Program, Room, Supervisor};
 use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SessionKeys, ToHost};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Bytes;
@@ -204,6 +204,10 @@ pub struct ShardCounters {
     pub busy_us: AtomicU64,
     /// The same of the last second or so, in thousandths of the time.
     pub busy_permille: AtomicU64,
+    /// What its rooms weigh whose game has begun ([`LiveRoom::weight`]).
+    pub weight_begun: AtomicU64,
+    /// Of these, those whose game runs.
+    pub weight_running: AtomicU64,
     /// Public events that rooms told.
     pub public_events: AtomicU64,
     /// Events put into the outbox.
@@ -240,6 +244,22 @@ pub struct ShardCounters {
     pub rules_retried: AtomicU64,
     /// Times of operations, while somebody asks for them.
     pub meter: Meter,
+}
+
+impl ShardCounters {
+    /// A room of such a weight went from one phase to another, or closed in it: whoever places rooms sees what has begun, and what of that costs something.
+    fn note_phase(&self, weight: u64, before: Phase, after: Option<Phase>) {
+        let change = |counter: &AtomicU64, was: bool, is: bool| {
+            if was != is {
+                let sum = counter.load(Ordering::Relaxed);
+                let sum = if is { sum.saturating_add(weight) } else { sum.saturating_sub(weight) };
+                counter.store(sum, Ordering::Relaxed);
+            }
+        };
+        let (has_begun, runs) = (|phase| phase >= Phase::Running, |phase| phase == Phase::Running);
+        change(&self.weight_begun, has_begun(before), after.is_some_and(has_begun));
+        change(&self.weight_running, runs(before), after.is_some_and(runs));
+    }
 }
 
 /// Counts on a counter that only this thread writes: so it needs no operation that keeps other threads away, each of which costs a tick 5 ns.
@@ -976,6 +996,7 @@ impl Shard {
         if let Some(beat) = slot.beat {
             self.beats.leave(beat);
         }
+        self.counters.note_phase(slot.live.weight, slot.live.phase(), None);
         // Its instance is gone before its place is free: whoever takes the place finds one.
         drop(slot.rules);
         self.registry.forget(&slot.live.id);

@@ -59,6 +59,7 @@ impl Departures<'_> {
         match departure {
             Departure::PhaseChanged { phase } => {
                 tracing::debug!(room = self.live.id, phase = phase.as_str(), "phase");
+                self.counters.note_phase(self.live.weight, self.live.phase(), Some(phase));
                 self.live.set_phase(phase);
             }
             Departure::PublicEvent(event) => {
