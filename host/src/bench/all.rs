@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::figure::{Figure, Told};
 use super::machine::Machine;
-use super::{events, flood, percent, replay, rooms, seal, swap, tick};
+use super::{events, flood, percent, replay, rooms, seal, steer, swap, tick};
 use crate::budget::report::columns;
 
 /// The version of the report's format. Another one is not compared.
