@@ -427,6 +427,7 @@ impl Driver {
         match udp.opener.open(datagram) {
             Ok(opened) => {
                 session.last_udp_us = self.shared.now_us();
+                self.shared.lock().pacer.on_datagram(opened.sequence);
                 self.on_payload(session, opened.payload, Carrier::Udp).await
             }
             Err(OpenError::Duplicate { .. } | OpenError::TooOld { .. }) => {

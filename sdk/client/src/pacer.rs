@@ -30,6 +30,19 @@ const SETTLE_FRAMES: u64 = 110;
 /// How long to wait between two raises that rest on missing inputs, beyond a round trip, in frames.
 const RAISE_AGAIN_FRAMES: u64 = 6;
 
+/// Over how many datagrams the loss is reckoned, at most: half of a loss is forgotten after five seconds at 50 Hz.
+const LOSS_DATAGRAMS_MAX: u64 = 512;
+
+/// Before so many datagrams should have come, nothing is said of the loss.
+const LOSS_DATAGRAMS_MIN: u64 = 64;
+
+/// The losses, in parts of a million, from which on one datagram in a row must be reckoned with, two, three, and four: the first to fourth root of one in 30,000.
+/// More ticks than that would cost a player more than a late input does.
+const LOSS_PPM: [u64; 4] = [33, 5_774, 32_183, 75_984];
+
+/// The most that loss adds to the lead, in milliseconds: four ticks at 50 Hz.
+const LOSS_LEAD_MS_MAX: u64 = 80;
+
 /// What the lead is before the round trip is known, in frames.
 const LEAD_FRAMES_FIRST: u32 = 3;
 
@@ -45,7 +58,7 @@ pub struct Advice {
 /// The frame clock and the lead of one session.
 ///
 /// Contract: `now_us` never runs back. Call [`Pacer::on_snapshot`] for each whole snapshot when it arrived,
-/// [`Pacer::on_rtt`] when a round trip was measured, and [`Pacer::take_frame`] when there is an input to send; each
+/// [`Pacer::on_rtt`] when a round trip was measured, [`Pacer::on_datagram`] for each datagram that opened, and [`Pacer::take_frame`] when there is an input to send; each
 /// frame is given out once, rising.
 #[derive(Debug, Clone)]
 pub struct Pacer {
@@ -64,6 +77,50 @@ pub struct Pacer {
     raised_from_frame: u32,
     newest_snapshot_frame: Option<u32>,
     last_frame: Option<u32>,
+    loss: Loss,
+}
+
+/// How many of the datagrams of the way down do not come. One that is overtaken by less than 64 others is not lost.
+#[derive(Debug, Clone, Copy, Default)]
+struct Loss {
+    newest: Option<u64>,
+    /// Bit `n` is set if the datagram came that is `n` before the newest.
+    came: u64,
+    /// Datagrams that are further back than that, and how many of them never came.
+    settled: u64,
+    lost: u64,
+    /// How many in a row must be reckoned with.
+    in_a_row: u64,
+}
+
+impl Loss {
+    fn note(&mut self, sequence: u64) {
+        let newest = *self.newest.get_or_insert_with(|| {
+            // Of those before the first nobody says that they were sent.
+            self.came = u64::MAX;
+            sequence
+        });
+        let Some(ahead) = sequence.checked_sub(newest).filter(|ahead| *ahead > 0) else {
+            self.came |= u32::try_from(newest - sequence).ok().and_then(|back| 1u64.checked_shl(back)).unwrap_or(0);
+            return;
+        };
+        self.newest = Some(sequence);
+        // A gap of more than is reckoned over says no more than one of that length.
+        let ahead = ahead.min(LOSS_DATAGRAMS_MAX);
+        let leaving = ahead.min(u64::from(u64::BITS)) as u32;
+        let came = self.came.checked_shr(u64::BITS - leaving).unwrap_or(0).count_ones();
+        self.came = self.came.checked_shl(leaving).unwrap_or(0) | 1;
+        self.settled += ahead;
+        self.lost += ahead - u64::from(came);
+        if self.settled >= LOSS_DATAGRAMS_MIN {
+            let lost_ppm = self.lost * 1_000_000 / self.settled;
+            self.in_a_row = LOSS_PPM.iter().filter(|least| lost_ppm > **least).count() as u64;
+        }
+        if self.settled >= LOSS_DATAGRAMS_MAX {
+            // What came long ago counts ever less.
+            (self.settled, self.lost) = (self.settled / 2, self.lost / 2);
+        }
+    }
 }
 
 impl Pacer {
@@ -81,6 +138,7 @@ impl Pacer {
             raised_from_frame: 0,
             newest_snapshot_frame: None,
             last_frame: None,
+            loss: Loss::default(),
         }
     }
 
@@ -90,6 +148,8 @@ impl Pacer {
         self.newest_snapshot_frame = None;
         self.last_frame = None;
         self.raised_from_frame = 0;
+        // The numbers begin anew, the path is the same.
+        self.loss = Loss { in_a_row: self.loss.in_a_row, ..Loss::default() };
     }
 
     /// Takes note of a measured round trip. It sets the lead until the host's advice does.
@@ -100,6 +160,11 @@ impl Pacer {
             let frames = rtt_us.saturating_mul(self.tick_hz).div_ceil(1_000_000) + 2;
             self.lead_frames = self.within(frames);
         }
+    }
+
+    /// Takes note of a datagram of the host that opened, by its sequence number and whatever is in it: those that are missing tell the loss.
+    pub fn on_datagram(&mut self, sequence: u64) {
+        self.loss.note(sequence);
     }
 
     /// Takes note of a whole snapshot of `frame` that arrived at `now_us`.
@@ -156,7 +221,8 @@ impl Pacer {
         };
         let settled = now_us >= self.settled_at_us;
         let tick_us = 1_000_000 / self.tick_hz as i64;
-        let missing_us = i64::from(MARGIN_MS_MIN - i32::from(margin_ms)) * 1_000;
+        let for_copies_us = self.loss.in_a_row.min(LOSS_LEAD_MS_MAX * self.tick_hz / 1_000) as i64 * tick_us;
+        let missing_us = i64::from(MARGIN_MS_MIN - i32::from(margin_ms)) * 1_000 + for_copies_us;
         // The frame was stepped without an input that this lead was to bring in time.
         let behind = frame.saturating_sub(newest);
         let missing_now = behind > 0
@@ -221,6 +287,8 @@ mod tests {
         frame: u32,
         /// The host's moment of frame 0, in the client's time.
         start_us: u64,
+        /// Whether the pacer hears the numbers of datagrams.
+        tells_loss: bool,
         /// Snapshots on their way: arrival, frame, advice.
         down: Vec<(u64, u32, Advice)>,
         /// Inputs on their way: arrival, newest frame.
@@ -249,6 +317,7 @@ mod tests {
                 drift_ppm: 0,
                 frame: 0,
                 start_us: 3_000_000,
+                tells_loss: true,
                 down: Vec::new(),
                 up: Vec::new(),
                 arrived: Default::default(),
@@ -318,6 +387,9 @@ mod tests {
                 };
                 if next_is_down {
                     let (_, frame, advice) = self.down.swap_remove(index);
+                    if self.tells_loss {
+                        self.pacer.on_datagram(u64::from(frame));
+                    }
                     self.pacer.on_snapshot(frame, advice, at_us);
                     if let Some(newest) = self.pacer.take_frame(at_us)
                         && let Some(way_us) = self.way(self.up_us)
@@ -373,6 +445,50 @@ mod tests {
         world.run(300);
         let late = world.run(5_000);
         assert!(late < 1.0, "{late} % of frames had no input in time");
+    }
+
+    #[test]
+    fn with_loss_the_lead_leaves_time_for_the_copies() {
+        for (loss_percent, late_percent_max) in [(1, 0.02), (5, 0.05), (10, 0.3)] {
+            let late = |tells_loss: bool| {
+                let mut world = World::new(9, 50, 40, 20);
+                world.loss_percent = loss_percent;
+                world.tells_loss = tells_loss;
+                world.run(1_000);
+                let late = world.run(50_000);
+                println!("{loss_percent} %: {late} % late, lead {}", world.pacer.lead_frames());
+                (late, world.pacer.lead_frames())
+            };
+            let ((late, lead), (blind, blind_lead)) = (late(true), late(false));
+            assert!(late <= late_percent_max, "{late} % late at {loss_percent} % loss");
+            assert!(late * 5.0 < blind, "{late} % and {blind} %");
+            assert!(lead <= blind_lead + 5, "{lead} and {blind_lead}");
+        }
+    }
+
+    #[test]
+    fn loss_is_reckoned_from_the_numbers_alone() {
+        let reckoned = |lost: &dyn Fn(u64) -> bool| {
+            let mut loss = Loss::default();
+            (1_000..4_000).filter(|number| !lost(*number)).for_each(|number| loss.note(number));
+            loss.in_a_row
+        };
+        assert_eq!(reckoned(&|_| false), 0);
+        assert!((1..=2).contains(&reckoned(&|number| number % 200 == 0)));
+        assert_eq!(reckoned(&|number| number % 50 == 0), 2);
+        assert_eq!(reckoned(&|number| number % 20 == 0), 3);
+        assert_eq!(reckoned(&|number| number % 10 == 0), 4);
+        assert_eq!(reckoned(&|number| number % 400 == 0 && number < 1_500), 0, "a loss of long ago");
+        // In another order, nothing is missing.
+        let mut loss = Loss::default();
+        for number in (0..2_000).step_by(2) {
+            loss.note(number + 1);
+            loss.note(number);
+        }
+        assert_eq!(loss.in_a_row, 0);
+        for number in [u64::MAX, 0, u64::MAX - 1, 1] {
+            loss.note(number);
+        }
     }
 
     #[test]
