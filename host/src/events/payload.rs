@@ -271,6 +271,12 @@ pub struct RoomAborted {
     pub reason: String,
     /// Ticks of the game loop until then.
     pub frames: u64,
+    /// What the room counted: an object from the counter's name to its value.
+    #[serde(default)]
+    pub counters: Value,
+    /// What became of each player and of its inputs.
+    #[serde(default)]
+    pub players: Value,
 }
 
 /// The room is gone; nothing follows about it.

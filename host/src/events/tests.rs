@@ -886,7 +886,8 @@ async fn lists_of_rooms_come_in_pages_and_by_state() {
                 sink.emit(finished.event(Some("m"), room, now)).unwrap();
             }
             3 => {
-                let aborted = RoomAborted { reason: "the module trapped".to_owned(), frames: 1 };
+                let (counters, players) = (Value::Null, Value::Null);
+                let aborted = RoomAborted { reason: "the module trapped".to_owned(), frames: 1, counters, players };
                 sink.emit(aborted.event(Some("m"), room, now)).unwrap();
                 sink.emit(RoomClosed {}.event(Some("m"), room, now)).unwrap();
             }

@@ -212,8 +212,14 @@ pub(super) fn derive(connection: &Connection, event: &CloudEvent) -> Result<(), 
             let room = room(connection, event)?;
             run(
                 connection,
-                "UPDATE rooms SET outcome = 'aborted', reason = ?2, frames = ?3, ended_at = ?4 WHERE room = ?1",
-                params![room, data.reason, signed(data.frames)?, time],
+                "UPDATE rooms SET outcome = 'aborted', reason = ?2, frames = ?3, counters = ?4, ended_at = ?5 WHERE room = ?1",
+                params![
+                    room,
+                    data.reason,
+                    signed(data.frames)?,
+                    text(&json!({ "room": data.counters, "players": data.players })),
+                    time
+                ],
             )?;
         }
         RoomClosed::KIND => {
