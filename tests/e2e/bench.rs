@@ -92,7 +92,9 @@ fn all_writes_a_report_that_another_is_compared_with() {
         let figure = &mut report["benches"][0]["figures"][0];
         figure["value"] = (figure["value"].as_f64().unwrap() * 100.0).into();
         std::fs::write(&slower, report.to_string()).unwrap();
-        let moved = output(&["bench", "all", "--from", slower.to_str().unwrap(), "--compare", json]).await;
+        let args = ["bench", "all", "--from", slower.to_str().unwrap(), "--compare", json, "--fail-if-worse"];
+        let moved = output(&args).await;
+        assert_eq!(moved.status.code(), Some(1), "{}", text(&moved.stderr));
         let table = text(&moved.stdout);
         assert!(table.contains("WORSE") && table.contains("1 figures moved, 5 did not"), "{table}");
         std::fs::write(&slower, "{\"format\":9}").unwrap();

@@ -177,6 +177,8 @@ pub struct Report {
     pub holds: Option<usize>,
     /// The fewest that were too many; none if none was.
     pub breaks: Option<usize>,
+    /// Half of that, or the number next to it that was measured: what a host is run at.
+    pub half: Option<usize>,
 }
 
 /// Measures. Takes twenty seconds for each number of rooms.
@@ -199,6 +201,9 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> anyhow::R
             search.note(rooms, row.broke.is_none());
             rows.push(row);
         }
+        if let Some(half) = search.half() {
+            rows.push(step(options, half, &mut progress).await?);
+        }
     } else {
         for rooms in rooms {
             rows.push(step(options, *rooms, &mut progress).await?);
@@ -213,22 +218,34 @@ impl Report {
         let breaks = rows.iter().find(|row| row.broke.is_some()).map(|row| row.rooms);
         let below = |rooms: &usize| breaks.is_none_or(|breaks| *rooms < breaks);
         let holds = rows.iter().filter(|row| row.broke.is_none()).map(|row| row.rooms).filter(below).max();
-        Self { optimised: !cfg!(debug_assertions), seed, rows, holds, breaks }
+        let near = |row: &&Row| breaks.is_some_and(|breaks| is_near(row.rooms, breaks / 2));
+        let half = rows.iter().find(near).map(|row| row.rooms);
+        Self { optimised: !cfg!(debug_assertions), seed, rows, holds, breaks, half }
     }
 }
 
-/// Which number of rooms comes next: twice as many until it is too many, half of that once more for the figures that count there, and then halves of what lies
-/// between.
+/// Whether two numbers of rooms are as good as the same.
+fn is_near(one: usize, other: usize) -> bool {
+    one.abs_diff(other) as f64 <= SEARCH_ENDS_AT * other as f64
+}
+
+/// Which number of rooms comes next: twice as many until it is too many, then halves of what lies between, and half of what was too many for the figures there.
 #[derive(Debug, Default)]
 struct Search {
-    tried: usize,
+    tried: Vec<usize>,
     holds: Option<usize>,
     breaks: Option<usize>,
 }
 
 impl Search {
+    /// Half of what was too many, if no such number was tried.
+    fn half(&self) -> Option<usize> {
+        let half = self.breaks? / 2;
+        (half > 0 && !self.tried.iter().any(|tried| is_near(*tried, half))).then_some(half)
+    }
+
     fn next(&self) -> Option<usize> {
-        if self.tried >= STEPS_MAX {
+        if self.tried.len() >= STEPS_MAX {
             return None;
         }
         match (self.holds, self.breaks) {
@@ -244,7 +261,7 @@ impl Search {
     }
 
     fn note(&mut self, rooms: usize, held: bool) {
-        self.tried += 1;
+        self.tried.push(rooms);
         if held {
             self.holds = self.holds.max(Some(rooms));
         } else {
@@ -435,12 +452,15 @@ mod tests {
         assert_eq!(all.get(..3), Some(&[100, 200, 400][..]));
         let (holds, breaks) = (search.holds.unwrap(), search.breaks.unwrap());
         assert!(holds <= 330 && 330 < breaks && (breaks - holds) as f64 <= 0.1 * holds as f64, "{search:?}");
+        let half = search.half();
+        assert!(half.is_none_or(|half| half == breaks / 2 && !all.contains(&half)), "{search:?}");
         // Everything holds: up to the most and no further.
         let (all, search) = tried(usize::MAX);
         assert_eq!((all.last(), search.holds, search.breaks), (Some(&ROOMS_MAX), Some(ROOMS_MAX), None));
         // Nothing holds, or one room alone.
         assert_eq!(tried(0).0, [100, 50, 25, 12, 6, 3, 1]);
-        assert_eq!(tried(1).1.holds, Some(1));
+        assert_eq!((tried(1).1.holds, tried(0).1.half()), (Some(1), None));
+        assert_eq!(tried(250).1.half(), Some(tried(250).1.breaks.unwrap() / 2));
         assert!((0..2_000).all(|most| tried(most).0.len() <= STEPS_MAX));
     }
 

@@ -60,6 +60,17 @@ impl Report {
             (None, Some(breaks)) => writeln!(text, "{breaks} rooms were too many, and fewer were not tried."),
             (None, None) => Ok(()),
         };
+        if let Some(row) = self.rows.iter().find(|row| Some(row.rooms) == self.half) {
+            let _ = writeln!(
+                text,
+                "At half of that, {} rooms: {:.1} us for a room-tick, {:.2} times the limit; one step in a hundred later than {:.2} ms; {:.1} KiB per room.",
+                row.rooms,
+                row.cpu.us,
+                row.ratio,
+                row.lateness.p99_us as f64 / 1_000.0,
+                row.memory_kib
+            );
+        }
         if let Some(row) = self.rows.last() {
             let _ = writeln!(
                 text,
@@ -179,6 +190,7 @@ mod tests {
             rows: vec![row(100, None), row(200, Some(Broke::Late))],
             holds: Some(100),
             breaks: Some(200),
+            half: Some(100),
         };
         let table = report.table();
         for words in [
@@ -192,6 +204,7 @@ mod tests {
             "1.00 %",
             "too late",
             "100 rooms held, 200 were too many",
+            "At half of that, 100 rooms: 18.2 us for a room-tick, 2.00 times the limit",
             "late with 200 rooms",
             "With 100 rooms the bare loop received 100.00 % and sent 50.00 %",
             "tables for it: 8.2",

@@ -104,6 +104,9 @@ struct AllArgs {
     /// Say what moved since this report by more than its noise
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
+    /// Fail if a figure got worse, for `git bisect run`
+    #[arg(long, requires = "compare")]
+    fail_if_worse: bool,
     /// Take this report instead of measuring
     #[arg(long, value_name = "NEW.json", requires = "compare", conflicts_with_all = ["only", "times", "quick", "write"])]
     from: Option<PathBuf>,
@@ -282,7 +285,7 @@ pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> 
 
 /// Runs all benches, or reads what they said, and compares.
 async fn every(args: &AllArgs, as_json: bool) -> anyhow::Result<()> {
-    let AllArgs { only, times, quick, write, compare, from } = args;
+    let AllArgs { only, times, quick, write, compare, fail_if_worse, from } = args;
     let files = write.as_deref().map(|stem| [beside(stem, "md"), beside(stem, "json")]);
     // Before an hour is spent.
     if let Some(path) = files.iter().flatten().find(|path| path.exists()) {
@@ -310,7 +313,8 @@ async fn every(args: &AllArgs, as_json: bool) -> anyhow::Result<()> {
         (None, false) if files.is_none() => say(report.markdown().trim_end()),
         (None, false) => true,
     };
-    Ok(())
+    let is_worse = compared.is_some_and(|compared| compared.moved.iter().any(|moved| !moved.is_better));
+    if *fail_if_worse && is_worse { Err(Failed.into()) } else { Ok(()) }
 }
 
 /// The file of this name with this ending added: a name may have dots of its own.
