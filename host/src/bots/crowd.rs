@@ -14,8 +14,8 @@ pub type Answer = Box<dyn FnMut(&[u8], u32) -> Option<Vec<u8>> + Send>;
 const SKILL: f64 = 0.8;
 /// How long a match of the arena lasts, in seconds: longer than it is looked at.
 const MATCH_S: u32 = 600;
-/// Bytes of an input for a game that is not known here.
-const BYTES_OF_ANY_INPUT: usize = 4;
+/// Bytes of an input for a game that is not known here: rules that take inputs at all take one byte.
+const BYTES_OF_ANY_INPUT: usize = 1;
 
 /// A player's program.
 pub struct Player {

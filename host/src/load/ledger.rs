@@ -83,6 +83,8 @@ pub struct HostCounts {
     pub duplicate: u64,
     /// Copies that differ from the first.
     pub conflicting: u64,
+    /// Inputs longer than the rules take, each copy.
+    pub too_long: u64,
     /// Inputs out of the game, each copy.
     pub out_of_game: u64,
 }
@@ -120,6 +122,10 @@ pub struct Account {
     pub missed_after_loss: u64,
     /// Frames that were stepped without their input, as snapshots told, although the first datagram was not lost: it took longer than the lead.
     pub missed_otherwise: u64,
+    /// Inputs longer than the rules take, each copy, by the host's own count: they are among the unexplained.
+    pub too_long: u64,
+    /// Inputs further ahead than the host keeps them, each copy, by its own count: a later copy may have been in time.
+    pub ahead: u64,
     /// Inputs that came and of which the host knows nothing. More than none is a fault of the host, of the network between the two, or of this account.
     pub unexplained: u64,
     /// Inputs that the host had and that, by this side's count, it cannot have had.
@@ -258,6 +264,8 @@ impl Account {
         self.after_end += told.after_end;
         self.in_time += host.fresh;
         self.late += host.late;
+        self.too_long += host.too_long;
+        self.ahead += host.ahead;
         self.missed_after_loss += told.missed_after_loss;
         self.missed_otherwise += told.missed_otherwise;
         self.unexplained += came.saturating_sub(counted);
@@ -279,6 +287,11 @@ mod tests {
 
     /// Copies of each input.
     const COPIES: u32 = 8;
+
+    /// Inputs in the datagram with this newest one: there are none before that for frame `first`.
+    fn count(newest: u32, first: u32) -> u32 {
+        COPIES.min(newest - first + 1)
+    }
 
     /// A player and a host with a network between them: what is sent in each tick comes `delay` ticks later, or not.
     struct World {
@@ -308,7 +321,7 @@ mod tests {
         /// In each tick the host steps a frame and a player sends; `lead` ahead, `delay` ticks on the way. Gives what is neither sent nor used at the end.
         fn play(mut self, frames: u32, lead: u32, delay: u32, loss_percent: u64, last_seen: bool) -> (Account, Self) {
             for frame in 0..frames {
-                self.arrive(frame);
+                self.arrive(frame, lead);
                 if self.cache.contains(&frame) {
                     self.host.fresh += 1;
                 } else {
@@ -328,7 +341,7 @@ mod tests {
             }
             // What is still on the way comes when nobody counts any more.
             for (_, newest) in std::mem::take(&mut self.on_the_way) {
-                self.ledger.hand(newest, COPIES.min(newest + 1));
+                self.ledger.hand(newest, count(newest, lead));
                 self.host.out_of_game += u64::from(COPIES);
             }
             let mut account = Account::default();
@@ -336,12 +349,12 @@ mod tests {
             (account, self)
         }
 
-        fn arrive(&mut self, now: u32) {
+        fn arrive(&mut self, now: u32, lead: u32) {
             let due: Vec<u32> =
                 self.on_the_way.iter().filter(|(at, _)| *at <= now).map(|(_, newest)| *newest).collect();
             self.on_the_way.retain(|(at, _)| *at > now);
             for newest in due {
-                let count = COPIES.min(newest + 1);
+                let count = count(newest, lead);
                 self.ledger.hand(newest, count);
                 self.newest = self.newest.max(Some(newest));
                 for frame in newest + 1 - count..=newest {

@@ -219,8 +219,11 @@ impl Member {
     }
 
     /// Takes a payload that came through the network.
-    pub(super) fn take(&mut self, payload: &[u8], _sequence: Option<u64>, out: &mut Out<'_>) {
+    pub(super) fn take(&mut self, payload: &[u8], sequence: Option<u64>, out: &mut Out<'_>) {
         let now_us = out.clock.now_us();
+        if let Some(sequence) = sequence {
+            self.pacer.on_datagram(sequence);
+        }
         // It was read before.
         let Ok(payload) = ToClient::decode(payload) else { return };
         match payload {

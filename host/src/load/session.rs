@@ -26,12 +26,10 @@ use super::room::all_leave;
 const ANSWER_WAIT_MAX_S: u64 = 20;
 /// How often the WebSocket says that it is there, in seconds: a quarter of what a host waits for.
 const PING_EVERY_S: u64 = 5;
-/// How long the host may take to close a session whose player has left, in seconds.
+/// How long the host may take to take a goodbye, in seconds.
 const GOODBYE_WAIT_MAX_S: u64 = 10;
 /// What a WebSocket reads at once, in bytes. It is allocated for each, and the default (128 KiB) would be a gigabyte for thousands of players.
 const READ_BUFFER_BYTES: usize = 4 << 10;
-/// How long a day is, in seconds: no action is later.
-const DAY_S: u64 = 86_400;
 
 /// A session's WebSocket.
 #[derive(Debug)]
@@ -109,69 +107,51 @@ impl Opened {
     pub(super) async fn keep(mut self, counters: &Counters, over: impl FnOnce(), mut leave: watch::Receiver<bool>) {
         let mut pings = interval(Duration::from_secs(PING_EVERY_S));
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut over, mut leaves) = (Some(over), false);
         let mut started: Option<Instant> = None;
-        let mut goodbye = Instant::now() + Duration::from_secs(DAY_S);
         loop {
             let next_action = match (started, self.actions.front()) {
                 (Some(started), Some((at_ms, _))) => Some(started + Duration::from_millis(*at_ms)),
                 _ => None,
             };
-            let mut has_ended = false;
             let said = tokio::select! {
                 message = self.websocket.next() => match message {
-                    Some(Ok(Message::Text(text))) => {
-                        match HostMessage::decode(&text) {
-                            Ok(HostMessage::Event { name, .. }) if name == "started" => {
-                                started = Some(Instant::now());
-                                counters.games_started.fetch_add(1, Ordering::Relaxed);
-                            }
-                            Ok(HostMessage::Event { name, .. }) if matches!(name.as_str(), "finished" | "aborted") => {
-                                if !leaves {
-                                    counters.games_over.fetch_add(1, Ordering::Relaxed);
-                                }
-                                has_ended = true;
-                            }
-                            _ => {}
-                        }
-                        if !has_ended {
+                    Some(Ok(Message::Text(text))) => match HostMessage::decode(&text) {
+                        Ok(HostMessage::Event { name, .. }) if name == "started" => {
+                            started = Some(Instant::now());
+                            counters.games_started.fetch_add(1, Ordering::Relaxed);
                             continue;
                         }
-                        if let Some(over) = over.take() {
+                        Ok(HostMessage::Event { name, .. }) if matches!(name.as_str(), "finished" | "aborted") => {
+                            counters.games_over.fetch_add(1, Ordering::Relaxed);
                             over();
+                            break;
                         }
-                        if leaves {
-                            continue;
-                        }
-                        ClientMessage::Leave
-                    }
+                        _ => continue,
+                    },
                     Some(Ok(_)) => continue,
                     Some(Err(_)) | None => {
-                        if !leaves {
-                            counters.sessions_lost.fetch_add(1, Ordering::Relaxed);
-                        }
+                        counters.sessions_lost.fetch_add(1, Ordering::Relaxed);
                         return;
                     }
                 },
                 _ = pings.tick() => ClientMessage::Ping { t: 1 },
-                () = all_leave(&mut leave), if !leaves => ClientMessage::Leave,
-                () = sleep_until(next_action.unwrap_or(goodbye)), if next_action.is_some() => {
+                () = all_leave(&mut leave) => break,
+                () = sleep_until(next_action.unwrap_or_else(Instant::now)), if next_action.is_some() => {
                     let Some((_, data)) = self.actions.pop_front() else { continue };
                     self.action_id += 1;
                     ClientMessage::Action { id: self.action_id, data }
                 }
-                () = sleep_until(goodbye), if leaves => return,
             };
-            if said == ClientMessage::Leave {
-                leaves = true;
-                goodbye = Instant::now() + Duration::from_secs(GOODBYE_WAIT_MAX_S);
-            }
             if self.say(&said).await.is_err() {
-                if !leaves {
-                    counters.sessions_lost.fetch_add(1, Ordering::Relaxed);
-                }
+                counters.sessions_lost.fetch_add(1, Ordering::Relaxed);
                 return;
             }
         }
+        // The host hears it before it hears that the connection ends; one that hangs is not waited for.
+        let goodbye = async {
+            self.say(&ClientMessage::Leave).await?;
+            anyhow::Ok(self.websocket.close(None).await?)
+        };
+        let _gone = timeout(Duration::from_secs(GOODBYE_WAIT_MAX_S), goodbye).await;
     }
 }
