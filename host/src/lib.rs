@@ -27,6 +27,7 @@ pub mod manager;
 pub mod metrics;
 pub mod modder;
 pub mod modules;
+mod page;
 mod random;
 pub mod rooms;
 pub mod rules;

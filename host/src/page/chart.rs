@@ -17,19 +17,19 @@ const UNITS_PER_PX: u32 = 10;
 
 /// Width of a chart that stands in a column, in pixels. So narrow because it must be readable on a phone, where the whole drawing shrinks
 /// with its text to 330 pixels or so.
-pub(super) const COLUMN_WIDTH_PX: u32 = 440;
+pub(crate) const COLUMN_WIDTH_PX: u32 = 440;
 
 /// Width of a chart that takes the page's whole width, in pixels.
-pub(super) const PAGE_WIDTH_PX: u32 = 900;
+pub(crate) const PAGE_WIDTH_PX: u32 = 900;
 
 /// Size of the text in charts, in pixels.
-pub(super) const TEXT_PX: u32 = 12;
+pub(crate) const TEXT_PX: u32 = 12;
 
 /// plotters writes a font's size divided by this.
 const PLOTTERS_FONT_FACTOR: f64 = 1.24;
 
 /// Colours for gears; a car with more gears takes them from the beginning again.
-pub(super) const GEAR_INKS: u8 = 12;
+pub(crate) const GEAR_INKS: u8 = 12;
 
 /// First two bytes of the colours that stand for inks; the third is the ink's number.
 const INK_RED: u8 = 0xFE;
@@ -37,7 +37,7 @@ const INK_GREEN: u8 = 0x01;
 
 /// What is drawn with: a colour of the page, and for some lines dashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ink {
+pub(crate) enum Ink {
     /// Text and axes.
     Text,
     /// Text of less weight.
@@ -116,29 +116,29 @@ impl Ink {
     }
 
     /// The CSS variable of its colour.
-    pub(super) fn variable(self) -> String {
+    pub(crate) fn variable(self) -> String {
         Self::of_number(self.mark().2).0
     }
 
     /// Dashes of its lines in pixels of the page; empty for a whole line.
-    pub(super) fn dashes_px(self) -> String {
+    pub(crate) fn dashes_px(self) -> String {
         let units = Self::of_number(self.mark().2).1;
         let pixels = units.split(' ').filter_map(|length| length.parse::<u32>().ok());
         pixels.map(|length| (length / UNITS_PER_PX).to_string()).collect::<Vec<_>>().join(" ")
     }
 
     /// A line of this width, in tenths of a pixel.
-    pub(super) fn line(self, tenths_px: u32) -> ShapeStyle {
+    pub(crate) fn line(self, tenths_px: u32) -> ShapeStyle {
         self.mark().stroke_width(tenths_px * UNITS_PER_PX / 10)
     }
 
     /// An area.
-    pub(super) fn area(self) -> ShapeStyle {
+    pub(crate) fn area(self) -> ShapeStyle {
         self.mark().filled()
     }
 
     /// Text of this size, in pixels, with its anchor.
-    pub(super) fn text(self, size_px: u32, across: HPos, down: VPos) -> TextStyle<'static> {
+    pub(crate) fn text(self, size_px: u32, across: HPos, down: VPos) -> TextStyle<'static> {
         let size = f64::from(size_px * UNITS_PER_PX) * PLOTTERS_FONT_FACTOR;
         let color = self.mark().to_backend_color();
         TextStyle { font: ("sans-serif", size).into_font(), color, pos: Pos::new(across, down) }
@@ -153,22 +153,22 @@ pub struct ChartError {
     pub reason: String,
 }
 
-pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-pub(super) type Plot<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Plot<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// For `map_err`.
-pub(super) fn failed(error: impl std::fmt::Display) -> ChartError {
+pub(crate) fn failed(error: impl std::fmt::Display) -> ChartError {
     ChartError { reason: error.to_string() }
 }
 
 /// Pixels as units of the drawing.
-pub(super) fn px(pixels: i32) -> i32 {
+pub(crate) fn px(pixels: i32) -> i32 {
     pixels * UNITS_PER_PX as i32
 }
 
 /// Draws on a sheet of this size, in pixels. The answer is a whole `svg` element whose title and description are `title` and `desc`, with ids
 /// that begin with `id`; nothing in it loads anything.
-pub(super) fn drawn(
+pub(crate) fn drawn(
     (width_px, height_px): (u32, u32),
     (id, title, desc): (&str, &str, &str),
     draw: impl FnOnce(&Area) -> Result<(), ChartError>,
@@ -213,13 +213,13 @@ fn themed(svg: &str) -> String {
 }
 
 /// One axis: what it shows, from where to where, how many numbers stand at it at most, and how they are written.
-pub(super) struct Axis<'a> {
-    pub(super) name: &'a str,
-    pub(super) ink: Ink,
-    pub(super) from: f64,
-    pub(super) to: f64,
-    pub(super) labels: usize,
-    pub(super) format: &'a dyn Fn(&f64) -> String,
+pub(crate) struct Axis<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) ink: Ink,
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    pub(crate) labels: usize,
+    pub(crate) format: &'a dyn Fn(&f64) -> String,
 }
 
 impl Axis<'_> {
@@ -233,27 +233,27 @@ impl Axis<'_> {
 }
 
 /// Numbers without decimals.
-pub(super) fn whole(value: &f64) -> String {
+pub(crate) fn whole(value: &f64) -> String {
     format!("{value:.0}")
 }
 
 /// Where a panel leaves room for text, in pixels.
 #[derive(Clone, Copy)]
-pub(super) struct Room {
-    pub(super) left: i32,
-    pub(super) right: i32,
-    pub(super) top: i32,
-    pub(super) bottom: i32,
+pub(crate) struct Room {
+    pub(crate) left: i32,
+    pub(crate) right: i32,
+    pub(crate) top: i32,
+    pub(crate) bottom: i32,
 }
 
 /// A bit more than the largest value, so that the curve does not touch the frame.
-pub(super) fn headroom(largest: f64) -> f64 {
+pub(crate) fn headroom(largest: f64) -> f64 {
     largest * 1.05
 }
 
 /// Where an axis from zero ends that has room for a largest value, and in how many steps of 1, 2 or 5 times a power of ten: those with the
 /// least room to spare.
-pub(super) fn scale(largest: f64) -> (f64, usize) {
+pub(crate) fn scale(largest: f64) -> (f64, usize) {
     let wanted = headroom(if largest.is_finite() { largest.max(1e-3) } else { 1.0 });
     let ends = (4usize..=7).flat_map(|steps| {
         let least = wanted / steps as f64;
@@ -266,7 +266,7 @@ pub(super) fn scale(largest: f64) -> (f64, usize) {
 
 /// A plot with its axes, grid and the axes' names: that of the upright axis stands above it, that of the other below its right end, so that
 /// nobody has to turn the head. Without numbers for `x` (0 labels) the axis at the foot is left to a panel below.
-pub(super) fn plot<'a>(area: &Area<'a>, room: Room, x: &Axis, y: &Axis) -> Result<Plot<'a>, ChartError> {
+pub(crate) fn plot<'a>(area: &Area<'a>, room: Room, x: &Axis, y: &Axis) -> Result<Plot<'a>, ChartError> {
     let mut plot = ChartBuilder::on(area)
         .margin_top(px(room.top))
         .margin_right(px(room.right))
@@ -300,14 +300,14 @@ pub(super) fn plot<'a>(area: &Area<'a>, room: Room, x: &Axis, y: &Axis) -> Resul
 }
 
 /// Where a point of a plot lies in the area that the plot is on.
-pub(super) fn placed(area: &Area, plot: &Plot, point: (f64, f64)) -> (i32, i32) {
+pub(crate) fn placed(area: &Area, plot: &Plot, point: (f64, f64)) -> (i32, i32) {
     let (x, y) = plot.backend_coord(&point);
     let (left, top) = area.get_base_pixel();
     (x - left, y - top)
 }
 
 /// A line through points.
-pub(super) fn line(
+pub(crate) fn line(
     plot: &mut Plot,
     points: impl IntoIterator<Item = (f64, f64)>,
     style: ShapeStyle,
@@ -319,8 +319,8 @@ pub(super) fn line(
 
 #[cfg(test)]
 mod tests {
-    use super::super::read;
     use super::*;
+    use crate::page::read;
 
     fn two_lines() -> String {
         drawn((200, 100), ("id", "a <title>", "what \"it\" shows"), |area| {

@@ -6,7 +6,7 @@ use super::chart::Ink;
 
 /// How an entry of a legend looks in its chart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(crate) enum Mark {
     Line,
     Dot,
     Diamond,
@@ -14,34 +14,34 @@ pub(super) enum Mark {
 }
 
 /// One entry of a legend.
-pub(super) struct Entry {
-    pub(super) ink: Ink,
-    pub(super) mark: Mark,
-    pub(super) text: String,
+pub(crate) struct Entry {
+    pub(crate) ink: Ink,
+    pub(crate) mark: Mark,
+    pub(crate) text: String,
 }
 
 /// An entry for a line.
-pub(super) fn line(ink: Ink, text: impl Into<String>) -> Entry {
+pub(crate) fn line(ink: Ink, text: impl Into<String>) -> Entry {
     Entry { ink, mark: Mark::Line, text: text.into() }
 }
 
 /// An entry for a dot.
-pub(super) fn dot(ink: Ink, text: impl Into<String>) -> Entry {
+pub(crate) fn dot(ink: Ink, text: impl Into<String>) -> Entry {
     Entry { ink, mark: Mark::Dot, text: text.into() }
 }
 
 /// An entry for a diamond.
-pub(super) fn diamond(ink: Ink, text: impl Into<String>) -> Entry {
+pub(crate) fn diamond(ink: Ink, text: impl Into<String>) -> Entry {
     Entry { ink, mark: Mark::Diamond, text: text.into() }
 }
 
 /// An entry for an area.
-pub(super) fn area(ink: Ink, text: impl Into<String>) -> Entry {
+pub(crate) fn area(ink: Ink, text: impl Into<String>) -> Entry {
     Entry { ink, mark: Mark::Area, text: text.into() }
 }
 
 /// A chart with what it shows above it. `class` may be empty.
-pub(super) fn figure(class: &str, title: &str, note: &str, legend: &[Entry], svg: String) -> Markup {
+pub(crate) fn figure(class: &str, title: &str, note: &str, legend: &[Entry], svg: String) -> Markup {
     html! {
         figure class=[(!class.is_empty()).then_some(class)] {
             figcaption {
@@ -73,7 +73,7 @@ fn swatch(entry: &Entry) -> Markup {
 }
 
 /// A table that scrolls in itself where the page is narrow. `class` may be empty.
-pub(super) fn table(class: &str, caption: &str, note: &str, head: Markup, body: Markup) -> Markup {
+pub(crate) fn table(class: &str, caption: &str, note: &str, head: Markup, body: Markup) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
             table class=[(!class.is_empty()).then_some(class)] {
@@ -86,7 +86,7 @@ pub(super) fn table(class: &str, caption: &str, note: &str, head: Markup, body: 
 }
 
 /// The head of a table whose first column are texts.
-pub(super) fn heads(names: &[&str]) -> Markup {
+pub(crate) fn heads(names: &[&str]) -> Markup {
     html! {
         @for (index, name) in names.iter().enumerate() {
             @if index == 0 { th.text scope="col" { (name) } } @else { th scope="col" { (name) } }
@@ -95,7 +95,7 @@ pub(super) fn heads(names: &[&str]) -> Markup {
 }
 
 /// A number with its sign, with the minus of print.
-pub(super) fn signed(value: f64, decimals: usize) -> String {
+pub(crate) fn signed(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
     let zero = text.chars().all(|digit| matches!(digit, '0' | '.'));
     match (zero, value < 0.0) {
@@ -106,7 +106,7 @@ pub(super) fn signed(value: f64, decimals: usize) -> String {
 }
 
 /// A number with a comma between its thousands and without decimals.
-pub(super) fn grouped(value: f64) -> String {
+pub(crate) fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -119,13 +119,13 @@ pub(super) fn grouped(value: f64) -> String {
 }
 
 /// A share from 0 to 1 in percent, without decimals. An empty sum is -0, which nobody wants to read.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.0}", 100.0 * share + 0.0)
 }
 
 /// The anchor of a car's section. Ids of car files are made of letters, digits, `-` and `_`; another sign becomes a number, so that no two cars share
 /// an anchor.
-pub(super) fn anchor(car_id: &str) -> String {
+pub(crate) fn anchor(car_id: &str) -> String {
     let mut anchor = "car-".to_owned();
     for sign in car_id.chars() {
         if sign.is_ascii_alphanumeric() || matches!(sign, '-' | '_') {

@@ -2,11 +2,11 @@
 
 /// A text and its place.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Written {
-    pub(super) text: String,
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) ink: String,
+pub(crate) struct Written {
+    pub(crate) text: String,
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) ink: String,
 }
 
 fn attribute<'a>(tag: &'a str, name: &str) -> &'a str {
@@ -15,7 +15,7 @@ fn attribute<'a>(tag: &'a str, name: &str) -> &'a str {
 }
 
 /// All texts.
-pub(super) fn texts(svg: &str) -> Vec<Written> {
+pub(crate) fn texts(svg: &str) -> Vec<Written> {
     let tags = svg.split("<text").skip(1);
     let written = tags.map(|tag| {
         let (head, rest) = tag.split_once('>').unwrap();
@@ -27,7 +27,7 @@ pub(super) fn texts(svg: &str) -> Vec<Written> {
 }
 
 /// The points of all lines in this colour.
-pub(super) fn lines(svg: &str, variable: &str) -> Vec<Vec<(f64, f64)>> {
+pub(crate) fn lines(svg: &str, variable: &str) -> Vec<Vec<(f64, f64)>> {
     let ink = format!("stroke=\"var(--{variable})\"");
     let tags = svg.split("<polyline").skip(1).filter_map(|tag| tag.split('>').next());
     let points = tags.filter(|tag| tag.contains(&ink)).map(|tag| {
@@ -42,13 +42,13 @@ pub(super) fn lines(svg: &str, variable: &str) -> Vec<Vec<(f64, f64)>> {
 }
 
 /// The scale of an axis by two of its numbers: what turns a place into a value.
-pub(super) fn scale(at: [(f64, f64); 2]) -> impl Fn(f64) -> f64 {
+pub(crate) fn scale(at: [(f64, f64); 2]) -> impl Fn(f64) -> f64 {
     let [(place_a, value_a), (place_b, value_b)] = at;
     move |place| value_a + (place - place_a) * (value_b - value_a) / (place_b - place_a)
 }
 
 /// The scale of the axis at the foot, by two numbers that stand at the same height below the plot.
-pub(super) fn scale_across(svg: &str, two: [&str; 2]) -> impl Fn(f64) -> f64 {
+pub(crate) fn scale_across(svg: &str, two: [&str; 2]) -> impl Fn(f64) -> f64 {
     let texts = texts(svg);
     let lowest = texts.iter().filter(|text| text.text == two[0]).map(|text| text.y).fold(0.0, f64::max);
     scale(two.map(|number| {
@@ -58,7 +58,7 @@ pub(super) fn scale_across(svg: &str, two: [&str; 2]) -> impl Fn(f64) -> f64 {
 }
 
 /// The scale of an upright axis, by two numbers in this colour.
-pub(super) fn scale_up(svg: &str, variable: &str, two: [&str; 2]) -> impl Fn(f64) -> f64 {
+pub(crate) fn scale_up(svg: &str, variable: &str, two: [&str; 2]) -> impl Fn(f64) -> f64 {
     let texts = texts(svg);
     let ink = format!("var(--{variable})");
     scale(two.map(|number| {

@@ -4,12 +4,12 @@ use drag_race::Car;
 use maud::{Markup, html};
 
 use super::ReportError;
-use super::chart::{ChartError, Ink};
 use super::curves::{KW_PER_HP, peaks, torque_and_power, tractive_force};
-use super::parts::{anchor, area, dot, figure, grouped, heads, line, percent, signed, table};
 use super::run::{run_over_time, used_rpm};
 use crate::dyno::Sheet;
 use crate::dyno::sheet::{Forgiving, KMH_PER_MPS, Limit, TopOfGear, ZeroTo};
+use crate::page::chart::{ChartError, Ink};
+use crate::page::parts::{anchor, area, dot, figure, grouped, heads, line, percent, signed, table};
 
 /// Time between two rows of the table of a run, in ticks: at 50 Hz a row each 0.1 s.
 const TRACE_STEP_TICKS: usize = 5;

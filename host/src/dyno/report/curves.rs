@@ -6,11 +6,11 @@ use drag_race::physics::{GRAVITY_MPS2, RAD_S_PER_RPM, driven_load_share, road_lo
 use plotters::element::{Circle, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::chart::{
+use crate::dyno::sheet::{KMH_PER_MPS, TopOfGear};
+use crate::page::chart::{
     Axis, COLUMN_WIDTH_PX, ChartError, Ink, Room, TEXT_PX, drawn, failed, headroom, line, placed, plot, px, scale,
     whole,
 };
-use crate::dyno::sheet::{KMH_PER_MPS, TopOfGear};
 
 /// Height of both charts, in pixels.
 const HEIGHT_PX: u32 = 310;
@@ -190,8 +190,8 @@ fn number(value: f64) -> String {
 mod tests {
     use drag_race::{cars, find_car};
 
-    use super::super::read::{lines, scale_across, scale_up, texts};
     use super::*;
+    use crate::page::read::{lines, scale_across, scale_up, texts};
 
     #[test]
     fn the_curves_lie_where_the_axes_say() {

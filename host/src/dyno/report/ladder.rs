@@ -3,10 +3,10 @@
 use plotters::element::{Circle, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::chart::{
+use crate::page::chart::{
     Area, Axis, COLUMN_WIDTH_PX, ChartError, Ink, PAGE_WIDTH_PX, Room, TEXT_PX, drawn, failed, line, placed, plot, px,
 };
-use super::parts::signed;
+use crate::page::parts::signed;
 
 /// Height of a class' name, of a car's row where the name stands beside it, and of one where it stands above, in pixels.
 const CLASS_PX: i32 = 26;
@@ -162,8 +162,8 @@ pub(super) fn shortened(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read::{lines, scale_across, texts};
     use super::*;
+    use crate::page::read::{lines, scale_across, texts};
 
     fn bands() -> Vec<Band<'static>> {
         let rung = |name, time_s: f64, target_s: f64, out_of_place| Rung {

@@ -1,29 +1,24 @@
 //! The dyno's report: one HTML file with everything that was found, to open in a browser, to send, to print. It has no script and loads
 //! nothing: styles are inside, charts are SVG.
 //!
-//! - `chart.rs`: what charts share, and how plotters' drawings get the page's colours.
 //! - `curves.rs`: torque, power and forces; `run.rs`: the best run over time; `ladder.rs`: cars and
 //!   classes; `spreads.rs`: drivers' times.
-//! - `car.rs`: a car's section; `together.rs`: what is told of the cars together, with `wins.rs`, who beats whom; `page.rs`: the page around it;
-//!   `parts.rs`: pieces that they share; `style.css`: how it looks.
+//! - `car.rs`: a car's section; `together.rs`: what is told of the cars together, with `wins.rs`, who beats whom; `page.rs`: the page around it.
+//! - What it shares with other pages (charts, tables, how it looks) is in [`crate::page`].
 //!
 //! What is told is found elsewhere (`sheet.rs`, `classes.rs`, `balance.rs`, `drivers.rs`). Nothing here runs a car, and nothing here reads a
 //! clock: the same findings and date give the same bytes.
 
 mod car;
-mod chart;
 mod curves;
 mod ladder;
 mod page;
-mod parts;
-#[cfg(test)]
-mod read;
 mod run;
 mod spreads;
 mod together;
 mod wins;
 
-pub use chart::ChartError;
+pub use crate::page::chart::ChartError;
 pub use page::html;
 
 use std::sync::Arc;

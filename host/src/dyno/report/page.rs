@@ -3,14 +3,12 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::car;
-use super::parts::{anchor, grouped, percent, signed, table};
 use super::together::{balance, classes, drivers};
 use super::{Report, ReportError};
 use crate::dyno::Sheet;
 use crate::dyno::limits::{GRIP_SLIP_SHARE, POWER_SHARE};
-
-/// How the page looks. No address is in it, so nothing is loaded.
-const STYLE: &str = include_str!("style.css");
+use crate::page::STYLE;
+use crate::page::parts::{anchor, grouped, percent, signed, table};
 
 /// The whole report as one HTML file.
 ///

@@ -3,12 +3,12 @@
 use plotters::element::{Circle, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::chart::{
-    Area, Axis, COLUMN_WIDTH_PX, ChartError, Ink, Room, TEXT_PX, drawn, failed, line, placed, plot, px, scale, whole,
-};
-use super::parts::percent;
 use crate::dyno::sheet::{KMH_PER_MPS, Limit, LimitPhase};
 use crate::dyno::{Sample, Sheet};
+use crate::page::chart::{
+    Area, Axis, COLUMN_WIDTH_PX, ChartError, Ink, Room, TEXT_PX, drawn, failed, line, placed, plot, px, scale, whole,
+};
+use crate::page::parts::percent;
 
 /// Heights of the panels, from above, in pixels.
 const SPEED_HEIGHT_PX: u32 = 230;
@@ -65,7 +65,7 @@ fn time_axis(sheet: &Sheet, name: &'static str) -> Axis<'static> {
 }
 
 /// A line at each change of gear, from the foot of the panel to its top.
-fn moments(panel: &mut super::chart::Plot, sheet: &Sheet, top: f64) -> Result<(), ChartError> {
+fn moments(panel: &mut crate::page::chart::Plot, sheet: &Sheet, top: f64) -> Result<(), ChartError> {
     for shift in &sheet.shift_table {
         line(panel, [(shift.time_s, 0.0), (shift.time_s, top)], Ink::Moment.line(10))?;
     }

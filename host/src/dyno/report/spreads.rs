@@ -3,10 +3,10 @@
 use plotters::element::{Rectangle, Text};
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::chart::{
+use super::ladder::{Page, ROW_PX, TALL_ROW_PX, shortened};
+use crate::page::chart::{
     Axis, COLUMN_WIDTH_PX, ChartError, Ink, PAGE_WIDTH_PX, Room, TEXT_PX, drawn, failed, line, plot, px,
 };
-use super::ladder::{Page, ROW_PX, TALL_ROW_PX, shortened};
 
 /// The times of one car in the hands of many drivers, in s.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,8 +62,8 @@ pub(super) fn spreads(what: &str, cars: &[Spread], page: Page, id: &str) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use super::super::read::{lines, scale_across};
     use super::*;
+    use crate::page::read::{lines, scale_across};
 
     #[test]
     fn lines_end_at_the_outer_quantiles_and_are_cut_at_the_middle() {

@@ -3,15 +3,15 @@
 use maud::{Markup, html};
 
 use super::ReportError;
-use super::chart::{ChartError, Ink};
 use super::ladder::{Band, Page, Rung, ladder};
-use super::parts::{anchor, area, diamond, dot, figure, heads, line, percent, signed, table};
 use super::spreads::{Spread, spreads};
 use super::wins::wins;
 use crate::dyno::balance::Candidate;
 use crate::dyno::classes::{OUT_OF_PLACE_S, TOLERANCE_S};
 use crate::dyno::drivers::{EVEN_SHARE_MAX, Quantiles, WinTable};
 use crate::dyno::{Classes, Drivers, Findings, Method, Proposal};
+use crate::page::chart::{ChartError, Ink};
+use crate::page::parts::{anchor, area, diamond, dot, figure, heads, line, percent, signed, table};
 
 /// A car's name by its id; the id where no sheet tells of it.
 pub(super) fn name<'a>(findings: &'a Findings, car_id: &'a str) -> &'a str {

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::parts::{percent, table};
+use crate::page::parts::{percent, table};
 
 /// The deepest tint of a cell, as a share of its colour: numbers must stay readable on it.
 const TINT_SHARE_MAX: f64 = 0.45;
