@@ -1,4 +1,4 @@
-//! What the machine gives: files, mappings, memory, the receive buffer, a clock that is right and a timer that is in time.
+//! What the machine gives: files, mappings, memory, the receive buffer, datagrams steered to shards, a clock that is right and a timer that is in time.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -16,6 +16,7 @@ use crate::limits::mappings::Mappings;
 use crate::limits::memory::{MemoryBound, MemoryGate};
 use crate::limits::receive_buffer::{self, RECEIVE_BUFFER_BYTES, ask_receive_buffer};
 use crate::server::INSTANCES_SPARE;
+use crate::shard::Sockets;
 
 /// Deadlines that are measured: two seconds of a game.
 const DEADLINES: u64 = 100;
@@ -36,6 +37,9 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
         findings.push(judge_memory(seen.bytes, rooms, bound, config.memory_reserve_mib, config.rooms_max));
     }
     findings.extend(receive_buffer().map(judge_buffer));
+    if config.shards > 1 && config.steer_datagrams {
+        findings.extend(is_steered().map(judge_steering));
+    }
     findings.push(judge_sealing(holeshot_seal::self_test()));
     findings.push(judge_clock(clock_source()));
     findings.push(judge_timer(&measure()));
@@ -113,6 +117,23 @@ fn judge_buffer(granted: usize) -> Finding {
     }
     let found = format!("{found}: a burst of a few hundred players' inputs overflows it");
     Finding::warning(CHECK, found, receive_buffer::advice())
+}
+
+/// Whether the system gives datagrams to the shard that they name, as it would those of a host: tried with two sockets on a port of this machine's own.
+fn is_steered() -> Option<bool> {
+    Sockets::bind((Ipv4Addr::LOCALHOST, 0).into(), 2, true).ok().map(|sockets| sockets.are_steered())
+}
+
+fn judge_steering(is_steered: bool) -> Finding {
+    const CHECK: &str = "steering";
+    if is_steered {
+        return Finding::ok(CHECK, "the system gives each datagram to its shard");
+    }
+    Finding::warning(
+        CHECK,
+        "the system does not give datagrams to their shards: these hand them to each other, which costs twice as much for each",
+        "Linux can, where a sandbox does not forbid SO_ATTACH_REUSEPORT_CBPF; elsewhere nothing is wrong, and steer_datagrams = false says that it is known",
+    )
 }
 
 fn judge_sealing(tested: Result<(), SelfTestError>) -> Finding {
@@ -240,6 +261,13 @@ mod tests {
         says(&judge_buffer(4 << 20), Verdict::Ok, &["4.0 MiB"]);
         says(&judge_buffer(212_992), Verdict::Warning, &["208.0 KiB", "net.core.rmem_max=4194304"]);
         assert!(receive_buffer().is_some_and(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn steering_is_tried_where_it_runs() {
+        says(&judge_steering(true), Verdict::Ok, &["its shard"]);
+        says(&judge_steering(false), Verdict::Warning, &["hand them", "steer_datagrams = false"]);
+        assert_eq!(is_steered(), Some(cfg!(target_os = "linux")));
     }
 
     #[test]
