@@ -29,13 +29,17 @@ impl Sockets {
     /// # Errors
     /// If the address cannot be had. A system that does not steer is no error.
     pub fn bind(address: SocketAddr, shards: usize, steer: bool) -> io::Result<Self> {
+        Self::bind_with(address, shards, steer.then_some(add_steered))
+    }
+
+    fn bind_with(address: SocketAddr, shards: usize, add: Option<AddSteered>) -> io::Result<Self> {
         let first = UdpSocket::bind(address)?;
         // Of port 0 the system has made one.
         let address = first.local_addr()?;
         let mut all = vec![first];
-        if steer
+        if let Some(add) = add
             && shards > 1
-            && let Err(error) = add_steered(&mut all, address, shards)
+            && let Err(error) = add(&mut all, address, shards)
         {
             tracing::warn!(%error, "the system does not steer datagrams: shards hand over what is another's");
             all.truncate(1);
@@ -74,6 +78,9 @@ impl Sockets {
         own.ok_or(io::ErrorKind::NotFound)?.try_clone()
     }
 }
+
+/// Adds to the socket of the first shard, on that address, those of so many shards in all. If it cannot, it may leave some.
+type AddSteered = fn(&mut Vec<UdpSocket>, SocketAddr, usize) -> io::Result<()>;
 
 /// Adds sockets until each shard has one, and has the system steer.
 fn add_steered(all: &mut Vec<UdpSocket>, address: SocketAddr, shards: usize) -> io::Result<()> {
@@ -167,6 +174,29 @@ mod tests {
         // One shard is never steered, whatever is wished.
         let sockets = Sockets::bind((Ipv4Addr::LOCALHOST, 0).into(), 1, true).unwrap();
         assert!(!sockets.are_steered() && sockets.granted_bytes() > 0);
+    }
+
+    #[test]
+    fn a_system_that_does_not_steer_leaves_one_socket_that_nobody_joins() {
+        // Refused at once; after the port was shared; and at the very end, by a system that has no such programs.
+        let refusals: [AddSteered; 3] = [
+            |_, _, _| Err(ErrorKind::Unsupported.into()),
+            |all, _, _| {
+                all.iter().try_for_each(|first| steer::share_port(first, true))?;
+                Err(ErrorKind::AddrInUse.into())
+            },
+            |all, address, shards| {
+                add_steered(all, address, shards)?;
+                Err(ErrorKind::PermissionDenied.into())
+            },
+        ];
+        for refusal in refusals {
+            let sockets = Sockets::bind_with((Ipv4Addr::LOCALHOST, 0).into(), 3, Some(refusal)).unwrap();
+            assert!(!sockets.are_steered());
+            let sent = send(sockets.address(), 3);
+            assert_eq!(take(&sockets.of(1).unwrap(), sent).len(), sent);
+            assert!(steer::bind_beside(sockets.address()).is_err(), "the port is shared no more");
+        }
     }
 
     #[test]
