@@ -163,9 +163,9 @@ pub(crate) struct Margin {
 }
 
 impl Margin {
-    /// Notes how long before its frame was due an input came. Only the first input of a newer frame than any before counts: the
-    /// copies of older ones in the same datagram say nothing of the path.
-    pub(crate) fn note(&mut self, frame: u32, margin_us: i32, verdict: Verdict) {
+    /// Notes how long before its frame was due an input came. Only the first input of a newer frame than any before counts, and `margin_us` is asked
+    /// for that one alone: the copies of older ones in the same datagram say nothing of the path.
+    pub(crate) fn note(&mut self, frame: u32, verdict: Verdict, margin_us: impl FnOnce() -> i32) {
         let is_newer = self.newest_frame.is_none_or(|newest| frame > newest);
         match verdict {
             Verdict::Taken | Verdict::Late if is_newer => self.newest_frame = Some(frame),
@@ -178,6 +178,7 @@ impl Margin {
             self.count = 0;
         }
         self.count += 1;
+        let margin_us = margin_us();
         self.current = Some(self.current.map_or(margin_us, |worst| worst.min(margin_us)));
     }
 
@@ -246,15 +247,15 @@ mod tests {
     fn a_margin_is_the_worst_of_the_recent_and_only_of_new_frames() {
         let mut margin = Margin::default();
         assert_eq!(margin.worst_us(), None);
-        margin.note(1, 500, Verdict::Taken);
-        margin.note(2, -300, Verdict::Late);
-        margin.note(1, -90_000, Verdict::Duplicate);
-        margin.note(2, -90_000, Verdict::Late);
+        margin.note(1, Verdict::Taken, || 500);
+        margin.note(2, Verdict::Late, || -300);
+        margin.note(1, Verdict::Duplicate, || -90_000);
+        margin.note(2, Verdict::Late, || -90_000);
         assert_eq!((margin.worst_us(), margin.newest_frame()), (Some(-300), Some(2)));
-        margin.note(u32::MAX, 9_000_000, Verdict::Ahead);
+        margin.note(u32::MAX, Verdict::Ahead, || 9_000_000);
         assert_eq!((margin.worst_us(), margin.newest_frame()), (Some(-300), Some(2)));
         for frame in 0..2 * MARGIN_WINDOW_INPUTS {
-            margin.note(3 + frame, 700, Verdict::Taken);
+            margin.note(3 + frame, Verdict::Taken, || 700);
         }
         assert_eq!(margin.worst_us(), Some(700), "an old hiccup is forgotten");
     }
