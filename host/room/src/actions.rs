@@ -123,6 +123,8 @@ pub(crate) struct Actions {
     queue: VecDeque<Queued>,
     ledgers: Vec<Ledger>,
     queued_max: usize,
+    /// A result may be to be told. In most ticks nothing is, and no ledger is looked at.
+    has_news: bool,
 }
 
 impl Actions {
@@ -131,11 +133,13 @@ impl Actions {
             queue: VecDeque::new(),
             ledgers: (0..players).map(|_| Ledger::default()).collect(),
             queued_max: queued_max.min(ACTION_RESULTS_KEPT_MAX),
+            has_news: false,
         }
     }
 
     pub(crate) fn offer(&mut self, player: u16, id: u64, json: &str) -> Offer {
         let Some(ledger) = self.ledgers.get_mut(usize::from(player)) else { return Offer::TooMany };
+        self.has_news = true;
         if ledger.last_id.is_some_and(|last| id <= last) {
             match ledger.entries.binary_search_by_key(&id, |entry| entry.id) {
                 Ok(at) => {
@@ -191,6 +195,7 @@ impl Actions {
     pub(crate) fn applied(&mut self, count: usize, frame: u32, mut applied: impl FnMut(u16)) {
         for Queued { player, id, .. } in self.queue.drain(..count.min(self.queue.len())) {
             applied(player);
+            self.has_news = true;
             if let Some(ledger) = self.ledgers.get_mut(usize::from(player)) {
                 ledger.settle(id, ActionOutcome::Applied { frame });
             }
@@ -199,12 +204,13 @@ impl Actions {
 
     /// Refuses what waits: of one player, or of all. Calls `refused` with the player of each.
     pub(crate) fn refuse_waiting(&mut self, of: Option<u16>, mut refused: impl FnMut(u16)) {
-        let ledgers = &mut self.ledgers;
-        self.queue.retain(|action| {
+        let Self { queue, ledgers, has_news, .. } = self;
+        queue.retain(|action| {
             if of.is_some_and(|player| player != action.player) {
                 return true;
             }
             refused(action.player);
+            *has_news = true;
             if let Some(ledger) = ledgers.get_mut(usize::from(action.player)) {
                 ledger.settle(action.id, ActionOutcome::Refused(ActionRefusal::Over));
             }
@@ -214,6 +220,9 @@ impl Actions {
 
     /// Hands out every result that is to be told, per player in order of ids.
     pub(crate) fn tell(&mut self, mut tell: impl FnMut(u16, u64, ActionOutcome)) {
+        if !std::mem::take(&mut self.has_news) {
+            return;
+        }
         for (player, ledger) in (0u16..).zip(&mut self.ledgers) {
             if let Some(id) = ledger.misnumbered.take() {
                 tell(player, id, ActionOutcome::Refused(ActionRefusal::IdNotIncreasing));

@@ -186,7 +186,7 @@ impl Room {
         if let Some(bytes) = shared {
             out(Departure::SharedSnapshot { frame, bytes });
         }
-        for ((slot, player), own) in (0u16..).zip(&self.players).zip(own) {
+        for ((slot, player), own) in (0u16..).zip(&self.players).zip(&own) {
             if let Some(bytes) = own.or(shared).filter(|_| player.is_in() && player.connected) {
                 out(Departure::Snapshot {
                     player: slot,
