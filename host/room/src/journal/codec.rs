@@ -203,14 +203,34 @@ struct Input {
 pub(super) struct Expected {
     next_frame: u32,
     inputs: Vec<Input>,
-    /// [`INPUT_BYTES_MAX`] per player.
+    /// As many per player as its longest input took so far, about: a journal is written in every tick, and two players' inputs are mostly a few bytes.
     bytes: Vec<u8>,
+    stride_bytes: usize,
 }
+
+/// Bytes that each player's input has place for at first.
+const STRIDE_BYTES_FIRST: usize = 8;
 
 impl Expected {
     pub(super) fn new(players: usize) -> Self {
-        let players = players.min(PLAYERS_MAX);
-        Self { next_frame: 0, inputs: vec![Input::default(); players], bytes: vec![0; players * INPUT_BYTES_MAX] }
+        let (players, stride_bytes) = (players.min(PLAYERS_MAX), STRIDE_BYTES_FIRST);
+        Self {
+            next_frame: 0,
+            inputs: vec![Input::default(); players],
+            bytes: vec![0; players * stride_bytes],
+            stride_bytes,
+        }
+    }
+
+    /// Makes place for inputs of so many bytes.
+    #[cold]
+    fn widen(&mut self, bytes: usize) {
+        let stride_bytes = bytes.next_power_of_two().min(INPUT_BYTES_MAX);
+        let mut wide = vec![0; self.inputs.len() * stride_bytes];
+        for (to, from) in wide.chunks_mut(stride_bytes).zip(self.bytes.chunks(self.stride_bytes)) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        }
+        (self.bytes, self.stride_bytes) = (wide, stride_bytes);
     }
 
     pub(super) const fn next_frame(&self) -> u32 {
@@ -220,14 +240,17 @@ impl Expected {
     /// The bytes of a player's input in the frame before.
     fn before(&self, player: usize) -> &[u8] {
         let len = self.inputs.get(player).map_or(0, |input| usize::from(input.len));
-        let at = player * INPUT_BYTES_MAX;
+        let at = player * self.stride_bytes;
         self.bytes.get(at..at + len).unwrap_or_default()
     }
 
     /// Takes note of an input. Longer ones than there can be are cut.
     fn set(&mut self, player: usize, input: PlayerInput<'_>) {
-        let at = player * INPUT_BYTES_MAX;
         let given = input.bytes.get(..INPUT_BYTES_MAX).unwrap_or(input.bytes);
+        if given.len() > self.stride_bytes {
+            self.widen(given.len());
+        }
+        let at = player * self.stride_bytes;
         if let (Some(place), Some(bytes)) = (self.inputs.get_mut(player), self.bytes.get_mut(at..at + given.len())) {
             bytes.copy_from_slice(given);
             *place = Input { status: input.status, age_frames: input.age_frames, len: given.len() as u8 };
@@ -444,6 +467,28 @@ mod tests {
         assert_eq!(faults.collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
         let reasons = (0..=u8::MAX).filter_map(abort_reason).map(abort_code);
         assert_eq!(reasons.collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn inputs_of_any_length_come_back_whoever_had_the_longest_so_far() {
+        let (mut writes, mut reads) = (Expected::new(3), Expected::new(3));
+        let mut decoded = TickRecord::default();
+        let long = [7; INPUT_BYTES_MAX];
+        // Each is the second time as it was the first time: those beside it were kept when it took more place.
+        for (frame, lens) in (0u32..).zip([[1, 8, 0], [1, 9, 2], [1, 9, 2], [240, 9, 3], [240, 9, 3], [0, 240, 17]]) {
+            let mut record = TickRecord::default();
+            record.begin(frame, 3, INPUT_BYTES_MAX);
+            for (player, len) in lens.into_iter().enumerate() {
+                let input = PlayerInput { status: InputStatus::Fresh, age_frames: 0, bytes: &long[..len] };
+                assert!(record.set_input(player, input));
+            }
+            let mut bytes = Vec::new();
+            writes.encode(STEPPED, &TickReader::read(record.bytes()).unwrap(), &mut bytes);
+            assert_eq!(bytes.len() == 1, frame == 2 || frame == 4, "frame {frame}: {bytes:?}");
+            let mut walk = Walk::new(&bytes, 1);
+            assert_eq!(reads.decode(bytes[0], &mut walk, INPUT_BYTES_MAX, &mut decoded), Ok(()));
+            assert_eq!(decoded.bytes(), record.bytes(), "frame {frame}");
+        }
     }
 
     /// Inputs (status, age, bytes), changes and actions of a frame.
