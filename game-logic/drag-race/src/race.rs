@@ -336,6 +336,12 @@ impl Race {
     /// Moves on by one tick. `feet` are by lane; a lane without any is driven by nobody. `happened` gets the lane and
     /// the event, in order; events of the whole race have lane 0.
     pub fn tick(&mut self, feet: &[Feet], happened: &mut Vec<(u16, Happened)>) {
+        self.tick_with(feet.iter().copied(), happened);
+    }
+
+    /// The same, where the feet are in no list yet: a tick in a module allocates nothing unless something happens.
+    pub(crate) fn tick_with(&mut self, feet: impl Iterator<Item = Feet>, happened: &mut Vec<(u16, Happened)>) {
+        let mut feet = feet.fuse();
         let start_s = self.time_s(self.frames);
         let tick_s = 1.0 / f64::from(self.hz());
         let green_s = self.green_s();
@@ -346,7 +352,7 @@ impl Race {
 
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             let number = index as u16;
-            let feet = feet.get(index).copied().unwrap_or_default();
+            let feet = feet.next().unwrap_or_default();
             lane.away_frames = if lane.present { 0 } else { lane.away_frames.saturating_add(1) };
             if lane.fate.is_none() && u32::from(lane.away_frames) >= given_up_frames {
                 lane.end(Fate::Left);
@@ -383,6 +389,13 @@ impl Race {
 
     /// What players see now.
     pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        self.snapshot_into(&mut snapshot);
+        snapshot
+    }
+
+    /// The same into a snapshot whose memory is used again.
+    pub(crate) fn snapshot_into(&self, snapshot: &mut Snapshot) {
         let now_s = self.time_s(self.frames);
         let green_s = self.green_s();
         let lamps = self.tree_frame.map_or(Lamps::default(), |frame| self.tree.lamps(now_s - self.time_s(frame)));
@@ -403,13 +416,12 @@ impl Race {
                 elapsed_s: lane.timing.elapsed_s(BEAM_1320_FT).map(|elapsed_s| elapsed_s as f32),
             }
         };
-        Snapshot {
-            frame: self.frames.saturating_sub(1),
-            time_ms: libm::round(now_s * 1000.0) as u32,
-            tree: self.tree,
-            lamps,
-            lanes: self.lanes.iter().map(view).collect(),
-        }
+        snapshot.frame = self.frames.saturating_sub(1);
+        snapshot.time_ms = libm::round(now_s * 1000.0) as u32;
+        snapshot.tree = self.tree;
+        snapshot.lamps = lamps;
+        snapshot.lanes.clear();
+        snapshot.lanes.extend(self.lanes.iter().map(view));
     }
 
     /// The lanes' results by the rules of the strip, in the order of the lanes; of use once the race is decided.

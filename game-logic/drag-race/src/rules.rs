@@ -49,6 +49,9 @@ const CAR_DEFAULT: &str = "mx5";
 #[serde(transparent)]
 pub struct DragRace {
     race: Race,
+    /// What was told last, for its memory alone.
+    #[serde(skip)]
+    snapshot: Snapshot,
 }
 
 /// A room's options.
@@ -148,21 +151,18 @@ impl DragRace {
         for change in tick.changes {
             self.race.set_present(change.player, change.kind == ChangeKind::Joined);
         }
-        let feet: Vec<Feet> = tick
-            .players
-            .iter()
-            .map(|player| Feet {
-                input: player.input,
-                age_frames: (player.status != InputStatus::Absent).then_some(player.age_frames),
-            })
-            .collect();
+        let feet = tick.players.iter().map(|player| Feet {
+            input: player.input,
+            age_frames: (player.status != InputStatus::Absent).then_some(player.age_frames),
+        });
         let mut happened = Vec::new();
-        self.race.tick(&feet, &mut happened);
+        self.race.tick_with(feet, &mut happened);
         happened
     }
 
     /// Tells players what happened: one public event for all lanes of a kind. Takes any rules' output, so that rules made from these can tell the
     /// same, or less: what is left out of `happened` is not told.
+    #[inline(never)]
     pub fn tell<R: Rules>(&self, happened: &[(u16, Happened)], judging: Judging<'_>, out: &mut Output<'_, R>) {
         for (at, (_, kind)) in happened.iter().enumerate() {
             let Some(name) = kind.name() else { continue };
@@ -248,13 +248,17 @@ impl Rules for DragRace {
             let id = data.car.as_deref().unwrap_or(CAR_DEFAULT);
             numbers.push(room.choose(id, &mut cars).map_err(|error| format!("player {slot}: {error}"))?);
         }
-        Ok(Self { race: Race::with_cars(setup.seed, setup.tick_hz, options.tree, &numbers, cars) })
+        let race = Race::with_cars(setup.seed, setup.tick_hz, options.tree, &numbers, cars);
+        Ok(Self { race, snapshot: Snapshot::default() })
     }
 
     fn tick(&mut self, tick: &Tick<'_, Input>, out: &mut Output<'_, Self>) {
         let happened = self.step(tick);
-        self.tell(&happened, Judging::default(), out);
-        out.snapshot(&self.race.snapshot());
+        if !happened.is_empty() {
+            self.tell(&happened, Judging::default(), out);
+        }
+        self.race.snapshot_into(&mut self.snapshot);
+        out.snapshot(&self.snapshot);
         if self.race.over() {
             // One at a time: 64 results and their text at once is memory that the room would keep.
             out.finish(self.results(Judging::default()));

@@ -66,7 +66,7 @@ pub struct LaneView {
 }
 
 /// The race at the end of a tick.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The tick's number, from 0. Behind the room's frame by as many ticks as the host skipped.
     pub frame: u32,

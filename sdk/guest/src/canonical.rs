@@ -26,6 +26,10 @@ pub fn to_postcard<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Resul
     postcard::serialize_with_flavor(&Canonical(value), Append(out))
 }
 
+/// Up to so many bytes are appended one by one. A varint is a slice whose length only the running module knows, and copying such a one is a call
+/// that leaves the module, as dear as twenty numbers; most varints are shorter than this, and no float is.
+const VARINT_BYTES_SHORT: usize = 3;
+
 struct Append<'a>(&'a mut Vec<u8>);
 
 impl postcard::ser_flavors::Flavor for Append<'_> {
@@ -39,7 +43,11 @@ impl postcard::ser_flavors::Flavor for Append<'_> {
 
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
+        if bytes.len() <= VARINT_BYTES_SHORT {
+            bytes.iter().for_each(|byte| self.0.push(*byte));
+        } else {
+            self.0.extend_from_slice(bytes);
+        }
         Ok(())
     }
 
