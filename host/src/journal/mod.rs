@@ -8,7 +8,7 @@
 //!
 //! # What is on disk, and when
 //!
-//! A block is handed to the system (`write`) as soon as the thread gets to it, which is a moment unless the disk is slow. A *killed host*
+//! A block is handed to the system (`write`) as soon as the thread gets to it: within 50 ms, for it rests in between, unless the disk is slow. A *killed host*
 //! (`kill -9`, a crash, out of memory) loses the block that a room had not finished, a second of a game at 50 Hz, and what was in the
 //! queue at that moment; what was written is the system's and survives. A *power cut* also loses what the system had not written back,
 //! on Linux up to about half a minute of every room that runs. Files are synced (`fdatasync`) once, when they are closed: before that it would be a sync
