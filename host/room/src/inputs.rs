@@ -74,6 +74,19 @@ impl InputCache {
         player * self.slots_per_player + frame as usize % self.slots_per_player.max(1)
     }
 
+    /// The part of the inputs in [`Room::warm`](crate::Room::warm).
+    pub(crate) fn warm(&self, frame: u32) -> u64 {
+        let of = |player| {
+            let slot = self.slot(player, frame);
+            let is_empty = self.marks.get(slot).is_none_or(|mark| *mark == Mark::Empty);
+            let byte = self.bytes.get(slot * self.stride_bytes).copied().unwrap_or_default();
+            u64::from(is_empty) ^ u64::from(byte)
+        };
+        let last = self.last.first().copied().flatten().map_or(0, |last| u64::from(last.frame));
+        let last_byte = self.last_bytes.first().copied().unwrap_or_default();
+        (0..self.last.len()).map(of).fold(last ^ u64::from(last_byte), |sum, read| sum ^ read)
+    }
+
     /// Takes an input, or says why not. `next_frame` is the frame that is stepped next.
     pub(crate) fn offer(&mut self, player: usize, next_frame: u32, frame: u32, input: &[u8]) -> Verdict {
         if input.len() > self.input_bytes_max {

@@ -472,6 +472,14 @@ impl Room {
         self.actions.tell(|player, id, outcome| out(Departure::ActionResult { player, id, outcome }));
     }
 
+    /// Reads here and there in what the next step will read, and does nothing else. Rooms that are due together are warmed one after the other and then stepped: what
+    /// one read has to wait for, those of other rooms need not, and a processor has many under way; a step comes to its reads one by one.
+    #[must_use]
+    pub fn warm(&self, rules: &Supervisor) -> u64 {
+        let players = self.players.iter().map(|player| player.counters.received ^ player.counters.fresh);
+        players.fold(rules.warm(), |sum, read| sum ^ read) ^ self.inputs.warm(self.next_frame)
+    }
+
     /// Where the room is in its life.
     #[must_use]
     pub const fn phase(&self) -> Phase {

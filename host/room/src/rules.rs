@@ -34,6 +34,11 @@ pub trait Rules {
     fn usage(&self) -> Usage {
         Usage::default()
     }
+
+    /// Reads here and there in what the next tick will read, and does nothing else: see [`Room::warm`](crate::Room::warm).
+    fn warm(&self) -> u64 {
+        0
+    }
 }
 
 /// What one tick used.

@@ -237,6 +237,11 @@ impl Supervisor {
         self.usage
     }
 
+    /// The part of the rules in [`Room::warm`](crate::Room::warm).
+    pub(crate) fn warm(&self) -> u64 {
+        self.instance.as_ref().map_or(0, |instance| instance.warm())
+    }
+
     /// Copies what a trial of other rules needs: the checkpoint and the records since, up to 2 MiB, mostly a few KiB.
     #[must_use]
     pub fn trial(&self) -> Trial {

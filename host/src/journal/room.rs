@@ -111,6 +111,11 @@ impl RoomJournal {
         }
     }
 
+    /// The part of the journal in [`Room::warm`](holeshot_room::Room::warm).
+    pub fn warm(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.writer.warm())
+    }
+
     /// Hands over the blocks that are whole. After each step of the room.
     pub fn hand_over(&mut self) {
         let Some(inner) = &mut self.inner else { return };

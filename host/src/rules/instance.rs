@@ -22,7 +22,7 @@ const BUFFER_BYTES_MIN: usize = 512;
 /// Rules that run in WebAssembly: one instance, one room.
 pub struct WasmRules {
     /// None after a fault: the state is half written, and no call may come near it again.
-    live: Option<Box<Live>>,
+    live: Option<Live>,
     tick_fuel: u64,
     last_tick_fuel: u64,
     last_tick_ns: u64,
@@ -40,6 +40,8 @@ pub(super) struct Live {
     save: TypedFunc<(), i64>,
     buffer_address: u32,
     buffer_bytes: usize,
+    /// Where the output of the last tick was: the next one's is there, too, as a rule.
+    output_address: u32,
 }
 
 /// Fuel and watchdog of one call.
@@ -89,9 +91,7 @@ impl WasmRules {
             StartError::Fault(fault) => InstantiateError::Faulted(fault),
         })?;
         match live.ask(names::INIT, &record, Budget::call(INIT_FUEL)).map_err(InstantiateError::Faulted)? {
-            None => {
-                Ok(Self { live: Some(Box::new(live)), tick_fuel, last_tick_fuel: 0, last_tick_ns: 0, ended_by: None })
-            }
+            None => Ok(Self { live: Some(live), tick_fuel, last_tick_fuel: 0, last_tick_ns: 0, ended_by: None }),
             Some(text) => Err(InstantiateError::Refused { text }),
         }
     }
@@ -132,7 +132,7 @@ impl WasmRules {
     }
 
     fn live(&mut self) -> Result<&mut Live, Fault> {
-        self.live.as_deref_mut().ok_or_else(|| match &self.ended_by {
+        self.live.as_mut().ok_or_else(|| match &self.ended_by {
             Some(fault) => {
                 Fault { message: format!("this instance ended earlier: {}", fault.message), ..fault.clone() }
             }
@@ -184,6 +184,10 @@ impl Rules for WasmRules {
         }
     }
 
+    fn warm(&self) -> u64 {
+        self.live.as_ref().map_or(0, Live::warm)
+    }
+
     fn usage(&self) -> Usage {
         Usage { fuel: self.last_tick_fuel, time_ns: self.last_tick_ns, memory_bytes: self.memory_bytes() }
     }
@@ -216,7 +220,8 @@ impl Live {
         let (memory, buffer, tick, save) =
             exports.map_err(|error| StartError::Fault(fault(&error, "the exports", store.data())))?;
         store.data_mut().memory = Some(memory);
-        let mut live = Self { store, instance, memory, buffer, tick, save, buffer_address: 0, buffer_bytes: 0 };
+        let mut live =
+            Self { store, instance, memory, buffer, tick, save, buffer_address: 0, buffer_bytes: 0, output_address: 0 };
         if live.instance.get_export(&mut live.store, names::INITIALIZE).is_some() {
             live.call_named::<(), ()>(names::INITIALIZE, (), budget).map_err(StartError::Fault)?;
         }
@@ -251,6 +256,7 @@ impl Live {
         if len as usize > OUTPUT_BYTES_MAX || span(memory, address, len).is_none() {
             return Err(self.bad_output(names::TICK, address, len, OUTPUT_BYTES_MAX));
         }
+        self.output_address = address;
         Ok((address, len))
     }
 
@@ -275,6 +281,13 @@ impl Live {
             return Err(self.bad_output(names::DESCRIBE, address, len, DESCRIPTION_BYTES_MAX));
         }
         super::description(bytes).map(Some)
+    }
+
+    /// What leads to the memory, and the places in it that every tick comes to.
+    fn warm(&self) -> u64 {
+        let memory = self.memory.data(&self.store);
+        let at = |address: u32| memory.get(address as usize).copied().map_or(0, u64::from);
+        at(self.buffer_address) ^ at(self.output_address)
     }
 
     /// Hands over a record and takes the answer: nothing, or the text of a refusal.

@@ -65,6 +65,8 @@ pub const DATAGRAMS_PER_PASS_MAX: usize = 4_096;
 pub const DATAGRAMS_PER_LOOK: usize = 64;
 /// Shards of a host: what the byte for them in a session's number can name.
 pub const SHARDS_MAX: usize = 1 << 8;
+/// Due rooms that are warmed together: a processor has some dozens of reads under way at a time, and what was read must still be there when the last is stepped.
+const ROOMS_PER_TURN: usize = 8;
 /// Commands taken in one pass, for the same reason.
 pub const COMMANDS_PER_PASS_MAX: usize = 1_024;
 /// Commands that may wait for a shard. Senders wait when it is full: a WebSocket is then read more slowly.
@@ -901,18 +903,46 @@ impl Shard {
         let looked_us = self.clock.now_us();
         // Where one step ends the next begins, so that the clock is read once for each.
         let mut now_us = looked_us;
-        while let Some(&Reverse((due_us, index))) = self.due.peek() {
-            if due_us > looked_us {
+        let mut turn = [(0, 0); ROOMS_PER_TURN];
+        loop {
+            let mut rooms = 0;
+            for place in &mut turn {
+                let Some(&Reverse(next)) = self.due.peek().filter(|Reverse((due_us, _))| *due_us <= looked_us) else {
+                    break;
+                };
+                self.due.pop();
+                *place = next;
+                rooms += 1;
+            }
+            if rooms == 0 {
                 return;
             }
-            self.due.pop();
-            let current =
-                self.rooms.get(index).and_then(Option::as_ref).is_some_and(|slot| slot.scheduled_us == due_us);
-            if current {
-                now_us = self.step(index, now_us);
-                self.drain_room(index);
+            let turn = turn.get(..rooms).unwrap_or_default();
+            self.warm(turn);
+            for &(due_us, index) in turn {
+                let current =
+                    self.rooms.get(index).and_then(Option::as_ref).is_some_and(|slot| slot.scheduled_us == due_us);
+                if current {
+                    now_us = self.step(index, now_us);
+                    self.drain_room(index);
+                }
             }
         }
+    }
+
+    /// Reads what the steps of these rooms will read first, for all of them before the first is stepped: see [`Room::warm`].
+    fn warm(&mut self, turn: &[(u64, usize)]) {
+        let mut read = 0;
+        // One alone would wait for the same reads in its step.
+        for (_, index) in turn.iter().filter(|_| turn.len() > 1) {
+            let Some(slot) = self.rooms.get(*index).and_then(Option::as_ref) else { continue };
+            read ^= slot.room.warm(&slot.rules) ^ slot.journal.warm();
+            for id in slot.sessions.iter().flatten() {
+                read ^= self.sessions.get_mut(*id).map_or(0, |session| session.warm());
+            }
+        }
+        // Nobody needs it, which the compiler must not know.
+        std::hint::black_box(read);
     }
 
     /// Steps a room. Gives the time at which that is done.

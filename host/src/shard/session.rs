@@ -139,6 +139,12 @@ impl Session {
         self.send_payload(&ToClient::Pong(value), socket, buffer, counters);
     }
 
+    /// The part of a session in [`Room::warm`](holeshot_room::Room::warm): what a snapshot on its way out reads of it.
+    pub(super) fn warm(&self) -> u64 {
+        let sealed = self.keys.as_ref().map_or(0, |(sealer, _)| sealer.sealed_count());
+        sealed ^ u64::from(self.path.route() == Route::Nowhere)
+    }
+
     /// Where payloads go now.
     pub(super) fn route(&self) -> Route<SocketAddr> {
         self.path.route()

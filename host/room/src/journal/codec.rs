@@ -233,6 +233,12 @@ impl Expected {
         (self.bytes, self.stride_bytes) = (wide, stride_bytes);
     }
 
+    /// The part of the journal in [`Room::warm`](crate::Room::warm).
+    pub(super) fn warm(&self) -> u64 {
+        let input = self.inputs.first().map_or(0, |input| u64::from(input.len));
+        input ^ u64::from(self.bytes.first().copied().unwrap_or_default())
+    }
+
     pub(super) const fn next_frame(&self) -> u32 {
         self.next_frame
     }

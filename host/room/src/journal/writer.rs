@@ -152,6 +152,12 @@ impl JournalWriter {
         std::mem::take(&mut self.ready)
     }
 
+    /// The part of the journal in [`Room::warm`](crate::Room::warm).
+    #[must_use]
+    pub fn warm(&self) -> u64 {
+        self.expected.warm()
+    }
+
     /// Bytes that [`take`](Self::take) would give.
     #[must_use]
     pub fn ready_bytes(&self) -> usize {
