@@ -31,6 +31,37 @@ enum Mark {
     Missed { frame: u32, late: bool },
 }
 
+/// Bytes of a [`Mark`] in front of the input it is of: eight inputs in a row, as a datagram brings them, are then in two cache lines.
+const MARK_BYTES: usize = 5;
+
+impl Mark {
+    const MISSED: u8 = 1;
+    const MISSED_LATE: u8 = 2;
+    /// And more by the length, at most 240.
+    const FILLED: u8 = 3;
+
+    const fn read([kind, frame @ ..]: [u8; MARK_BYTES]) -> Self {
+        let frame = u32::from_le_bytes(frame);
+        match kind {
+            0 => Self::Empty,
+            Self::MISSED => Self::Missed { frame, late: false },
+            Self::MISSED_LATE => Self::Missed { frame, late: true },
+            filled => Self::Filled { frame, len: filled - Self::FILLED },
+        }
+    }
+
+    const fn bytes(self) -> [u8; MARK_BYTES] {
+        let (kind, frame) = match self {
+            Self::Empty => (0, 0),
+            Self::Missed { frame, late: false } => (Self::MISSED, frame),
+            Self::Missed { frame, late: true } => (Self::MISSED_LATE, frame),
+            Self::Filled { frame, len } => (Self::FILLED.saturating_add(len), frame),
+        };
+        let [f0, f1, f2, f3] = frame.to_le_bytes();
+        [kind, f0, f1, f2, f3]
+    }
+}
+
 /// The last input that was stepped fresh.
 #[derive(Debug, Clone, Copy)]
 struct Last {
@@ -48,8 +79,8 @@ pub(crate) struct InputCache {
     slots_per_player: usize,
     stride_bytes: usize,
     input_bytes_max: usize,
-    marks: Vec<Mark>,
-    bytes: Vec<u8>,
+    /// Of each player and frame a [`Mark`], and the input's bytes.
+    slots: Vec<u8>,
     last: Vec<Option<Last>>,
     last_bytes: Vec<u8>,
 }
@@ -57,31 +88,27 @@ pub(crate) struct InputCache {
 impl InputCache {
     pub(crate) fn new(players: usize, track_frames: u16, input_bytes_max: u16) -> Self {
         let slots_per_player = usize::from(track_frames) * 2;
-        let stride_bytes = usize::from(input_bytes_max);
+        let input_bytes_max = usize::from(input_bytes_max);
+        let stride_bytes = MARK_BYTES + input_bytes_max;
         Self {
             track_frames: u32::from(track_frames),
             slots_per_player,
             stride_bytes,
-            input_bytes_max: stride_bytes,
-            marks: vec![Mark::Empty; players * slots_per_player],
-            bytes: vec![0; players * slots_per_player * stride_bytes],
+            input_bytes_max,
+            slots: vec![0; players * slots_per_player * stride_bytes],
             last: vec![None; players],
-            last_bytes: vec![0; players * stride_bytes],
+            last_bytes: vec![0; players * input_bytes_max],
         }
     }
 
-    fn slot(&self, player: usize, frame: u32) -> usize {
-        player * self.slots_per_player + frame as usize % self.slots_per_player.max(1)
+    /// Where the slot of a frame begins.
+    fn at(&self, player: usize, frame: u32) -> usize {
+        (player * self.slots_per_player + frame as usize % self.slots_per_player.max(1)) * self.stride_bytes
     }
 
     /// The part of the inputs in [`Room::warm`](crate::Room::warm).
     pub(crate) fn warm(&self, frame: u32) -> u64 {
-        let of = |player| {
-            let slot = self.slot(player, frame);
-            let is_empty = self.marks.get(slot).is_none_or(|mark| *mark == Mark::Empty);
-            let byte = self.bytes.get(slot * self.stride_bytes).copied().unwrap_or_default();
-            u64::from(is_empty) ^ u64::from(byte)
-        };
+        let of = |player| self.slots.get(self.at(player, frame)).copied().map_or(0, u64::from);
         let last = self.last.first().copied().flatten().map_or(0, |last| u64::from(last.frame));
         let last_byte = self.last_bytes.first().copied().unwrap_or_default();
         (0..self.last.len()).map(of).fold(last ^ u64::from(last_byte), |sum, read| sum ^ read)
@@ -99,24 +126,24 @@ impl InputCache {
             // Nothing is known of it any more: the ring has moved on.
             return Verdict::Late;
         }
-        let slot = self.slot(player, frame);
-        let at = slot * self.stride_bytes;
-        let Some(mark) = self.marks.get_mut(slot) else { return Verdict::Ahead };
-        match *mark {
+        let at = self.at(player, frame);
+        let slot = self.slots.get_mut(at..at + self.stride_bytes);
+        let Some((mark, bytes)) = slot.and_then(|slot| slot.split_first_chunk_mut()) else { return Verdict::Ahead };
+        match Mark::read(*mark) {
             Mark::Filled { frame: known, len } if known == frame => {
-                let first = self.bytes.get(at..at + usize::from(len)).unwrap_or_default();
+                let first = bytes.get(..usize::from(len)).unwrap_or_default();
                 if first == input { Verdict::Duplicate } else { Verdict::Conflicting }
             }
             Mark::Missed { frame: known, late } if known == frame => {
-                *mark = Mark::Missed { frame, late: true };
+                *mark = Mark::Missed { frame, late: true }.bytes();
                 if late { Verdict::Duplicate } else { Verdict::Late }
             }
             _ if frame < next_frame => Verdict::Late,
             _ => {
-                let Some(place) = self.bytes.get_mut(at..at + input.len()) else { return Verdict::TooLong };
+                let Some(place) = bytes.get_mut(..input.len()) else { return Verdict::TooLong };
                 place.copy_from_slice(input);
                 // `input_bytes_max` of a valid manifest is at most 240.
-                *mark = Mark::Filled { frame, len: input.len() as u8 };
+                *mark = Mark::Filled { frame, len: input.len() as u8 }.bytes();
                 Verdict::Taken
             }
         }
@@ -124,24 +151,23 @@ impl InputCache {
 
     /// The input of a player for the frame that is stepped now. Each frame of each player is asked for once, in order.
     pub(crate) fn take(&mut self, player: usize, frame: u32) -> PlayerInput<'_> {
-        let slot = self.slot(player, frame);
-        let last_at = player * self.stride_bytes;
+        let (at, last_at) = (self.at(player, frame), player * self.input_bytes_max);
         let absent = PlayerInput::default();
-        let (Some(mark), Some(last)) = (self.marks.get_mut(slot), self.last.get_mut(player)) else { return absent };
-        let (status, age_frames) = match *mark {
+        let slot = self.slots.get_mut(at..at + self.stride_bytes);
+        let Some((mark, bytes)) = slot.and_then(|slot| slot.split_first_chunk_mut()) else { return absent };
+        let Some(last) = self.last.get_mut(player) else { return absent };
+        let (status, age_frames) = match Mark::read(*mark) {
             Mark::Filled { frame: known, len } if known == frame => {
-                let at = slot * self.stride_bytes;
-                if let (Some(from), Some(to)) = (
-                    self.bytes.get(at..at + usize::from(len)),
-                    self.last_bytes.get_mut(last_at..last_at + usize::from(len)),
-                ) {
+                if let (Some(from), Some(to)) =
+                    (bytes.get(..usize::from(len)), self.last_bytes.get_mut(last_at..last_at + usize::from(len)))
+                {
                     to.copy_from_slice(from);
                 }
                 *last = Some(Last { frame, len });
                 (InputStatus::Fresh, 0)
             }
             _ => {
-                *mark = Mark::Missed { frame, late: false };
+                *mark = Mark::Missed { frame, late: false }.bytes();
                 let Some(last) = last else { return absent };
                 (InputStatus::Repeated, u16::try_from(frame - last.frame).unwrap_or(u16::MAX))
             }
@@ -152,9 +178,10 @@ impl InputCache {
 
     /// Forgets a player that left: its slot is absent from now on.
     pub(crate) fn forget(&mut self, player: usize) {
-        let from = player * self.slots_per_player;
-        if let Some(marks) = self.marks.get_mut(from..from + self.slots_per_player) {
-            marks.fill(Mark::Empty);
+        let (from, len) = (self.at(player, 0), self.slots_per_player * self.stride_bytes);
+        if let Some(slots) = self.slots.get_mut(from..from + len) {
+            // Of empty marks.
+            slots.fill(0);
         }
         if let Some(last) = self.last.get_mut(player) {
             *last = None;
