@@ -131,7 +131,7 @@ fn judge_steering(is_steered: bool) -> Finding {
     }
     Finding::warning(
         CHECK,
-        "the system does not give datagrams to their shards: these hand them to each other, which costs twice as much for each",
+        "the system does not give datagrams to their shards: these hand them to each other, which makes receiving half as dear again, or more",
         "Linux can, where a sandbox does not forbid SO_ATTACH_REUSEPORT_CBPF; elsewhere nothing is wrong, and steer_datagrams = false says that it is known",
     )
 }
