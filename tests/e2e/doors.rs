@@ -572,7 +572,8 @@ fn a_player_who_does_not_read_is_dropped_and_the_other_is_not_hurt() {
         let tcp = socket.connect(host.server().addresses().http).await.unwrap();
         let mut ada = Peer::over(tcp, &host.ws_url()).await;
         let grant = host.join(&room, "Ada").await;
-        let hello = ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: grant.ticket, noise: None, after: None };
+        let (protocol, ticket) = (PROTOCOL_VERSION, grant.ticket);
+        let hello = ClientMessage::Hello { protocol, ticket, noise: None, after: None, deltas: false };
         ada.say(&hello).await;
         let mut ben = Peer::enter(&host.join(&room, "Ben").await).await;
         ada.ready().await;

@@ -30,6 +30,7 @@
 //! | `swap.rs` | changing rules through the doors: who may, which rooms, the watched file, the command, what is remembered |
 //! | `takeover.rs` | a race over a bad network (`lossy.rs`), in the middle of which a driver is cut off and comes back, or is taken over from |
 //! | `tickets.rs` | every ticket that opens nothing, tickets minted by Node, stolen ones, recorded datagrams; who may open rooms; what is in no log |
+//! | `deltas.rs` | snapshots that come as deltas over a bad network, held against whole ones and against the journal |
 //! | `watch.rs` | spectators: what they see, and that they have no say |
 //! | `backup.rs` | a data folder copied in the middle of races and started elsewhere; backups that are killed, touched, or without space |
 //! | `deploy.rs` | the settings and systemd units of `host/deploy` |
@@ -64,6 +65,7 @@ mod broker_tls;
 mod budget;
 mod command;
 mod datagrams;
+mod deltas;
 mod deploy;
 mod determinism;
 mod doctor;

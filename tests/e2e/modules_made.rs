@@ -124,6 +124,8 @@ pub(crate) struct Tally {
     pub(crate) frames: u32,
     /// Length of the snapshot, if it is not that of the tallies.
     pub(crate) snapshot_bytes: Option<u32>,
+    /// Whether the first player has a snapshot of its own.
+    pub(crate) has_own: bool,
     /// Code at the beginning of each tick; `(global.get $frames)` is the frame plus 1.
     pub(crate) each_tick: String,
     /// Internal events that each tick tells, numbered through the game in the tally of the first player, which nobody's input may change.
@@ -139,6 +141,7 @@ impl Tally {
             players_min: 1,
             frames,
             snapshot_bytes: None,
+            has_own: false,
             each_tick: String::new(),
             numbered_per_tick: 0,
         }
@@ -193,6 +196,19 @@ impl Tally {
         self
     }
 
+    /// With snapshots of 2,000 bytes, two datagrams, of which four change in each tick; and the first player sees other ones than all others.
+    pub(crate) fn with_views(mut self) -> Self {
+        self.snapshot_bytes = Some(2_000);
+        self.has_own = true;
+        // What a save left in the memory is no part of the game.
+        self.each_tick = "(memory.fill (i32.const 4160) (i32.const 0) (i32.const 128))
+            (i32.store
+            (i32.add (i32.const 4400) (i32.rem_u (i32.mul (global.get $frames) (i32.const 52)) (i32.const 1600)))
+            (i32.mul (global.get $frames) (i32.const 0x9e3779b1)))"
+            .into();
+        self
+    }
+
     /// The module.
     pub(crate) fn wasm(&self) -> Vec<u8> {
         let manifest = format!(
@@ -226,8 +242,19 @@ impl Tally {
                 &format!("(call $text (i32.const 4096) (i32.const {bytes}))"),
             ),
         };
+        let text = if self.has_own { with_own(&text) } else { text };
         wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
     }
+}
+
+/// The first player's snapshot begins further up in the memory than that for all.
+fn with_own(text: &str) -> String {
+    let results = ";; The results after 100 frames.";
+    let code = "(local.set $start (global.get $end))
+        (local.set $data (call $item (i32.const 2) (i32.const 0) (i32.const 0)))
+        (call $text (i32.const 4396) (i32.const 1900))
+        (call $item_end (i32.add (local.get $start) (i32.const 4)) (local.get $data))";
+    replaced(text, results, &format!("{code}\n{results}"))
 }
 
 fn with_numbered(text: &str, per_tick: u32) -> String {

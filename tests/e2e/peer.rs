@@ -92,8 +92,8 @@ impl Peer {
     /// Opens a session, or says why the host did not.
     pub(crate) async fn try_enter(grant: &Grant, after: Option<u64>) -> Result<Self, (RefusalCode, String)> {
         let mut peer = Self::open(&grant.ws_url).await;
-        let hello =
-            ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: grant.ticket.clone(), noise: None, after };
+        let (protocol, ticket) = (PROTOCOL_VERSION, grant.ticket.clone());
+        let hello = ClientMessage::Hello { protocol, ticket, noise: None, after, deltas: false };
         peer.say(&hello).await;
         match peer.hear().await {
             Said::Message(HostMessage::Welcome { session, phase, resumed, udp_port, noise, rules, resume, .. }) => {
@@ -316,6 +316,7 @@ impl UdpPeer {
             ticket: grant.ticket.clone(),
             noise: Some(message_1),
             after: Some(0),
+            deltas: false,
         })
         .await;
         let Said::Message(HostMessage::Welcome { session, phase, resumed, rules, udp_port, noise, resume, .. }) =

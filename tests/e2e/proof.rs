@@ -19,6 +19,8 @@ const ROOM: &str = "a journal that runs again";
 pub(crate) struct Proof {
     /// Frame and bytes of the snapshots for everybody.
     pub(crate) snapshots: Vec<(u32, Vec<u8>)>,
+    /// Frame, player and bytes of the snapshots for one.
+    pub(crate) own: Vec<(u32, u16, Vec<u8>)>,
     /// Frame, name and data of the public events.
     pub(crate) events: Vec<(u32, String, Value)>,
     pub(crate) results: Option<Value>,
@@ -40,6 +42,7 @@ pub(crate) fn under(journal: &Journal, module: &Arc<Module>) -> Proof {
         for item in OutputReader::read(output, journal.setup().players.len()).unwrap().items() {
             match item {
                 Item::SharedSnapshot(bytes) => proof.snapshots.push((replayed.frame, bytes.to_vec())),
+                Item::Snapshot { player, bytes } => proof.own.push((replayed.frame, player, bytes.to_vec())),
                 Item::PublicEvent { name, json } => {
                     proof.events.push((replayed.frame, name.to_owned(), serde_json::from_str(json).unwrap()));
                 }

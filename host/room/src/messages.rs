@@ -196,6 +196,8 @@ pub enum Departure<'a> {
         margin_us: Option<i32>,
         /// The newest frame of which an input came from this player.
         last_input_frame: Option<u32>,
+        /// It is the one that is for every player.
+        is_shared: bool,
     },
     /// The snapshot that is for every player without one of its own; also what spectators see. Comes once a tick, before
     /// those of the players. A tick whose snapshots are all for single players has none.

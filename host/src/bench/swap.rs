@@ -296,6 +296,7 @@ async fn seat_drivers(server: &Server, rooms: u32) -> anyhow::Result<Vec<Drivers
                 setup: None,
                 keys,
                 after: None,
+                deltas: false,
                 outbound,
                 reply,
             };

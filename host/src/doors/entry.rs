@@ -23,6 +23,8 @@ pub(super) struct Hello {
     pub(super) noise: Option<HandshakeMessage>,
     /// The last public event that it has.
     pub(super) after: Option<u64>,
+    /// It takes deltas.
+    pub(super) deltas: bool,
 }
 
 /// Opens the session that a ticket is good for. What the session has to say goes to `outbound`.
@@ -60,9 +62,9 @@ pub(super) async fn enter(
         }
         _ => None,
     };
-    let (room, player, after) = (ticket.room, ticket.player, hello.after);
+    let (room, player, after, deltas) = (ticket.room, ticket.player, hello.after, hello.deltas);
     let (reply, answer) = oneshot::channel();
-    let attach = Attach { room, player, pass, setup, keys, after, outbound, reply };
+    let attach = Attach { room, player, pass, setup, keys, after, deltas, outbound, reply };
     if !shard.send(Command::Attach(Box::new(attach))).await {
         return Err(stopping());
     }

@@ -217,7 +217,7 @@ async fn hello(socket: &mut Socket, doors: &Doors, client: &Client) -> Result<En
         .map_err(|_| Refusal::say(RefusalCode::HelloTimeout, format!("no hello came within {HELLO_WAIT_S} s")))??;
     let message =
         ClientMessage::decode(&text).map_err(|error| Refusal::say(RefusalCode::BadMessage, error.to_string()))?;
-    let ClientMessage::Hello { protocol, ticket, noise, after } = message else {
+    let ClientMessage::Hello { protocol, ticket, noise, after, deltas } = message else {
         return Err(Refusal::say(RefusalCode::BadMessage, "the first message must be `hello`"));
     };
     if protocol != PROTOCOL_VERSION {
@@ -234,7 +234,7 @@ async fn hello(socket: &mut Socket, doors: &Doors, client: &Client) -> Result<En
     let limits = SessionLimits { said: doors.session_limits.said.at(allowance), ..doors.session_limits.clone() };
     let (outbound, messages) = outbound(limits.clone());
     let (session, shard) =
-        entry::enter(doors, Hello { ticket, noise, after }, outbound).await.map_err(|(code, reason)| {
+        entry::enter(doors, Hello { ticket, noise, after, deltas }, outbound).await.map_err(|(code, reason)| {
             if matches!(code, RefusalCode::BadTicket | RefusalCode::ExpiredTicket | RefusalCode::WrongRoom) {
                 doors.gate.bad_ticket(client);
             }

@@ -134,7 +134,7 @@ impl Member {
             up: way(0),
             down: way(1),
             ways_us_max: impairment.delay_us_max() * 2,
-            joiner: Reassembler::new(),
+            joiner: Reassembler::with_deltas(),
             pacer: Pacer::new(tick_hz),
             plays,
             tick_us: 1_000_000 / u64::from(tick_hz),
@@ -197,7 +197,9 @@ impl Member {
     pub(super) fn arrive(&mut self, datagram: &mut [u8], out: &mut Out<'_>) -> Option<()> {
         let opened = self.line.opener.open(datagram).ok()?;
         let (sequence, payload) = (opened.sequence, opened.payload);
-        if let ToClient::Snapshot(Snapshot { frame, newest_input_frame, .. }) = ToClient::decode(payload).ok()? {
+        if let ToClient::Snapshot(Snapshot { frame, newest_input_frame, .. })
+        | ToClient::Delta(Snapshot { frame, newest_input_frame, .. }) = ToClient::decode(payload).ok()?
+        {
             self.ledger.see(frame, newest_input_frame);
         }
         let fate = self.down.next();
@@ -232,12 +234,14 @@ impl Member {
                 self.send(&ToHost::Response(bytes), out);
             }
             ToClient::Pong(sent_us) => self.pacer.on_rtt(now_us.saturating_sub(sent_us)),
-            ToClient::Snapshot(part) => self.take_snapshot(&part, now_us, out),
+            ToClient::Snapshot(part) => self.take_snapshot(&part, false, now_us, out),
+            ToClient::Delta(part) => self.take_snapshot(&part, true, now_us, out),
         }
     }
 
-    fn take_snapshot(&mut self, part: &Snapshot<'_>, now_us: u64, out: &mut Out<'_>) {
-        let Joined::Whole(whole) = self.joiner.push(part) else { return };
+    fn take_snapshot(&mut self, part: &Snapshot<'_>, is_delta: bool, now_us: u64, out: &mut Out<'_>) {
+        let joined = if is_delta { self.joiner.push_delta(part) } else { self.joiner.push(part) };
+        let Joined::Whole(whole) = joined else { return };
         let frame = whole.frame;
         let tally = &mut *out.tally;
         tally.snapshots += 1;

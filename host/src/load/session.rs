@@ -67,6 +67,7 @@ async fn open_unbounded(options: &ConnectOptions, actions: Vec<(u64, Value)>) ->
         ticket: options.ticket.clone(),
         noise: Some(noise),
         after: None,
+        deltas: true,
     };
     websocket.send(Message::text(hello.encode()?)).await?;
     let (session, port, noise, tick_hz) = loop {

@@ -338,6 +338,7 @@ impl Metrics {
         counter("holeshot_shard_sessions_opened", "Sessions opened.", |c| &c.sessions_opened);
         counter("holeshot_shard_inputs", "Inputs handed to rooms, with the copies.", |c| &c.inputs);
         counter("holeshot_shard_snapshots", "Snapshots sent to players and spectators.", |c| &c.snapshots);
+        counter("holeshot_shard_snapshots_delta", "Of the snapshots, those sent as deltas.", |c| &c.snapshots_delta);
         counter("holeshot_shard_datagrams_handed_over", "Datagrams for other shards.", |c| &c.datagrams_handed_over);
         counter("holeshot_shard_public_events", "Public events that rooms told.", |c| &c.public_events);
         counter("holeshot_shard_internal_events", "Events put into the outbox.", |c| &c.internal_events);
@@ -373,6 +374,21 @@ impl Metrics {
         page.counter("holeshot_shard_snapshots_shed", "Snapshots left out because the shard overran.", shed);
         page.bytes_counter("holeshot_shard_received", "Bytes of datagrams received.", bytes(|c| &c.bytes_received));
         page.bytes_counter("holeshot_shard_sent", "Bytes of datagrams sent.", bytes(|c| &c.bytes_sent));
+        page.bytes_counter(
+            "holeshot_shard_snapshots_whole",
+            "Bytes of snapshots sent whole, headers and seals aside.",
+            bytes(|c| &c.snapshot_bytes_whole),
+        );
+        page.bytes_counter(
+            "holeshot_shard_snapshots_delta",
+            "Bytes of deltas, headers and seals aside.",
+            bytes(|c| &c.snapshot_bytes_delta),
+        );
+        page.bytes_counter(
+            "holeshot_shard_snapshots_saved",
+            "Bytes that the snapshots sent as deltas have more than these.",
+            bytes(|c| &c.snapshot_bytes_saved),
+        );
         let answered = || shards.iter().enumerate().filter_map(|(at, shard)| Some((at, shard.as_ref()?)));
         page.times(
             "holeshot_shard_lateness",

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use holeshot_room::{AbortReason, Arrival, Departure, Phase, Program, Room, Supervisor};
-use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SessionKeys, ToHost};
+use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SentToAll, SessionKeys, ToHost};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Bytes;
 
@@ -169,6 +169,8 @@ pub struct Attach {
     pub keys: Option<(SessionKeys, HandshakeMessage)>,
     /// The last public event that the player has.
     pub after: Option<u64>,
+    /// Whether its client takes deltas.
+    pub deltas: bool,
     /// Where messages to the player go.
     pub outbound: OutboundSender,
     /// Gets the session, or why there is none.
@@ -196,6 +198,14 @@ pub struct ShardCounters {
     pub inputs: AtomicU64,
     /// Snapshots sent: one player's or spectator's of one frame, over either channel.
     pub snapshots: AtomicU64,
+    /// Of them, those that went as deltas.
+    pub snapshots_delta: AtomicU64,
+    /// Bytes of snapshots that went whole, without what is around them.
+    pub snapshot_bytes_whole: AtomicU64,
+    /// Bytes of deltas, likewise.
+    pub snapshot_bytes_delta: AtomicU64,
+    /// Bytes that the snapshots of these deltas have more than they.
+    pub snapshot_bytes_saved: AtomicU64,
     /// Snapshots of players left out because the shard overran.
     pub snapshots_shed_players: AtomicU64,
     /// Snapshots of spectators left out because of that.
@@ -397,6 +407,8 @@ struct RoomSlot {
     budget: RoomBudget,
     /// When it ticks.
     beat: Option<beats::Place>,
+    /// What its snapshots for everybody were, if somebody gets deltas of them.
+    sent_to_all: Option<Box<SentToAll>>,
 }
 
 struct Shard {
@@ -585,6 +597,7 @@ impl Shard {
             farewell: ByeCode::RoomAborted,
             budget,
             beat,
+            sent_to_all: None,
         };
         let index = match self.free_rooms.pop() {
             Some(index) => index,
@@ -630,7 +643,7 @@ impl Shard {
     }
 
     fn attach(&mut self, attach: Attach) {
-        let Attach { room, player, pass, setup, keys, after, outbound, reply } = attach;
+        let Attach { room, player, pass, setup, keys, after, deltas, outbound, reply } = attach;
         let now_us = self.clock.now_us();
         let taken = self.index_of(&room).and_then(|index| {
             let replaces = self.check_pass(index, player, &pass, now_us)?;
@@ -651,7 +664,8 @@ impl Shard {
         };
         let (keys, answer) = keys.map_or((None, None), |(keys, answer)| (Some(keys), Some(answer)));
         // There is a place: it was asked for when the ticket was looked at.
-        let Some(id) = self.sessions.insert(|id| Session::new(id, index, player, keys, outbound)) else { return };
+        let session = |id| Session::new(id, index, player, keys, deltas, outbound);
+        let Some(id) = self.sessions.insert(session) else { return };
         let Some(slot) = self.rooms.get_mut(index).and_then(Option::as_mut) else { return };
         count(&self.counters.sessions_opened, 1);
         let mut resumed = false;
@@ -672,7 +686,7 @@ impl Shard {
         if let Some(before) = replaces {
             self.sessions.end(before, ByeCode::Replaced, "another session of this player took over");
         }
-        let welcome = translate::welcome(id, player, slot, answer, self.udp_port, resumed, pass.resume);
+        let welcome = translate::welcome(id, player, slot, answer, self.udp_port, resumed, pass.resume, deltas);
         let mut greeted = self.sessions.send_text(id, welcome, &self.counters);
         if let Some(after) = after {
             let events: Vec<_> =
@@ -883,6 +897,9 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return };
         match payload {
             ToHost::Inputs(inputs) => {
+                if let Some(frame) = inputs.snapshot_frame() {
+                    session.acknowledged(frame);
+                }
                 // A spectator's are nobody's; they are lost like any that come out of the game.
                 let (room, Some(player)) = (session.room, session.player) else { return };
                 let Some(slot) = self.rooms.get_mut(room).and_then(Option::as_mut) else { return };
@@ -895,6 +912,7 @@ impl Shard {
                 self.counters.meter.end_many(Operation::Input, begun, inputs.count() as u64);
             }
             ToHost::Ping(value) => session.pong(value, &self.socket, &mut self.seal_buffer, &self.counters),
+            ToHost::Ack(frame) => session.acknowledged(frame),
             ToHost::Probe | ToHost::Response(_) => {}
         }
     }
@@ -962,7 +980,7 @@ impl Shard {
         let begun = self.counters.meter.begin();
         let slot = self.rooms.get_mut(index).and_then(Option::as_mut)?;
         let late_us = now_us.saturating_sub(slot.scheduled_us);
-        let RoomSlot { room, rules, live, journal, feed, sessions, gallery, farewell, budget, .. } = slot;
+        let RoomSlot { room, rules, live, journal, feed, sessions, gallery, farewell, budget, sent_to_all, .. } = slot;
         let mut departures = translate::Departures {
             live,
             journal,
@@ -970,6 +988,7 @@ impl Shard {
             spectators: gallery.watching(),
             farewell,
             sessions: &mut self.sessions,
+            sent_to_all,
             socket: &self.socket,
             sink: &self.sink,
             counters: &self.counters,

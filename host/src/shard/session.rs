@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use holeshot_seal::RingCipher;
 use holeshot_wire::path::Asks;
 use holeshot_wire::payload::Encode;
-use holeshot_wire::{ByeCode, Heard, HostMessage, Opener, Path, Route, Sealer, SessionKeys, ToClient, ToHost};
+use holeshot_wire::{ByeCode, Heard, HostMessage, Opener, Path, Route, Sealer, Sent, SessionKeys, ToClient, ToHost};
 use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use super::meter::Operation;
@@ -68,6 +68,8 @@ pub(super) struct Session {
     pub(super) path: Path<SocketAddr>,
     /// Something came from it: its client has its welcome, and the ticket is used up.
     pub(super) is_confirmed: bool,
+    /// What it was sent and has; none if its client takes no deltas.
+    pub(super) sent: Option<Sent>,
     keys: Option<(Sealer<RingCipher>, Opener<RingCipher>)>,
     outbound: OutboundSender,
     /// What it says in datagrams.
@@ -80,11 +82,20 @@ impl Session {
         room: usize,
         player: Option<u16>,
         keys: Option<SessionKeys>,
+        deltas: bool,
         outbound: OutboundSender,
     ) -> Self {
         let keys = keys.map(|keys| keys.into_host_with(id.bits()));
         let path = if keys.is_some() { Path::udp() } else { Path::websocket() };
-        Self { room, player, path, is_confirmed: false, keys, outbound, said: Default::default() }
+        let sent = deltas.then(Sent::default);
+        Self { room, player, path, is_confirmed: false, sent, keys, outbound, said: Default::default() }
+    }
+
+    /// Takes note of the newest snapshot that its client has.
+    pub(super) fn acknowledged(&mut self, frame: u32) {
+        if let Some(sent) = &mut self.sent {
+            sent.acknowledge(frame);
+        }
     }
 
     /// Whether the client asked for datagrams.
@@ -215,11 +226,13 @@ pub(super) struct Sessions {
     places: Vec<(u8, Option<Session>)>,
     /// Places to use again, the one that is free for longest first.
     free: VecDeque<u16>,
+    /// For deltas, one after the other.
+    delta_buffer: Vec<u8>,
 }
 
 impl Sessions {
     pub(super) const fn new(shard: u8) -> Self {
-        Self { shard, places: Vec::new(), free: VecDeque::new() }
+        Self { shard, places: Vec::new(), free: VecDeque::new(), delta_buffer: Vec::new() }
     }
 
     /// How many sessions there are.
@@ -250,6 +263,13 @@ impl Sessions {
     pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         let (generation, session) = self.places.get_mut(id.place())?;
         if *generation == id.generation() { session.as_mut() } else { None }
+    }
+
+    /// A session, and a buffer for a delta to it.
+    pub(super) fn with_buffer(&mut self, id: SessionId) -> Option<(&mut Session, &mut Vec<u8>)> {
+        let (generation, session) = self.places.get_mut(id.place())?;
+        let session = if *generation == id.generation() { session.as_mut() } else { None };
+        Some((session?, &mut self.delta_buffer))
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Session> {
@@ -287,7 +307,7 @@ mod tests {
     #[test]
     fn a_name_does_not_come_again_soon() {
         let mut sessions = Sessions::new(3);
-        let session = |id| Session::new(id, 0, Some(0), None, outbound(limits(1_000)).0);
+        let session = |id| Session::new(id, 0, Some(0), None, false, outbound(limits(1_000)).0);
         let first = sessions.insert(session).unwrap();
         assert_eq!((first.shard(), first.place()), (3, 0));
         assert!(sessions.get_mut(first).is_some());
@@ -309,9 +329,11 @@ mod tests {
     fn a_shard_holds_as_many_sessions_as_it_can_name() {
         let mut sessions = Sessions::new(0);
         for _ in 0..SESSIONS_MAX {
-            assert!(sessions.insert(|id| Session::new(id, 0, Some(0), None, outbound(limits(1_000)).0)).is_some());
+            assert!(
+                sessions.insert(|id| Session::new(id, 0, Some(0), None, false, outbound(limits(1_000)).0)).is_some()
+            );
         }
         assert!(sessions.is_full());
-        assert!(sessions.insert(|id| Session::new(id, 0, Some(0), None, outbound(limits(1_000)).0)).is_none());
+        assert!(sessions.insert(|id| Session::new(id, 0, Some(0), None, false, outbound(limits(1_000)).0)).is_none());
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use holeshot_abi::count_inputs;
 use holeshot_room::{AbortReason, ActionOutcome, Departure, EventSource, LeftReason, Outcome, Phase, PublicEvent, Ran};
 use holeshot_wire::{
-    ByeCode, HandshakeMessage, HostMessage, PlayerName, Route, RulesInfo, Snapshot, ToClient, snapshot_parts,
+    ByeCode, HandshakeMessage, HostMessage, PlayerName, Route, RulesInfo, SentToAll, Snapshot, ToClient, snapshot_parts,
 };
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -32,6 +32,8 @@ pub(super) struct Departures<'a> {
     /// What the players are told when the room closes.
     pub(super) farewell: &'a mut ByeCode,
     pub(super) sessions: &'a mut Sessions,
+    /// What the room's snapshots for everybody were.
+    pub(super) sent_to_all: &'a mut Option<Box<SentToAll>>,
     pub(super) socket: &'a UdpSocket,
     pub(super) sink: &'a EventSink,
     pub(super) counters: &'a ShardCounters,
@@ -145,16 +147,24 @@ impl Departures<'_> {
                 let backtrace = fault.backtrace.as_deref().unwrap_or_default();
                 tracing::warn!(room = self.live.id, module = self.live.module, frame, %fault, backtrace, "the rules failed, and did not when run again");
             }
-            Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame } => {
-                self.snapshot(player, frame, bytes, margin_us, last_input_frame);
+            Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame, is_shared } => {
+                let Some(&mut Some(id)) = self.players.get_mut(usize::from(player)) else { return };
+                if self.shed.leaves_out_player(id, frame) {
+                    return count(&self.counters.snapshots_shed_players, 1);
+                }
+                let margin_ms = margin_us.map(margin_ms);
+                let whole =
+                    Snapshot { frame, part: 0, parts: 1, margin_ms, newest_input_frame: last_input_frame, bytes };
+                self.snapshot(id, whole, is_shared);
             }
             Departure::SharedSnapshot { frame, bytes } => {
+                let whole = Snapshot { frame, part: 0, parts: 1, margin_ms: None, newest_input_frame: None, bytes };
                 for spectator in self.spectators {
                     if self.shed.leaves_out_spectator(spectator.session, frame) {
                         count(&self.counters.snapshots_shed_spectators, 1);
                         continue;
                     }
-                    self.snapshot_to(spectator.session, frame, bytes, None, None);
+                    self.snapshot(spectator.session, whole, true);
                 }
             }
             Departure::ActionResult { player, id, outcome } => {
@@ -261,51 +271,33 @@ impl Departures<'_> {
         }
     }
 
-    fn snapshot(
-        &mut self,
-        player: u16,
-        frame: u32,
-        bytes: &[u8],
-        margin_us: Option<i32>,
-        last_input_frame: Option<u32>,
-    ) {
-        let Some(&mut Some(id)) = self.players.get_mut(usize::from(player)) else { return };
-        if self.shed.leaves_out_player(id, frame) {
-            return count(&self.counters.snapshots_shed_players, 1);
+    /// Sends a snapshot, or the delta to one that the session has.
+    fn snapshot(&mut self, id: SessionId, whole: Snapshot<'_>, is_shared: bool) {
+        let Some((session, buffer)) = self.sessions.with_buffer(id) else { return };
+        let route = session.route();
+        if route == Route::Nowhere {
+            return;
         }
-        self.snapshot_to(id, frame, bytes, margin_us, last_input_frame);
-    }
-
-    fn snapshot_to(
-        &mut self,
-        id: SessionId,
-        frame: u32,
-        bytes: &[u8],
-        margin_us: Option<i32>,
-        last_input_frame: Option<u32>,
-    ) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        count(&self.counters.snapshots, u64::from(session.route() != Route::Nowhere));
-        let whole = Snapshot {
-            frame,
-            part: 0,
-            parts: 1,
-            margin_ms: margin_us.map(margin_ms),
-            newest_input_frame: last_input_frame,
-            bytes,
+        count(&self.counters.snapshots, 1);
+        let to_all = is_shared.then_some(&mut *self.sent_to_all);
+        let delta = session.sent.as_mut().and_then(|sent| sent.delta(whole.frame, whole.bytes, to_all, buffer));
+        let bytes = delta.unwrap_or(whole.bytes);
+        if delta.is_some() {
+            count(&self.counters.snapshots_delta, 1);
+            count(&self.counters.snapshot_bytes_delta, bytes.len() as u64);
+            count(&self.counters.snapshot_bytes_saved, whole.bytes.len().saturating_sub(bytes.len()) as u64);
+        } else {
+            count(&self.counters.snapshot_bytes_whole, bytes.len() as u64);
+        }
+        let mut send = |part, parts, bytes| {
+            let part = Snapshot { part, parts, bytes, ..whole };
+            let payload = if delta.is_some() { ToClient::Delta(part) } else { ToClient::Snapshot(part) };
+            session.send_payload(&payload, self.socket, self.seal_buffer, self.counters);
         };
-        match session.route() {
-            Route::Nowhere => {}
-            Route::WebSocket => {
-                session.send_payload(&ToClient::Snapshot(whole), self.socket, self.seal_buffer, self.counters);
-            }
-            Route::Udp(_) => {
-                let Ok(parts) = snapshot_parts(bytes) else { return };
-                for (part, parts, bytes) in parts {
-                    let part = ToClient::Snapshot(Snapshot { part, parts, bytes, ..whole });
-                    session.send_payload(&part, self.socket, self.seal_buffer, self.counters);
-                }
-            }
+        if route == Route::WebSocket {
+            send(0, 1, bytes);
+        } else if let Ok(parts) = snapshot_parts(bytes) {
+            parts.for_each(|(part, parts, bytes)| send(part, parts, bytes));
         }
     }
 }
@@ -331,6 +323,7 @@ pub(super) fn event(event: &PublicEvent<'_>, clock: Clock) -> Utf8Bytes {
 }
 
 /// The first message of a session.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn welcome(
     id: SessionId,
     player: Option<u16>,
@@ -339,6 +332,7 @@ pub(super) fn welcome(
     udp_port: u16,
     resumed: bool,
     resume: String,
+    deltas: bool,
 ) -> Utf8Bytes {
     let live = &slot.live;
     let players = live.players.iter().map(|p| PlayerName { player: p.player, name: p.name.clone() }).collect();
@@ -355,6 +349,7 @@ pub(super) fn welcome(
         phase: phase(slot.room.phase()),
         resumed,
         resume: Some(resume),
+        deltas,
     };
     match welcome.encode() {
         Ok(text) => text.into(),

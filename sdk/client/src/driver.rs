@@ -140,6 +140,8 @@ struct Session {
     stage: UdpStage,
     carrier: Option<Carrier>,
     joiner: Reassembler,
+    /// The host takes acknowledgements beside those in inputs.
+    acknowledges: bool,
     opened_us: u64,
     last_udp_us: u64,
     last_snapshot_us: Option<u64>,
@@ -250,7 +252,8 @@ impl Driver {
             udp: link.udp,
             stage: UdpStage::Probing { since_us: now_us },
             carrier: None,
-            joiner: Reassembler::new(),
+            joiner: if link.deltas { Reassembler::with_deltas() } else { Reassembler::new() },
+            acknowledges: link.deltas,
             opened_us: now_us,
             last_udp_us: now_us,
             last_snapshot_us: None,
@@ -444,15 +447,19 @@ impl Driver {
 
     async fn on_payload(&mut self, session: &mut Session, payload: &[u8], carrier: Carrier) -> Result<(), End> {
         match ToClient::decode(payload) {
-            Ok(ToClient::Snapshot(part)) => match session.joiner.push(&part) {
-                Joined::Whole(whole) => {
-                    session.last_snapshot_us = Some(self.shared.now_us());
-                    self.shared.on_snapshot(&whole);
+            Ok(ToClient::Snapshot(part)) => {
+                let joined = session.joiner.push(&part);
+                let unacknowledged = self.on_joined(joined, &mut session.last_snapshot_us);
+                return self.acknowledge(session, unacknowledged).await;
+            }
+            Ok(ToClient::Delta(part)) => {
+                let joined = session.joiner.push_delta(&part);
+                if matches!(joined, Joined::Whole(_)) {
+                    self.shared.lock().stats.snapshots_from_deltas += 1;
                 }
-                Joined::Partial => {}
-                Joined::Stale => self.shared.lock().stats.duplicates += 1,
-                Joined::Contradiction => self.shared.lock().stats.refused += 1,
-            },
+                let unacknowledged = self.on_joined(joined, &mut session.last_snapshot_us);
+                return self.acknowledge(session, unacknowledged).await;
+            }
             Ok(ToClient::Challenge(bytes)) if carrier == Carrier::Udp => {
                 session.send_udp(&ToHost::Response(bytes)).await;
                 // The pong shows that the host took the answer: pongs travel as all payloads do.
@@ -483,6 +490,37 @@ impl Driver {
                 tracing::debug!(%error, "a payload was refused");
                 self.shared.lock().stats.refused += 1;
             }
+        }
+        Ok(())
+    }
+
+    /// Gives the frame that is to be acknowledged by itself, if one is.
+    fn on_joined(&self, joined: Joined<'_>, last_snapshot_us: &mut Option<u64>) -> Option<u32> {
+        match joined {
+            Joined::Whole(whole) => {
+                *last_snapshot_us = Some(self.shared.now_us());
+                return self.shared.on_snapshot(&whole).then_some(whole.frame);
+            }
+            Joined::Partial => {}
+            Joined::Stale => self.shared.lock().stats.duplicates += 1,
+            Joined::Contradiction => self.shared.lock().stats.refused += 1,
+            Joined::BaseMissing { base_frame } => {
+                tracing::debug!(?base_frame, "a delta came to a snapshot that is not here");
+                self.shared.lock().stats.deltas_lost += 1;
+            }
+            Joined::NoDelta(error) => {
+                tracing::debug!(%error, "a delta cannot be read");
+                self.shared.lock().stats.deltas_lost += 1;
+            }
+        }
+        None
+    }
+
+    async fn acknowledge(&self, session: &mut Session, frame: Option<u32>) -> Result<(), End> {
+        match (frame.filter(|_| session.acknowledges), session.carrier) {
+            (Some(frame), Some(Carrier::Udp)) => session.send_udp(&ToHost::Ack(frame)).await,
+            (Some(frame), Some(Carrier::WebSocket)) => session.send_payload(&ToHost::Ack(frame)).await?,
+            _ => {}
         }
         Ok(())
     }

@@ -30,6 +30,8 @@ pub(crate) struct Link {
     pub(crate) welcome: Welcome,
     /// The ticket for the next connection.
     pub(crate) resume: Option<String>,
+    /// Snapshots may come as deltas.
+    pub(crate) deltas: bool,
 }
 
 /// The UDP side of a session.
@@ -55,12 +57,19 @@ async fn open_unbounded(options: &ConnectOptions, ticket: &str, after: Option<u6
         (Transport::Udp, Some(host_key)) => Some(ClientHandshake::start(&host_key, ticket, random()?)?),
     };
     let (handshake, message_1) = handshake.unzip();
-    let hello = ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: ticket.to_owned(), noise: message_1, after };
+    let hello = ClientMessage::Hello {
+        protocol: PROTOCOL_VERSION,
+        ticket: ticket.to_owned(),
+        noise: message_1,
+        after,
+        deltas: options.deltas,
+    };
     let hello = hello.encode().map_err(ConnectError::Ticket)?;
 
     let (mut websocket, peer) = open_websocket(&options.ws_url, options.trust.as_ref()).await?;
     websocket.send(Message::text(hello)).await.map_err(|error| io(&options.ws_url, error))?;
-    let Answer { welcome, resume, udp_port, noise: message_2 } = first_answer(&mut websocket, &options.ws_url).await?;
+    let Answer { welcome, resume, udp_port, noise: message_2, deltas } =
+        first_answer(&mut websocket, &options.ws_url).await?;
     let udp = match (handshake, udp_port, message_2) {
         (Some(handshake), Some(port), Some(message_2)) => {
             let (sealer, opener) = handshake.finish(&message_2)?.into_client_with(welcome.session);
@@ -70,7 +79,7 @@ async fn open_unbounded(options: &ConnectOptions, ticket: &str, after: Option<u6
         // The host has no UDP: the session goes on over the WebSocket.
         _ => None,
     };
-    Ok(Link { websocket, udp, welcome, resume })
+    Ok(Link { websocket, udp, welcome, resume, deltas })
 }
 
 /// What `welcome` says: for the player program, and for this crate.
@@ -79,6 +88,7 @@ struct Answer {
     resume: Option<String>,
     udp_port: Option<u16>,
     noise: Option<HandshakeMessage>,
+    deltas: bool,
 }
 
 async fn open_websocket(url: &str, trust: Option<&Trust>) -> Result<(WebSocket, SocketAddr), ConnectError> {
@@ -153,9 +163,10 @@ async fn first_answer(websocket: &mut WebSocket, url: &str) -> Result<Answer, Co
                 phase,
                 resumed,
                 resume,
+                deltas,
             }) => {
                 let welcome = Welcome { session, room, player, players, tick_hz, rules, phase, resumed };
-                Ok(Answer { welcome, resume, udp_port, noise })
+                Ok(Answer { welcome, resume, udp_port, noise, deltas })
             }
             Ok(HostMessage::Refused { code, reason }) => Err(ConnectError::Refused { code, reason }),
             Ok(_) => Err(protocol("the first message is neither welcome nor refused".into())),

@@ -33,6 +33,9 @@ pub struct ConnectOptions {
     /// The seq of the last event that this player has seen, in an earlier connection: the later ones come again. 0 for all
     /// that the host still has; `None` for none.
     pub after: Option<u64>,
+    /// Whether snapshots may come as deltas, which takes fewer bytes on the way, and memory for the last 32 of them here. The
+    /// program sees whole ones either way.
+    pub deltas: bool,
     /// How often a lost connection is tried again before giving up; 0 for never.
     pub reconnect_attempts_max: u32,
     /// Whom to trust when the URL is `wss://`; `None` for the authorities that this machine trusts.
@@ -53,6 +56,7 @@ impl ConnectOptions {
             host_key: None,
             transport: Transport::WebSocketOnly,
             after: Some(0),
+            deltas: true,
             reconnect_attempts_max: RECONNECT_ATTEMPTS_MAX,
             trust: None,
         }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holeshot_wire::payload::{INPUT_BYTES_MAX, INPUTS_COUNT_MAX, Inputs};
+use holeshot_wire::sent::DELTA_FROM_BYTES;
 use holeshot_wire::{PayloadError, WholeSnapshot};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -20,11 +21,19 @@ const INPUTS_REPEATED_COUNT: usize = 8;
 /// then only the newest matter.
 const OUTBOX_PAYLOADS_MAX: usize = 32;
 
+/// How far the newest snapshot may be ahead of what inputs have acknowledged before it is acknowledged by itself, in frames: who sends inputs never
+/// comes to that, and for a spectator's host a base that is a few frames older costs little more than one datagram in four.
+const UNACKNOWLEDGED_FRAMES_MAX: u32 = 4;
+
 /// How the connection does. Counters are since [`crate::Client::connect`], over all reconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NetStats {
     /// Whole snapshots that came, of rising frames.
     pub snapshots_received: u64,
+    /// Of them, how many came as deltas.
+    pub snapshots_from_deltas: u64,
+    /// Deltas of which no snapshot could be made. A host that keeps to the protocol sends none.
+    pub deltas_lost: u64,
     /// Frames between them of which no whole snapshot came (in time).
     pub snapshots_missed: u64,
     /// Snapshots that nobody took before the next one came.
@@ -67,6 +76,8 @@ pub(crate) struct State {
     inputs: VecDeque<Vec<u8>>,
     newest_input_frame: Option<u32>,
     newest_snapshot_frame: Option<u32>,
+    /// The newest snapshot that the host was told of.
+    acknowledged_frame: Option<u32>,
     snapshot: Option<Snapshot>,
     pub(crate) last_input_us: Option<u64>,
 }
@@ -83,6 +94,7 @@ impl Shared {
                 inputs: VecDeque::with_capacity(INPUTS_COUNT_MAX),
                 newest_input_frame: None,
                 newest_snapshot_frame: None,
+                acknowledged_frame: None,
                 snapshot: None,
                 last_input_us: None,
             }),
@@ -126,7 +138,8 @@ impl Shared {
         Ok(())
     }
 
-    pub(crate) fn on_snapshot(&self, whole: &WholeSnapshot<'_>) {
+    /// Takes a snapshot. True if it is to be acknowledged by itself: no inputs do it, and it is one of a size for deltas.
+    pub(crate) fn on_snapshot(&self, whole: &WholeSnapshot<'_>) -> bool {
         let now_us = self.now_us();
         let mut state = self.lock();
         let advice = Advice { margin_ms: whole.margin_ms, newest_input_frame: whole.newest_input_frame };
@@ -150,8 +163,14 @@ impl Shared {
         }
         snapshot.bytes.extend_from_slice(whole.bytes);
         state.snapshot = Some(snapshot);
+        let ahead = state.acknowledged_frame.map_or(u32::MAX, |frame| whole.frame.saturating_sub(frame));
+        let is_alone = ahead > UNACKNOWLEDGED_FRAMES_MAX && whole.bytes.len() >= DELTA_FROM_BYTES;
+        if is_alone {
+            state.acknowledged_frame = Some(whole.frame);
+        }
         drop(state);
         self.snapshot_filled.notify_one();
+        is_alone
     }
 
     pub(crate) fn take_snapshot(&self) -> Option<Snapshot> {
@@ -177,6 +196,7 @@ impl Shared {
         state.inputs.clear();
         state.newest_input_frame = None;
         state.newest_snapshot_frame = None;
+        state.acknowledged_frame = None;
         state.stats.carrier = None;
     }
 
@@ -199,6 +219,7 @@ impl State {
 
     fn queue_input(&mut self, frame: u32, bytes: &[u8], now_us: u64) -> Result<(), InputError> {
         let mut payload = Vec::new();
+        self.acknowledged_frame = self.newest_snapshot_frame;
         let written = if let Some(new_frames) = self.keep_input(frame, bytes) {
             self.stats.inputs_sent += new_frames as u64;
             let count = new_frames.max(INPUTS_REPEATED_COUNT);

@@ -86,27 +86,35 @@
 //!   of the wrong type or out of range: the host answers `bye` (`refused` before `welcome`) with the code
 //!   `bad_message` and a reason that names the field, and closes.
 //! - A datagram that does not open is dropped without an answer and without any change of state.
+//! - Snapshots come as deltas ([`delta`]) only to a client that said in `hello` that it takes them, from a host that said in `welcome` that it sends
+//!   them. Peers that know nothing of it leave the fields out and get and send whole ones, so protocol 1 has room for both.
 //! - A client without inputs to send sends a `Ping` every second ([`KEEP_ALIVE_MS`]), so that address
 //!   translators on the way keep the path open and the host keeps the session.
 //! - The keys protect datagrams only. Use `wss://` (TLS in front of the host) where the network in between is
 //!   not trusted: the ticket and the messages travel over the WebSocket as it is.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod bases;
 pub mod cipher;
 pub mod datagram;
+pub mod delta;
 pub mod handshake;
 pub mod message;
 pub mod path;
 pub mod payload;
+pub mod sent;
 pub mod snapshot;
 mod window;
 
+pub use bases::Bases;
 pub use cipher::{Cipher, PortableCipher};
 pub use datagram::{Header, OpenError, Opened, Opener, SealError, Sealer};
+pub use delta::{Delta, write_delta};
 pub use handshake::{ClientHandshake, HandshakeError, HandshakeMessage, HostKeypair, SessionKeys, accept};
 pub use message::{ByeCode, ClientMessage, HostMessage, MessageError, Phase, PlayerName, RefusalCode, RulesInfo};
 pub use path::{Challenge, Heard, Path, Route};
 pub use payload::{Inputs, PayloadError, Snapshot, ToClient, ToHost};
+pub use sent::{Sent, SentToAll};
 pub use snapshot::{Joined, Reassembler, WholeSnapshot, snapshot_parts};
 
 /// The version that this crate speaks: `hello.protocol`, and the number in the handshake's prologue. It grows by

@@ -16,6 +16,7 @@
 //!         noise?: text, 64: handshake message 1. Present: the client wants UDP
 //!         after?: integer: the seq of the last event that the client has, 0 for none. Events after it are sent
 //!                 again, as far as the host still keeps them; absent: only events from now on
+//!         deltas?: true or false: the client makes snapshots from deltas, and keeps those that it acknowledges. Absent: false
 //! ready   (nothing). Repeating it does no harm: a client repeats it after a reconnect before the start
 //! action  id: integer, higher than that of the player's action before. The host gives an id to the rules once; after
 //!         a reconnect the client repeats, with the same ids, what has no action_result yet
@@ -40,6 +41,7 @@
 //!                resumed: true if this player has been in the room before; false for a spectator
 //!                resume?: text, 1 to 2,048: a ticket with which this client opens its session again after its connection
 //!                was lost. The ticket that it came with is used up. Each welcome brings another, and only the last one is good
+//!                deltas?: true or false: snapshots may come as deltas, and the host takes Ack. Only if hello had it. Absent: false
 //! refused        code: see RefusalCode; reason: text, at most 512. The answer to hello; the host closes after it
 //! event          seq: integer from 1, one higher for each public event of the room. A gap means that the host no
 //!                longer keeps the events in between
@@ -192,6 +194,9 @@ pub enum ClientMessage {
         /// The last event that the client has; events after it are sent again.
         #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<u64>,
+        /// The client makes snapshots from deltas.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        deltas: bool,
     },
     /// The player is ready for the race.
     Ready,
@@ -263,6 +268,9 @@ pub enum HostMessage {
         /// The ticket for the next connection, when this one is lost.
         #[serde(skip_serializing_if = "Option::is_none")]
         resume: Option<String>,
+        /// Snapshots may come as deltas.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        deltas: bool,
     },
     /// The session is not opened; the host closes.
     Refused {
@@ -494,6 +502,7 @@ impl ClientMessage {
                     ticket: fields.text("ticket", 1, TICKET_BYTES_MAX)?,
                     noise: fields.noise()?,
                     after: fields.optional("after", |f| f.integer("after", 0, INTEGER_MAX))?,
+                    deltas: fields.optional("deltas", |f| f.boolean("deltas"))?.unwrap_or(false),
                 })
             }
             "ready" => Ok(Self::Ready),
@@ -567,6 +576,7 @@ impl HostMessage {
                     phase: fields.word("phase", Phase::from_word, "the name of a phase")?,
                     resumed: fields.boolean("resumed")?,
                     resume: fields.optional("resume", |f| f.text("resume", 1, TICKET_BYTES_MAX))?,
+                    deltas: fields.optional("deltas", |f| f.boolean("deltas"))?.unwrap_or(false),
                 })
             }
             "refused" => {
@@ -827,6 +837,7 @@ mod tests {
             phase: Phase::Gathering,
             resumed: false,
             resume: Some("a.b.c".into()),
+            deltas: true,
         }
     }
 
@@ -846,6 +857,7 @@ mod tests {
             phase,
             resumed,
             resume: None,
+            deltas: false,
         }
     }
 
@@ -856,8 +868,9 @@ mod tests {
                 ticket: "t".repeat(TICKET_BYTES_MAX),
                 noise: Some(noise()),
                 after: Some(0),
+                deltas: true,
             },
-            ClientMessage::Hello { protocol: 9, ticket: "t".into(), noise: None, after: None },
+            ClientMessage::Hello { protocol: 9, ticket: "t".into(), noise: None, after: None, deltas: false },
             ClientMessage::Ready,
             ClientMessage::Action { id: INTEGER_MAX, data: json!({"car": "x", "n": [1, -2.5, null]}) },
             ClientMessage::Leave,
@@ -907,18 +920,19 @@ mod tests {
 
     #[test]
     fn the_json_is_the_one_specified() {
-        let hello = ClientMessage::Hello { protocol: 1, ticket: "abc".into(), noise: None, after: Some(7) };
+        let hello =
+            ClientMessage::Hello { protocol: 1, ticket: "abc".into(), noise: None, after: Some(7), deltas: false };
         assert_eq!(hello.encode().unwrap(), r#"{"type":"hello","protocol":1,"ticket":"abc","after":7}"#);
         assert_eq!(ClientMessage::Ready.encode().unwrap(), r#"{"type":"ready"}"#);
         let bye = HostMessage::Bye { code: ByeCode::HostClosing, reason: "good night".into() };
         assert_eq!(bye.encode().unwrap(), r#"{"type":"bye","code":"host_closing","reason":"good night"}"#);
-        insta::assert_snapshot!(welcome().encode().unwrap(), @r#"{"type":"welcome","session":4294967295,"room":"race-1","player":1,"players":[{"player":0,"name":"Ada \"the\" First"},{"player":1,"name":"Zoë"}],"udp_port":4000,"noise":"-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7","tick_hz":50,"rules":{"name":"drag-race","version":"0.1.0","hash":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},"phase":"gathering","resumed":false,"resume":"a.b.c"}"#);
+        insta::assert_snapshot!(welcome().encode().unwrap(), @r#"{"type":"welcome","session":4294967295,"room":"race-1","player":1,"players":[{"player":0,"name":"Ada \"the\" First"},{"player":1,"name":"Zoë"}],"udp_port":4000,"noise":"-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7","tick_hz":50,"rules":{"name":"drag-race","version":"0.1.0","hash":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},"phase":"gathering","resumed":false,"resume":"a.b.c","deltas":true}"#);
     }
 
     #[test]
     fn unknown_fields_are_ignored_and_null_is_absent() {
         let text = r#"{"new":{"a":[1]},"ticket":"t","protocol":1,"noise":null,"type":"hello"}"#;
-        let hello = ClientMessage::Hello { protocol: 1, ticket: "t".into(), noise: None, after: None };
+        let hello = ClientMessage::Hello { protocol: 1, ticket: "t".into(), noise: None, after: None, deltas: false };
         assert_eq!(ClientMessage::decode(text), Ok(hello));
     }
 
@@ -999,13 +1013,15 @@ mod tests {
                 let mut without = message.clone();
                 without.as_object_mut().unwrap().remove(key);
                 let absent = read(&without);
-                let optional = ["noise", "after", "frame", "player", "time_ms", "udp_port", "reason", "resume"];
+                let optional =
+                    ["noise", "after", "frame", "player", "time_ms", "udp_port", "reason", "resume", "deltas"];
                 if !optional.contains(&key.as_str()) {
                     let error = absent.unwrap_err().to_string();
                     assert!(error.contains(&format!("`{key}`")), "{error}");
                 }
                 for value in &wrong {
-                    if value == &message[key] || (key == "accepted" || key == "resumed") && value == &json!(true) {
+                    let is_flag = ["accepted", "resumed", "deltas"].contains(&key.as_str());
+                    if value == &message[key] || is_flag && value == &json!(true) {
                         continue;
                     }
                     let mut bad = message.clone();
@@ -1058,14 +1074,20 @@ mod tests {
             phase,
             resumed,
             resume,
+            deltas: true,
         };
         message.encode().unwrap();
     }
 
     #[test]
     fn what_the_other_side_would_refuse_is_not_written() {
-        let hello =
-            ClientMessage::Hello { protocol: 1, ticket: "t".repeat(TICKET_BYTES_MAX + 1), noise: None, after: None };
+        let hello = ClientMessage::Hello {
+            protocol: 1,
+            ticket: "t".repeat(TICKET_BYTES_MAX + 1),
+            noise: None,
+            after: None,
+            deltas: false,
+        };
         assert!(matches!(hello.encode(), Err(MessageError::Field { .. })));
         let event = |data| HostMessage::Event { seq: 1, name: "e".into(), frame: None, time_ms: None, data };
         assert!(matches!(event(json!("x".repeat(HOST_MESSAGE_BYTES_MAX))).encode(), Err(MessageError::TooLong { .. })));

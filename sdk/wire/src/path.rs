@@ -33,7 +33,7 @@ pub struct Heard<A> {
 /// What a payload asks of the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks {
-    /// Nothing: inputs and pings.
+    /// Nothing: inputs, pings and acknowledgements.
     Nothing,
     /// A challenge.
     Challenge,
@@ -44,7 +44,7 @@ pub enum Asks {
 impl From<&ToHost<'_>> for Asks {
     fn from(payload: &ToHost<'_>) -> Self {
         match payload {
-            ToHost::Inputs(_) | ToHost::Ping(_) => Self::Nothing,
+            ToHost::Inputs(_) | ToHost::Ping(_) | ToHost::Ack(_) => Self::Nothing,
             ToHost::Probe => Self::Challenge,
             ToHost::Response(bytes) => Self::Confirmation(*bytes),
         }

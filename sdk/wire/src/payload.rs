@@ -12,9 +12,11 @@
 //!   Probe      0x02, 8 zero bytes
 //!   Response   0x03, the 8 bytes of the challenge
 //!   Ping       0x04, token u64
+//!   Ack        0x05, snapshot_frame u32, 4 zero bytes
 //! host to client
 //!   Snapshot   0x81, frame u32, part u8, parts u8, margin_ms i16, newest_input_frame u32, then the bytes of the part
 //!   Challenge  0x82, 8 random bytes
+//!   Delta      0x83, then as Snapshot: the bytes are those of a delta
 //!   Pong       0x84, the token of the ping
 //! ```
 //!
@@ -30,6 +32,12 @@
 //! margin of the inputs that came in the last one or two seconds, in milliseconds, counting each frame's first
 //! arrival only, clamped to -32,767 to 32,767; -32,768 if none came. `newest_input_frame` is the highest frame for
 //! which the host has an input of this player, 0xFFFF_FFFF for none.
+//!
+//! **Delta** carries one part of a delta ([`crate::delta`]), from which the client makes the snapshot of that frame with one that it has
+//! acknowledged; the other fields are those of Snapshot. It comes only to a client whose `hello` had `deltas`, from a host whose `welcome` had it.
+//! **Ack** says to such a host what `snapshot_frame` of Inputs says, for who has no inputs to send: a spectator, a player whose game is over. What it
+//! names, or an Inputs does, may be the base of a delta for the next 32 frames. A client that cannot get a snapshot back, because its base is not
+//! there any more, does not acknowledge it; after 32 frames without another acknowledgement a whole snapshot comes.
 //!
 //! **Probe**, **Challenge** and **Response** confirm an address ([`crate::path`]). A probe is as long as a challenge,
 //! so the answer to a datagram is never larger than the datagram. **Ping** is answered by a **Pong** with the same
@@ -74,8 +82,10 @@ const INPUTS: u8 = 0x01;
 const PROBE: u8 = 0x02;
 const RESPONSE: u8 = 0x03;
 const PING: u8 = 0x04;
+const ACK: u8 = 0x05;
 const SNAPSHOT: u8 = 0x81;
 const CHALLENGE: u8 = 0x82;
+const DELTA: u8 = 0x83;
 const PONG: u8 = 0x84;
 
 /// Why a payload could not be read or written.
@@ -133,6 +143,8 @@ pub enum ToHost<'a> {
     Response([u8; CHALLENGE_BYTES]),
     /// Asks for a pong with the same token.
     Ping(u64),
+    /// The highest frame of which the client has a whole snapshot.
+    Ack(u32),
 }
 
 impl<'a> ToHost<'a> {
@@ -150,6 +162,12 @@ impl<'a> ToHost<'a> {
             },
             RESPONSE => Self::Response(reader.array("challenge")?),
             PING => Self::Ping(u64::from_le_bytes(reader.array("token")?)),
+            ACK => {
+                let frame = reader.u32("snapshot_frame")?;
+                in_range("snapshot_frame", u64::from(frame), 0, u64::from(NO_FRAME) - 1)?;
+                in_range("zeros", u64::from(reader.u32("zeros")?), 0, 0)?;
+                Self::Ack(frame)
+            }
             got => return Err(PayloadError::Kind { got }),
         };
         reader.end()?;
@@ -164,6 +182,10 @@ impl Encode for ToHost<'_> {
             Self::Probe => tagged(out, PROBE, [0; 8]),
             Self::Response(challenge) => tagged(out, RESPONSE, *challenge),
             Self::Ping(token) => tagged(out, PING, token.to_le_bytes()),
+            Self::Ack(frame) => {
+                in_range("snapshot_frame", u64::from(*frame), 0, u64::from(NO_FRAME) - 1)?;
+                tagged(out, ACK, u64::from(*frame).to_le_bytes());
+            }
         }
         Ok(())
     }
@@ -174,6 +196,8 @@ impl Encode for ToHost<'_> {
 pub enum ToClient<'a> {
     /// One part of a snapshot.
     Snapshot(Snapshot<'a>),
+    /// One part of a delta: its bytes are the delta's, its frame that of the snapshot.
+    Delta(Snapshot<'a>),
     /// Asks for a response with the same bytes, from the address that it was sent to.
     Challenge([u8; CHALLENGE_BYTES]),
     /// The answer to a ping.
@@ -187,6 +211,7 @@ impl<'a> ToClient<'a> {
         let kind = reader.u8("kind")?;
         let decoded = match kind {
             SNAPSHOT => return Snapshot::decode(reader).map(Self::Snapshot),
+            DELTA => return Snapshot::decode(reader).map(Self::Delta),
             CHALLENGE => Self::Challenge(reader.array("challenge")?),
             PONG => Self::Pong(u64::from_le_bytes(reader.array("token")?)),
             got => return Err(PayloadError::Kind { got }),
@@ -199,7 +224,8 @@ impl<'a> ToClient<'a> {
 impl Encode for ToClient<'_> {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), PayloadError> {
         match self {
-            Self::Snapshot(snapshot) => return snapshot.encode(out),
+            Self::Snapshot(snapshot) => return snapshot.encode(SNAPSHOT, out),
+            Self::Delta(delta) => return delta.encode(DELTA, out),
             Self::Challenge(challenge) => tagged(out, CHALLENGE, *challenge),
             Self::Pong(token) => tagged(out, PONG, token.to_le_bytes()),
         }
@@ -366,14 +392,12 @@ impl<'a> Snapshot<'a> {
         };
         in_range("bytes of the part", self.bytes.len() as u64, min as u64, max as u64)
     }
-}
 
-impl Encode for Snapshot<'_> {
-    fn encode(&self, out: &mut Vec<u8>) -> Result<(), PayloadError> {
+    fn encode(&self, kind: u8, out: &mut Vec<u8>) -> Result<(), PayloadError> {
         self.check()?;
         // The lowest value means "none", so a margin that low is written as the next one.
         let margin_ms = self.margin_ms.map_or(NO_MARGIN, |margin| margin.max(NO_MARGIN + 1));
-        out.push(SNAPSHOT);
+        out.push(kind);
         out.extend_from_slice(&self.frame.to_le_bytes());
         out.push(self.part);
         out.push(self.parts);
@@ -389,30 +413,30 @@ fn tagged(out: &mut Vec<u8>, kind: u8, bytes: [u8; 8]) {
     out.extend_from_slice(&bytes);
 }
 
-fn in_range(field: &'static str, got: u64, min: u64, max: u64) -> Result<(), PayloadError> {
+pub(crate) fn in_range(field: &'static str, got: u64, min: u64, max: u64) -> Result<(), PayloadError> {
     if (min..=max).contains(&got) { Ok(()) } else { Err(PayloadError::Range { field, got, min, max }) }
 }
 
 /// Takes fields off the front of a payload.
 #[derive(Clone, Copy)]
-struct Reader<'a> {
-    rest: &'a [u8],
+pub(crate) struct Reader<'a> {
+    pub(crate) rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    fn bytes(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], PayloadError> {
+    pub(crate) fn bytes(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], PayloadError> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(PayloadError::Truncated { field })?;
         self.rest = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], PayloadError> {
+    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], PayloadError> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(PayloadError::Truncated { field })?;
         self.rest = rest;
         Ok(*taken)
     }
 
-    fn u8(&mut self, field: &'static str) -> Result<u8, PayloadError> {
+    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, PayloadError> {
         self.array::<1>(field).map(|[byte]| byte)
     }
 
@@ -420,7 +444,7 @@ impl<'a> Reader<'a> {
         self.array(field).map(u32::from_le_bytes)
     }
 
-    fn end(self) -> Result<(), PayloadError> {
+    pub(crate) fn end(self) -> Result<(), PayloadError> {
         match self.rest.len() {
             0 => Ok(()),
             bytes => Err(PayloadError::LeftOver { bytes }),
@@ -452,8 +476,9 @@ mod tests {
     fn no_payload_of_a_client_is_smaller_than_a_challenge() {
         let mut inputs = Vec::new();
         Inputs::write(0, None, [&[][..]], &mut inputs).unwrap();
-        for payload in [inputs, written(&ToHost::Probe), written(&ToHost::Response([1; 8])), written(&ToHost::Ping(1))]
-        {
+        let [probe, response, ping, ack] =
+            [ToHost::Probe, ToHost::Response([1; 8]), ToHost::Ping(1), ToHost::Ack(1)].map(|payload| written(&payload));
+        for payload in [inputs, probe, response, ping, ack] {
             assert!(payload.len() >= written(&ToClient::Challenge([0; 8])).len());
             for shorter in 0..payload.len() {
                 assert!(ToHost::decode(&payload[..shorter]).is_err());
@@ -469,6 +494,8 @@ mod tests {
         assert_eq!(written(&ToHost::Probe), [2, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(written(&ToHost::Response([1, 2, 3, 4, 5, 6, 7, 8])), [3, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(written(&ToHost::Ping(0x0807)), [4, 7, 8, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(written(&ToHost::Ack(0x0102_0304)), [5, 4, 3, 2, 1, 0, 0, 0, 0]);
+        assert!(ToHost::Ack(u32::MAX).encode(&mut Vec::new()).is_err());
         let snapshot = Snapshot {
             frame: 0x0102_0304,
             part: 0,

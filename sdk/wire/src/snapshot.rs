@@ -1,5 +1,5 @@
-//! Cutting a snapshot into parts that fit a datagram, and joining them again. The layout of a part is in
-//! [`crate::payload`].
+//! Cutting a snapshot into parts that fit a datagram, joining them again, and making a snapshot of a delta. The layout of a part is in
+//! [`crate::payload`], that of a delta in [`crate::delta`].
 //!
 //! # Specification
 //!
@@ -10,7 +10,19 @@
 //! The receiver keeps the parts of one frame only, the newest it has heard of. A part of a newer frame drops what is
 //! there; a part of an older frame, or of one that was already joined, is dropped. So joined snapshots come out
 //! with rising frames, and a lost part costs one snapshot.
+//!
+//! A delta is cut and joined in the same way, as if it was the snapshot. What it makes is a snapshot like any other, and it too may be a base.
+//!
+//! ## Bases
+//!
+//! A client whose `hello` had `deltas` keeps each snapshot that it has whole, until it has one that is 32 frames newer, and acknowledges it (`snapshot_frame`
+//! of Inputs, or Ack). The host sends a frame as a delta only to one of the snapshots that this session acknowledged, the newest of them, and only
+//! if it is 1 to 32 frames older; it remembers for that what it sent. So whatever is lost, doubled or out of order, in both directions: a delta that arrives
+//! has its base, and the snapshots are byte for byte those that the host would have sent whole. What a new session has, after a
+//! reconnect, is nothing: the first snapshots are whole.
 
+use crate::bases::{BASES_BYTES_MAX, Bases};
+use crate::delta::Delta;
 use crate::payload::{PayloadError, SNAPSHOT_BYTES_MAX, SNAPSHOT_PART_BYTES, Snapshot};
 
 /// The parts in which a snapshot travels over UDP: `(part, parts, bytes)` for each.
@@ -47,7 +59,7 @@ pub struct WholeSnapshot<'a> {
 }
 
 /// What became of a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Joined<'a> {
     /// It was the last one missing: here is the snapshot.
     Whole(WholeSnapshot<'a>),
@@ -55,23 +67,37 @@ pub enum Joined<'a> {
     Partial,
     /// It was here before, or belongs to a frame that is over. Dropped.
     Stale,
-    /// It does not agree with the parts of its frame that are here (another number of parts). Dropped.
+    /// It does not agree with the parts of its frame that are here (another number of parts, another kind). Dropped.
     Contradiction,
+    /// It was the last one missing of a delta whose base is not here: this frame has no snapshot. Not an error of the host if this client
+    /// acknowledged the base and could not keep it.
+    BaseMissing {
+        /// The frame of the base; `None` if the delta names one before frame 0.
+        base_frame: Option<u32>,
+    },
+    /// It was the last one missing of what is no delta: this frame has no snapshot.
+    NoDelta(PayloadError),
 }
 
-/// Joins the parts of snapshots. Its memory is one snapshot, allocated once.
+/// Joins the parts of snapshots, and makes snapshots from deltas. Its memory is bounded: one snapshot in parts, and with deltas one more, and the snapshots
+/// that can be bases ([`BASES_BYTES_MAX`] at most, in practice 32 times their size).
 ///
-/// Contract: give it every snapshot part that opened, in the order of arrival. The frames of the snapshots that it
-/// gives rise strictly. After a new `welcome`, start with a new one.
+/// Contract: give it every part of a snapshot or delta that opened, in the order of arrival. The frames of the snapshots that it gives rise strictly, and
+/// these are the frames to acknowledge. After a new `welcome`, start with a new one.
 #[derive(Debug)]
 pub struct Reassembler {
     buffer: Vec<u8>,
     /// The newest frame heard of; `None` before the first part.
     frame: Option<u32>,
     parts: u8,
+    is_delta: bool,
     /// Bit `p` is set if part `p` is in the buffer. All of `parts` set: the frame was given out.
     have: u8,
     last_part_bytes: usize,
+    /// The snapshots that were given out, if deltas may come.
+    bases: Option<Bases>,
+    /// The snapshot made from a delta.
+    made: Vec<u8>,
 }
 
 impl Default for Reassembler {
@@ -81,37 +107,88 @@ impl Default for Reassembler {
 }
 
 impl Reassembler {
-    /// One that has heard of nothing.
+    /// One that has heard of nothing and makes nothing of deltas: for a client whose `hello` says nothing of them.
     pub fn new() -> Self {
-        Self { buffer: vec![0; SNAPSHOT_BYTES_MAX], frame: None, parts: 0, have: 0, last_part_bytes: 0 }
+        Self {
+            buffer: vec![0; SNAPSHOT_BYTES_MAX],
+            frame: None,
+            parts: 0,
+            is_delta: false,
+            have: 0,
+            last_part_bytes: 0,
+            bases: None,
+            made: Vec::new(),
+        }
     }
 
-    /// Takes one part. `part` must come from [`crate::ToClient::decode`], which checks its sizes; a part with sizes
-    /// that do not fit is a [`Joined::Contradiction`].
+    /// One that has heard of nothing, for a client whose `hello` had `deltas`.
+    pub fn with_deltas() -> Self {
+        Self { bases: Some(Bases::new(BASES_BYTES_MAX)), ..Self::new() }
+    }
+
+    /// Takes one part of a snapshot. `part` must come from [`crate::ToClient::decode`], which checks its sizes; a part with sizes that do not fit is a
+    /// [`Joined::Contradiction`].
     pub fn push(&mut self, part: &Snapshot<'_>) -> Joined<'_> {
+        match self.join(part, false) {
+            Ok(bytes) => {
+                let bytes = self.buffer.get(..bytes).unwrap_or_default();
+                if let Some(bases) = &mut self.bases {
+                    bases.push(part.frame, bytes);
+                }
+                Joined::Whole(whole(part, bytes))
+            }
+            Err(not_whole) => not_whole,
+        }
+    }
+
+    /// Takes one part of a delta; as [`Reassembler::push`].
+    pub fn push_delta(&mut self, part: &Snapshot<'_>) -> Joined<'_> {
+        let bytes = match self.join(part, true) {
+            Ok(bytes) => bytes,
+            Err(not_whole) => return not_whole,
+        };
+        let delta = match Delta::read(self.buffer.get(..bytes).unwrap_or_default()) {
+            Ok(delta) => delta,
+            Err(error) => return Joined::NoDelta(error),
+        };
+        let base_frame = part.frame.checked_sub(u32::from(delta.age()));
+        let Some(bases) = &mut self.bases else { return Joined::BaseMissing { base_frame } };
+        let Some(base) = base_frame.and_then(|frame| bases.get(frame)) else {
+            return Joined::BaseMissing { base_frame };
+        };
+        if let Err(error) = delta.apply(base, &mut self.made) {
+            return Joined::NoDelta(error);
+        }
+        bases.push(part.frame, &self.made);
+        Joined::Whole(whole(part, &self.made))
+    }
+
+    /// Puts a part into the buffer. Gives the size of all parts together if it was the last one missing.
+    fn join(&mut self, part: &Snapshot<'_>, is_delta: bool) -> Result<usize, Joined<'static>> {
         if self.frame.is_some_and(|frame| part.frame < frame) {
-            return Joined::Stale;
+            return Err(Joined::Stale);
         }
         let Some(bit) = 1u8.checked_shl(u32::from(part.part)) else {
-            return Joined::Contradiction;
+            return Err(Joined::Contradiction);
         };
         let start = usize::from(part.part) * SNAPSHOT_PART_BYTES;
         let end = start + part.bytes.len();
         if part.part >= part.parts || end > SNAPSHOT_BYTES_MAX {
-            return Joined::Contradiction;
+            return Err(Joined::Contradiction);
         }
         if self.frame != Some(part.frame) {
             self.frame = Some(part.frame);
             self.parts = part.parts;
+            self.is_delta = is_delta;
             self.have = 0;
-        } else if self.parts != part.parts {
-            return Joined::Contradiction;
+        } else if (self.parts, self.is_delta) != (part.parts, is_delta) {
+            return Err(Joined::Contradiction);
         }
         if self.have & bit != 0 {
-            return Joined::Stale;
+            return Err(Joined::Stale);
         }
         let Some(place) = self.buffer.get_mut(start..end) else {
-            return Joined::Contradiction;
+            return Err(Joined::Contradiction);
         };
         place.copy_from_slice(part.bytes);
         self.have |= bit;
@@ -119,16 +196,14 @@ impl Reassembler {
             self.last_part_bytes = part.bytes.len();
         }
         if self.have.count_ones() < u32::from(self.parts) {
-            return Joined::Partial;
+            return Err(Joined::Partial);
         }
-        let bytes = usize::from(self.parts - 1) * SNAPSHOT_PART_BYTES + self.last_part_bytes;
-        Joined::Whole(WholeSnapshot {
-            frame: part.frame,
-            margin_ms: part.margin_ms,
-            newest_input_frame: part.newest_input_frame,
-            bytes: self.buffer.get(..bytes).unwrap_or_default(),
-        })
+        Ok(usize::from(self.parts - 1) * SNAPSHOT_PART_BYTES + self.last_part_bytes)
     }
+}
+
+fn whole<'a>(part: &Snapshot<'_>, bytes: &'a [u8]) -> WholeSnapshot<'a> {
+    WholeSnapshot { frame: part.frame, margin_ms: part.margin_ms, newest_input_frame: part.newest_input_frame, bytes }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use holeshot_wire::{
-    ClientHandshake, ClientMessage, HostKeypair, HostMessage, Inputs, Phase, PlayerName, RulesInfo, Sealer, Snapshot,
-    ToClient, ToHost, accept, payload::Encode,
+    ClientHandshake, ClientMessage, Delta, HostKeypair, HostMessage, Inputs, Phase, PlayerName, RulesInfo, Sealer,
+    Snapshot, ToClient, ToHost, accept, payload::Encode, write_delta,
 };
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/VECTORS.md");
@@ -57,7 +57,8 @@ fn vectors() -> String {
     writeln!(out, "| message 1, in JSON | `{}` |", message_1.to_base64()).unwrap();
     row(&mut out, "message 2", &message_2.0);
     writeln!(out, "| message 2, in JSON | `{}` |", message_2.to_base64()).unwrap();
-    let hello = ClientMessage::Hello { protocol: 1, ticket: TICKET.into(), noise: Some(message_1), after: None };
+    let hello =
+        ClientMessage::Hello { protocol: 1, ticket: TICKET.into(), noise: Some(message_1), after: None, deltas: false };
     let welcome = HostMessage::Welcome {
         session: SESSION,
         room: "room-1".into(),
@@ -70,13 +71,19 @@ fn vectors() -> String {
         phase: Phase::Gathering,
         resumed: false,
         resume: Some("the.next.ticket".into()),
+        deltas: false,
     };
     // What comes when the connection was lost: another handshake, with the ticket that this welcome brought.
     let (_, message_1) = ClientHandshake::start(&host.public(), "the.next.ticket", counting(0x60)).unwrap();
-    let again =
-        ClientMessage::Hello { protocol: 1, ticket: "the.next.ticket".into(), noise: Some(message_1), after: Some(7) };
+    let again = ClientMessage::Hello {
+        protocol: 1,
+        ticket: "the.next.ticket".into(),
+        noise: Some(message_1),
+        after: Some(7),
+        deltas: true,
+    };
     writeln!(out, "\n```json\n{}\n{}\n```", hello.encode().unwrap(), welcome.encode().unwrap()).unwrap();
-    writeln!(out, "\nThe same player after its connection was lost, with a new key of its own (`60` to `7f`) and seven events seen:\n")
+    writeln!(out, "\nThe same player after its connection was lost, with a new key of its own (`60` to `7f`), seven events seen, and a client that takes deltas:\n")
         .unwrap();
     writeln!(out, "```json\n{}\n```", again.encode().unwrap()).unwrap();
 
@@ -95,6 +102,19 @@ fn vectors() -> String {
         Snapshot { frame: 299, part: 0, parts: 1, margin_ms: Some(-7), newest_input_frame: Some(300), bytes: b"state" };
     sealed(&mut out, &mut host_sealer, "Snapshot", &ToClient::Snapshot(snapshot));
     sealed(&mut out, &mut host_sealer, "Pong", &ToClient::Pong(0x1122_3344_5566_7788));
+    let payload = |out: &mut String, name: &str, payload: &dyn Encode| {
+        let mut bytes = Vec::new();
+        payload.encode(&mut bytes).unwrap();
+        row(out, name, &bytes);
+    };
+    payload(&mut out, "Ack of frame 299: payload", &ToHost::Ack(299));
+    deltas(&mut out);
+    let mut delta = Vec::new();
+    assert!(write_delta(1, b"state", b"stats", usize::MAX, &mut delta));
+    let delta = Snapshot { frame: 300, newest_input_frame: Some(301), bytes: &delta, ..snapshot };
+    out.push_str("\nWhat follows the snapshot of frame 299 above, `state`, where that was acknowledged: `stats`.\n\n");
+    out.push_str("| what | bytes |\n| --- | --- |\n");
+    payload(&mut out, "Delta of frame 300: payload", &ToClient::Delta(delta));
 
     // What stands in the file opens on the other side.
     let (mut datagram, mut opened) = (Vec::new(), 0);
@@ -104,6 +124,40 @@ fn vectors() -> String {
     opened += client_opener.open(&mut datagram).unwrap().payload.len();
     assert_eq!(opened, 18);
     out
+}
+
+/// Deltas from bases, each with the snapshot that they make; one with every kind of step, as no writer needs it.
+fn deltas(out: &mut String) {
+    out.push_str(
+        "\n## Deltas\n\nEach makes its snapshot from its base.\n\n| base | snapshot | delta |\n| --- | --- | --- |\n",
+    );
+    let counting: Vec<u8> = (0..40).collect();
+    let (mut changed, mut moved) = (counting.clone(), counting.clone());
+    (changed[1], changed[7], changed[39]) = (0xA0, 0xA1, 0xA2);
+    moved.drain(16..24);
+    let written = |base: &[u8], snapshot: &[u8]| {
+        let mut delta = Vec::new();
+        assert!(write_delta(3, base, snapshot, usize::MAX, &mut delta));
+        delta
+    };
+    let all_steps =
+        [&[32, 45, 0, 0xFF, 0, 0xFF, 0xBC, 0x00, 0xFF, 0xC0][..], b"8 bytes.", &[0x11, 0xD0, 0xD1, 0x02, 0xE0]];
+    let rows = [
+        (&counting[..], changed.clone(), written(&counting, &changed)),
+        (&counting, moved.clone(), written(&counting, &moved)),
+        (&[], b"new".to_vec(), written(&[], b"new")),
+        (&counting, applied(&counting, &all_steps.concat()), all_steps.concat()),
+    ];
+    for (base, snapshot, delta) in rows {
+        assert_eq!(applied(base, &delta), snapshot);
+        writeln!(out, "| `{}` | `{}` | `{}` |", hex(base), hex(&snapshot), hex(&delta)).unwrap();
+    }
+}
+
+fn applied(base: &[u8], delta: &[u8]) -> Vec<u8> {
+    let mut snapshot = Vec::new();
+    Delta::read(delta).unwrap().apply(base, &mut snapshot).unwrap();
+    snapshot
 }
 
 #[test]

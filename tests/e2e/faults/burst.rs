@@ -175,8 +175,8 @@ async fn play(grant: &Grant) -> Seen {
     let address = grant.ws_url.strip_prefix("ws://").and_then(|rest| rest.strip_suffix("/ws")).unwrap();
     let Ok(tcp) = TcpStream::connect(address).await else { return seen };
     let Ok((mut ws, _)) = tokio_tungstenite::client_async(&grant.ws_url, tcp).await else { return seen };
-    let hello =
-        ClientMessage::Hello { protocol: PROTOCOL_VERSION, ticket: grant.ticket.clone(), noise: None, after: Some(0) };
+    let (protocol, ticket) = (PROTOCOL_VERSION, grant.ticket.clone());
+    let hello = ClientMessage::Hello { protocol, ticket, noise: None, after: Some(0), deltas: false };
     for message in [hello, ClientMessage::Ready] {
         if ws.send(Message::text(message.encode().unwrap())).await.is_err() {
             return seen;

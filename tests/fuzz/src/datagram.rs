@@ -221,7 +221,7 @@ fn snapshots(mut input: Take<'_>) {
             }
             Joined::Partial => assert!(!was_there && !have.iter().all(|have| *have)),
             Joined::Stale => assert!(was_there),
-            Joined::Contradiction => panic!("a host's parts agree"),
+            other => panic!("a host's parts agree, and are no delta: {other:?}"),
         }
     }
     assert_eq!(last, Some(5));

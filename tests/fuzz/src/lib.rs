@@ -8,6 +8,7 @@ mod budget_model;
 mod car_file;
 mod config;
 mod datagram;
+mod delta;
 mod event;
 mod figures;
 mod forwarded;
@@ -35,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("car_file", car_file::target),
     ("config", config::target),
     ("datagram", datagram::target),
+    ("delta", delta::target),
     ("event", event::target),
     ("figures", figures::target),
     ("forwarded", forwarded::target),

@@ -164,6 +164,7 @@ targets!(
     car_file,
     config,
     datagram,
+    delta,
     event,
     figures,
     forwarded,

@@ -28,7 +28,7 @@ use holeshot_room::{
 use holeshot_wire::payload::Encode;
 use holeshot_wire::{
     ByeCode, ClientHandshake, ClientMessage, HandshakeMessage, HostKeypair, HostMessage, Inputs, Phase, PlayerName,
-    RefusalCode, RulesInfo, Snapshot, ToClient, ToHost, accept,
+    RefusalCode, RulesInfo, Snapshot, ToClient, ToHost, accept, write_delta,
 };
 use serde_json::{Value, json};
 
@@ -48,6 +48,7 @@ fn seeds_are_made_from_real_traffic() {
             "car_file" => car_files(),
             "config" => config(),
             "datagram" => datagrams(&race),
+            "delta" => deltas(&race),
             "event" => events(&race),
             "figures" => figures(),
             "forwarded" => forwarded(),
@@ -79,8 +80,71 @@ fn seeds_are_made_from_real_traffic() {
     }
 }
 
+/// Deltas between snapshots of the race and of a match, and sessions over good and bad networks.
+fn deltas(race: &Race) -> Seeds {
+    let match_of_12 = arena_snapshots_of("player-0");
+    let [early, late] = [400, 404].map(|at| race.snapshots[at].clone());
+    let piece = |bytes: &[u8]| [&(bytes.len() as u16).to_le_bytes()[..], bytes].concat();
+    let delta = |base: &[u8], snapshot: &[u8]| {
+        let mut out = Vec::new();
+        assert!(write_delta(4, base, snapshot, usize::MAX, &mut out));
+        out
+    };
+    let mut seeds = Seeds::new();
+    for (name, base, snapshot) in [("race", &early, &late), ("arena", &match_of_12[0], &match_of_12[1])] {
+        let read = [piece(base), delta(base, snapshot)].concat();
+        seeds.insert(format!("read-{name}"), with_mode(0, &read));
+        seeds.insert(format!("write-{name}"), with_mode(1, &[vec![4], piece(base), snapshot.clone()].concat()));
+    }
+    let part = |frame, part, parts, bytes| Snapshot {
+        frame,
+        part,
+        parts,
+        margin_ms: Some(-3),
+        newest_input_frame: Some(11),
+        bytes,
+    };
+    let bytes = delta(&early, &late);
+    let missing = delta(b"base", b"bare");
+    let parts = [
+        ToClient::Snapshot(part(400, 0, 1, &early)),
+        ToClient::Delta(part(404, 0, 1, &bytes)),
+        ToClient::Delta(part(409, 0, 1, &missing)),
+        ToClient::Delta(part(411, 0, 1, b"none")),
+    ];
+    let parts: Vec<u8> = parts.iter().flat_map(|payload| piece(&encoded(payload))).collect();
+    seeds.insert("parts".into(), with_mode(2, &parts));
+    // Each frame: what changes, where, to what; and what becomes of what is on the way.
+    let steps = |fate: fn(u8) -> u8| (0..60u8).flat_map(move |at| [at % 4 | 16, at, 0, at ^ 0x5A, fate(at)]);
+    let start = piece(&match_of_12[0].iter().chain(&early).copied().collect::<Vec<_>>());
+    for (name, fate) in
+        [("good", (|_| 1) as fn(u8) -> u8), ("late", |at| (at % 3) << 2 | at % 3), ("bad", |at| at.wrapping_mul(37))]
+    {
+        let steps: Vec<u8> = steps(fate).collect();
+        seeds.insert(format!("session-{name}"), with_mode(3, &[start.clone(), steps].concat()));
+    }
+    seeds
+}
+
+/// What one player of a match sees in some frames of it.
+fn arena_snapshots_of(player: &str) -> Vec<Vec<u8>> {
+    let slot = player.trim_start_matches("player-").parse().unwrap();
+    let bench = arena_match();
+    let seen = bench.snapshots().iter().filter(|seen| seen.player == Some(slot));
+    seen.skip(150).step_by(3).take(3).map(|seen| seen.bytes.clone()).collect()
+}
+
 /// What three players of a match see in the middle of it, and what a spectator does.
 fn arena_snapshots() -> Seeds {
+    let bench = arena_match();
+    let newest = bench.snapshots().iter().rev().take(13).rev();
+    newest
+        .take(4)
+        .map(|seen| (seen.player.map_or("spectator".into(), |player| format!("player-{player}")), seen.bytes.clone()))
+        .collect()
+}
+
+fn arena_match() -> Bench<arena::Arena> {
     let mut bench = Bench::<arena::Arena>::new(5, r#"{"map":"open","duration_s":6}"#, &[("Ada", ""); 12]).unwrap();
     bench.without_restore_check().join_all();
     for slot in 0..12 {
@@ -88,11 +152,7 @@ fn arena_snapshots() -> Seeds {
         bench.answer(slot, move |_, seen: Option<arena::Snapshot>| Some(bot.play(&seen?)));
     }
     bench.run_to_frame(170);
-    let newest = bench.snapshots().iter().rev().take(13).rev();
-    newest
-        .take(4)
-        .map(|seen| (seen.player.map_or("spectator".into(), |player| format!("player-{player}")), seen.bytes.clone()))
-        .collect()
+    bench
 }
 
 fn with_mode(mode: u8, bytes: &[u8]) -> Vec<u8> {
@@ -285,8 +345,20 @@ fn handshakes() -> Seeds {
 fn messages(race: &Race) -> Seeds {
     let noise = HandshakeMessage([0xFB; 48]);
     let client = [
-        ("hello", ClientMessage::Hello { protocol: 1, ticket: "t.t.t".into(), noise: Some(noise), after: Some(4) }),
-        ("hello-bare", ClientMessage::Hello { protocol: 2, ticket: "t".into(), noise: None, after: None }),
+        (
+            "hello",
+            ClientMessage::Hello {
+                protocol: 1,
+                ticket: "t.t.t".into(),
+                noise: Some(noise),
+                after: Some(4),
+                deltas: true,
+            },
+        ),
+        (
+            "hello-bare",
+            ClientMessage::Hello { protocol: 2, ticket: "t".into(), noise: None, after: None, deltas: false },
+        ),
         ("ready", ClientMessage::Ready),
         ("action", ClientMessage::Action { id: 3, data: json!({ "gear": [1, -2.5, "up", null, true, 1e300] }) }),
         ("leave", ClientMessage::Leave),
@@ -310,6 +382,7 @@ fn messages(race: &Race) -> Seeds {
                 phase: Phase::Gathering,
                 resumed: true,
                 resume: Some("t.t.t".into()),
+                deltas: true,
             },
         ),
         (
@@ -326,6 +399,7 @@ fn messages(race: &Race) -> Seeds {
                 phase: Phase::Closed,
                 resumed: false,
                 resume: None,
+                deltas: false,
             },
         ),
         ("refused", HostMessage::Refused { code: RefusalCode::ExpiredTicket, reason: "it expired 3 s ago".into() }),

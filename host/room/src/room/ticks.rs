@@ -194,6 +194,7 @@ impl Room {
                     bytes,
                     margin_us: player.margin.worst_us(),
                     last_input_frame: player.margin.newest_frame(),
+                    is_shared: own.is_none(),
                 });
             }
         }

@@ -288,7 +288,7 @@ fn show_departure(text: &mut String, at_us: u64, show: Show, departure: Departur
         }
         Departure::RulesRetried { frame, fault } => format!("retried {frame}: {fault}"),
         Departure::Snapshot { .. } if show != Show::Snapshots => return,
-        Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame } => {
+        Departure::Snapshot { player, frame, bytes, margin_us, last_input_frame, .. } => {
             assert_eq!(bytes.len(), 8);
             format!("snapshot {player} of {frame} margin {margin_us:?} last {last_input_frame:?}")
         }

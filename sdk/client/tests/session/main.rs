@@ -137,6 +137,53 @@ async fn a_session_over_the_websocket_alone() {
     assert_eq!((inputs, over_udp), (vec![(frame, vec![1])], false));
 }
 
+/// Snapshots that come as deltas are the ones that the host had, and are acknowledged: by inputs, and without them now and then.
+#[tokio::test]
+async fn snapshots_come_from_deltas_and_are_acknowledged() {
+    let state = |frame: u32| [&frame.to_le_bytes()[..], &[7; 200]].concat();
+    for over_udp in [true, false] {
+        let mut peer = Peer::open().await;
+        peer.sends_deltas = true;
+        let options = if over_udp { peer.udp_options() } else { peer.websocket_options() };
+        open!(peer, options, Phase::Running, client, session);
+        session.snapshot(100, &state(100)).await;
+        assert_eq!(snapshot(&mut client).await, (100, state(100)));
+        assert_eq!(session.hear().await, Said::Acknowledged(100));
+        for frame in 101..=105 {
+            session.delta(frame, (frame - 100) as u8, &state(100), &state(frame)).await;
+            assert_eq!(snapshot(&mut client).await, (frame, state(frame)));
+        }
+        assert_eq!(session.hear().await, Said::Acknowledged(105));
+        // Who sends inputs says it with them.
+        for frame in 106..120 {
+            session.delta(frame, 2, &state(frame - 2), &state(frame)).await;
+            assert_eq!(snapshot(&mut client).await, (frame, state(frame)));
+            client.send_input_for(frame + 1, &[1]).unwrap();
+            let Said::Inputs { snapshot_frame, .. } = session.hear().await else { panic!() };
+            assert_eq!(snapshot_frame, Some(frame));
+        }
+        // Of a snapshot that never was nothing can be made, and nothing is acknowledged.
+        session.delta(130, 5, &state(125), &state(130)).await;
+        session.snapshot(131, &[1; 9]).await;
+        assert_eq!(snapshot(&mut client).await, (131, vec![1; 9]));
+        let stats = client.stats();
+        assert_eq!((stats.snapshots_from_deltas, stats.deltas_lost, stats.refused), (19, 1, 0), "{stats:?}");
+    }
+    // A host that sends no deltas gets no acknowledgements that it would not know, and hears of none in hello from who wants none.
+    let mut peer = Peer::open().await;
+    open!(peer, peer.udp_options(), Phase::Running, client, session);
+    session.snapshot(100, &state(100)).await;
+    assert_eq!(snapshot(&mut client).await, (100, state(100)));
+    client.ready().await.unwrap();
+    assert_eq!(session.hear().await, Said::Message(ClientMessage::Ready));
+    let peer = Peer::open().await;
+    for deltas in [true, false] {
+        let options = ConnectOptions { deltas, reconnect_attempts_max: 0, ..peer.websocket_options() };
+        let (hello, _) = tokio::join!(async { peer.hello().await.1 }, Client::connect(options));
+        assert!(matches!(hello, ClientMessage::Hello { deltas: said, .. } if said == deltas), "{hello:?}");
+    }
+}
+
 /// Every frame gets one input, in order, although each is sent several times.
 #[tokio::test]
 async fn inputs_follow_the_frames_without_a_gap() {
@@ -433,6 +480,7 @@ async fn errors_of_connecting_say_what_is_wrong() {
             phase: Phase::Running,
             resumed: false,
             resume: None,
+            deltas: false,
         };
         let text = Message::text(welcome.encode().unwrap());
         futures_util::SinkExt::send(&mut websocket, text).await.unwrap();

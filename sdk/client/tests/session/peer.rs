@@ -10,7 +10,7 @@ use holeshot_client::ConnectOptions;
 use holeshot_wire::payload::Encode;
 use holeshot_wire::{
     ClientMessage, Heard, HostKeypair, HostMessage, Opener, Path, Phase, PlayerName, Route, RulesInfo, Sealer,
-    Snapshot, ToClient, ToHost, accept, snapshot_parts,
+    Snapshot, ToClient, ToHost, accept, snapshot_parts, write_delta,
 };
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_tungstenite::tungstenite::Message;
@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     udp: UdpSocket,
     keypair: HostKeypair,
     sessions: u32,
+    /// Whether it says that it sends deltas.
+    pub(crate) sends_deltas: bool,
     /// The tickets that were shown, in order.
     pub(crate) tickets: Vec<String>,
 }
@@ -43,6 +45,7 @@ impl Peer {
             udp: UdpSocket::bind("127.0.0.1:0").await.unwrap(),
             keypair: HostKeypair::from_private([3; 32]).unwrap(),
             sessions: 0,
+            sends_deltas: false,
             tickets: Vec::new(),
         }
     }
@@ -79,7 +82,7 @@ impl Peer {
     /// Likewise, with any key pair.
     pub(crate) async fn welcome_as(&mut self, keypair: &HostKeypair, phase: Phase) -> (Session<'_>, Option<u64>) {
         let (mut websocket, hello) = self.hello().await;
-        let ClientMessage::Hello { protocol: 1, ticket, noise, after } = hello else { panic!("{hello:?}") };
+        let ClientMessage::Hello { protocol: 1, ticket, noise, after, deltas } = hello else { panic!("{hello:?}") };
         self.tickets.push(ticket.clone());
         self.sessions += 1;
         let session = self.sessions;
@@ -97,6 +100,7 @@ impl Peer {
             phase,
             resumed: session > 1,
             resume: Some(format!("resume.{session}")),
+            deltas: deltas && self.sends_deltas,
         };
         websocket.send(Message::text(welcome.encode().unwrap())).await.unwrap();
         let (path, seal) = match keys {
@@ -117,6 +121,8 @@ pub(crate) enum Said {
         snapshot_frame: Option<u32>,
         over_udp: bool,
     },
+    /// An acknowledgement beside inputs.
+    Acknowledged(u32),
     /// The WebSocket is closed.
     Closed,
 }
@@ -156,6 +162,15 @@ impl Session<'_> {
         }
     }
 
+    /// Sends the snapshot of a frame as a delta to an older one, the way payloads go.
+    pub(crate) async fn delta(&mut self, frame: u32, age: u8, base: &[u8], bytes: &[u8]) {
+        let mut delta = Vec::new();
+        assert!(write_delta(age, base, bytes, usize::MAX, &mut delta));
+        let bytes = &delta[..];
+        let part = Snapshot { frame, part: 0, parts: 1, margin_ms: Some(10), newest_input_frame: None, bytes };
+        self.payload(ToClient::Delta(part)).await;
+    }
+
     /// Sends a payload the way payloads go.
     pub(crate) async fn payload(&mut self, payload: ToClient<'_>) {
         match self.path.route() {
@@ -193,7 +208,7 @@ impl Session<'_> {
         loop {
             match self.hear().await {
                 Said::Message(message) => return message,
-                Said::Inputs { .. } => {}
+                Said::Inputs { .. } | Said::Acknowledged(_) => {}
                 Said::Closed => panic!("closed"),
             }
         }
@@ -253,6 +268,7 @@ impl Session<'_> {
                 }
                 None
             }
+            ToHost::Ack(frame) => Some(Said::Acknowledged(frame)),
             ToHost::Probe | ToHost::Response(_) => None,
         }
     }
