@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::figure::{Figure, Told};
 use super::machine::Machine;
-use super::{events, flood, percent, replay, rooms, seal, steer, swap, tick};
+use super::{events, flood, percent, replay, rooms, seal, snapshots, steer, swap, tick};
 use crate::budget::report::columns;
 
 /// The version of the report's format. Another one is not compared.
@@ -34,6 +34,8 @@ pub enum Name {
     Tick,
     /// Sealing and opening a datagram.
     Seal,
+    /// Snapshots, whole and as deltas.
+    Snapshots,
     /// Replaying a journal.
     Replay,
     /// New rules for running rooms.
@@ -126,6 +128,7 @@ impl Name {
         match self {
             Self::Tick => "tick",
             Self::Seal => "seal",
+            Self::Snapshots => "snapshots",
             Self::Replay => "replay",
             Self::Swap => "swap",
             Self::Events => "events",
@@ -151,6 +154,11 @@ async fn one(name: Name, quick: bool, progress: &mut impl FnMut(&str)) -> anyhow
         Name::Seal => {
             let options = options(quick, seal::Options { sessions: 8, rounds: 20, ..seal::Options::default() });
             Box::new(tokio::task::spawn_blocking(move || seal::run(&options)).await??)
+        }
+        Name::Snapshots => {
+            let small = snapshots::Options { players: vec![2], delays: vec![3], rounds: 1, ..Default::default() };
+            let options = options(quick, small);
+            Box::new(tokio::task::spawn_blocking(move || snapshots::run(&options)).await??)
         }
         Name::Replay => {
             let options = options(quick, replay::Options { players: vec![2], rounds: 3 });

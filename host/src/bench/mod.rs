@@ -13,6 +13,7 @@ pub mod rooms;
 mod rooms_text;
 pub mod seal;
 pub mod shards;
+pub mod snapshots;
 pub mod soak;
 pub mod steer;
 pub mod swap;

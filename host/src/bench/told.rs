@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::figure::{Figure, Told};
 use super::steer::Kind;
-use super::{events, flood, replay, rooms, seal, steer, swap, tick};
+use super::{events, flood, replay, rooms, seal, snapshots, steer, swap, tick};
 
 macro_rules! told {
     ($report:ty, $figures:expr) => {
@@ -48,6 +48,20 @@ told!(seal::Report, |report: &seal::Report| {
         Figure::cost(format!("seal/{} {} bytes", row.what, row.payload_bytes), row.host).of_limit(row.limit.median_ns)
     };
     report.rows.iter().map(figure).collect()
+});
+
+told!(snapshots::Report, |report: &snapshots::Report| {
+    let mut figures = Vec::new();
+    for row in &report.rows {
+        let snapshots::Row { game, players, delay_frames, whole, delta, .. } = row;
+        let seen_by = if row.viewer == snapshots::Viewer::Player { "player" } else { "spectator" };
+        let name = format!("snapshots/{game}/{players} players/{seen_by}/after {delay_frames}");
+        // Bytes are the same on every machine.
+        figures.push(Figure::less(format!("{name}/bytes"), "bytes", delta.bytes).of_limit(whole.bytes));
+        figures.push(Figure::less(format!("{name}/datagrams"), "datagrams", delta.datagrams).of_limit(whole.datagrams));
+        figures.push(Figure::cost(format!("{name}/host"), delta.host).of_limit(whole.host.median_ns));
+    }
+    figures
 });
 
 told!(replay::Report, |report: &replay::Report| {

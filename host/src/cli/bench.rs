@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use super::Failed;
 use super::output::{note, say};
 use crate::bench::figure::Told;
-use crate::bench::{all, compare, events, flood, limit, replay, rooms, seal, soak, steer, swap, tick};
+use crate::bench::{all, compare, events, flood, limit, replay, rooms, seal, snapshots, soak, steer, swap, tick};
 use crate::bots::GameName;
 
 #[derive(Debug, Clone, Args)]
@@ -26,6 +26,8 @@ enum What {
     Replay(ReplayArgs),
     /// Sealing and opening one datagram: as the host does it and with chacha20poly1305, beside ring alone. Use a release build
     Seal(SealArgs),
+    /// Snapshots of each game that ships, whole and as deltas: bytes, datagrams, and what either costs host and client. Use a release build
+    Snapshots(SnapshotsArgs),
     /// New rules for all rooms of a running host: the pause in each room, ticks missed and late beside a second without. Use a release build
     Swap(SwapArgs),
     /// Events from a room's thread to a row of the manager, over the embedded broker and over mosquitto, beside raw inserts. Use a release build
@@ -204,6 +206,22 @@ struct SealArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+struct SnapshotsArgs {
+    /// Games
+    #[arg(long, value_enum, value_name = "GAME,GAME", value_delimiter = ',', default_values_t = snapshots::Options::default().games)]
+    games: Vec<GameName>,
+    /// Numbers of players in a room
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = snapshots::Options::default().players)]
+    players: Vec<usize>,
+    /// After how many frames the host has the acknowledgement of a snapshot
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = snapshots::Options::default().delays)]
+    delays: Vec<u32>,
+    /// Times that all snapshots are sent
+    #[arg(long, value_name = "N", default_value_t = snapshots::Options::default().rounds)]
+    rounds: usize,
+}
+
+#[derive(Debug, Clone, Args)]
 struct SwapArgs {
     /// Rooms of two players that run
     #[arg(long, value_name = "N", default_value_t = swap::Options::default().rooms)]
@@ -259,6 +277,11 @@ pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> 
             let options = seal::Options { payload_bytes, sessions, rounds };
             half_a_minute(as_json);
             Box::new(tokio::task::spawn_blocking(move || seal::run(&options)).await??)
+        }
+        What::Snapshots(SnapshotsArgs { games, players, delays, rounds }) => {
+            let options = snapshots::Options { games, players, delays, rounds };
+            half_a_minute(as_json);
+            Box::new(tokio::task::spawn_blocking(move || snapshots::run(&options)).await??)
         }
         What::Flood(FloodArgs { seconds, rooms, datagrams_per_s, sockets, niceness }) => {
             let options = flood::Options { seconds, rooms, datagrams_per_s, sockets, niceness };
