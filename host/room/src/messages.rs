@@ -313,7 +313,7 @@ pub enum Phase {
     Readying,
     /// The cutscene plays; the start is scheduled.
     Cutscene,
-    /// The countdown runs.
+    /// The countdown runs, or what is left until the room's beat: less than a tick.
     Countdown,
     /// The game loop.
     Running,

@@ -724,6 +724,9 @@ impl Room {
         if duration_ms > 0 {
             self.enter(Phase::Cutscene, out);
             self.tell_public("cutscene", None, &payloads::text(&payloads::Cutscene { duration_ms }), out);
+        } else if self.phase_due_us > self.now_us {
+            // It waits for its beat, and tells nothing before.
+            self.enter(Phase::Countdown, out);
         } else {
             self.count_down(out);
         }

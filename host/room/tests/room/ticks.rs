@@ -46,13 +46,16 @@ fn a_start_is_put_off_to_the_rooms_beat() {
         beat.into_iter().for_each(|beat| room.set_beat(beat));
         room.handle(1_234, Arrival::Connected { player: 0 }).unwrap();
         room.handle(1_234, Arrival::Ready { player: 0 }).unwrap();
-        let mut ticks = Vec::new();
+        let (mut ticks, mut started) = (Vec::new(), Vec::new());
         while ticks.len() < 3 {
             let due_us = room.next_due_us().unwrap();
-            room.step(due_us, &mut rules, &mut |departure| {
-                ticks.extend(matches!(departure, Departure::Tick { .. }).then_some(due_us));
+            room.step(due_us, &mut rules, &mut |departure| match departure {
+                Departure::Tick { .. } => ticks.push(due_us),
+                Departure::PublicEvent(event) if event.name == "started" => started.push(due_us),
+                _ => {}
             });
         }
+        assert_eq!(started, ticks[..1], "the start is told with frame 0");
         assert_eq!(ticks, [0, 1, 2].map(|frame| room.tick_due_us(frame).unwrap()));
         assert!(ticks.windows(2).all(|pair| pair[1] - pair[0] == 100_000), "{ticks:?}");
         ticks[0]
