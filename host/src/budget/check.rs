@@ -21,8 +21,8 @@ pub const OFF_MAX: f64 = 0.2;
 const WINDOW: Duration = Duration::from_secs(1);
 /// How far the predictions from before and after a load may be apart, as a part of their mean: the machine was steady then.
 pub const DRIFT_MAX: f64 = 0.1;
-/// How often a load is run, if the machine is not steady. Of so many runs the steadiest counts.
-pub const RUNS_MAX: usize = 3;
+/// Most runs of a load on a machine that is not steady: with the most loads and the longest measurements that is half a day.
+const RUNS_MAX: usize = 10;
 /// Places for rooms that the host has beyond the largest load: those of the load before may still be closing.
 const ROOMS_SPARE: u32 = 8;
 /// Most loads of one check.
@@ -41,6 +41,8 @@ pub struct Options {
     pub seconds: u64,
     /// With how many rooms the operations are measured: few and many.
     pub measured_rooms: [usize; 2],
+    /// How often a load is run, if the machine is not steady. Of so many runs the steadiest counts.
+    pub runs: usize,
 }
 
 /// One load, predicted and measured.
@@ -66,6 +68,9 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> anyhow::R
     if options.loads.is_empty() || options.loads.len() > LOADS_MAX || !(1..=SECONDS_MAX).contains(&options.seconds) {
         bail!("1 to {LOADS_MAX} loads of 1 to {SECONDS_MAX} seconds can be checked");
     }
+    if !(1..=RUNS_MAX).contains(&options.runs) {
+        bail!("a load can be run 1 to {RUNS_MAX} times, not {}", options.runs);
+    }
     let measured =
         measure::Options { modules: options.modules.clone(), load: options.load.clone(), seconds: options.seconds };
     progress("measuring the operations");
@@ -82,7 +87,7 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> anyhow::R
     let mut rows = Vec::new();
     for &rooms in &options.loads {
         let mut steadiest: Option<Row> = None;
-        for run in 1..=RUNS_MAX {
+        for run in 1..=options.runs {
             progress(&format!("{rooms} rooms of {} players", options.load.players));
             let (counted, players) = carry(&host, options, rooms).await?;
             progress("measuring the operations");
@@ -95,7 +100,7 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> anyhow::R
             if row.drift <= DRIFT_MAX {
                 break;
             }
-            if run < RUNS_MAX {
+            if run < options.runs {
                 progress(&format!("the machine's speed changed by {:.0} % meanwhile: once more", row.drift * 100.0));
             }
         }
