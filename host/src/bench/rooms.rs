@@ -46,6 +46,8 @@ const ROOMS_SPARE: usize = 8;
 pub const LATENESS_P99_MAX_US: u64 = 5_000;
 /// Or if this part of the inputs was not there when its frame was stepped. Not none: clients find their lead by being late now and then.
 pub const INPUTS_MISSING_MAX: f64 = 0.005;
+/// Or if fewer than this part of the snapshots were sent, one to each player in each frame: a shard that overruns leaves them out to keep its ticks in time.
+pub const SNAPSHOTS_MIN: f64 = 0.98;
 /// The players are held to be the bottleneck if 99 of 100 of their datagrams were later than this, in microseconds: they are then no better than a host of which
 /// that is too much.
 const PLAYERS_LATE_P99_MAX_US: u64 = LATENESS_P99_MAX_US;
@@ -109,6 +111,8 @@ pub enum Broke {
     Inputs,
     /// Frames were lost: the shard came too late to make up for them.
     Frames,
+    /// The shard left out snapshots: fewer than [`SNAPSHOTS_MIN`] were sent. What a tick costs is then that of a smaller one.
+    Snapshots,
 }
 
 /// One number of rooms.
@@ -388,8 +392,11 @@ impl Row {
             Some(Broke::Late)
         } else if shards.inputs_missing as f64 > inputs as f64 * INPUTS_MISSING_MAX {
             Some(Broke::Inputs)
+        } else if shards.ticks_lost > 0 {
+            Some(Broke::Frames)
         } else {
-            (shards.ticks_lost > 0).then_some(Broke::Frames)
+            let all = ticks * PLAYERS as f64;
+            ((shards.datagrams_sent as f64) < all * SNAPSHOTS_MIN).then_some(Broke::Snapshots)
         };
         Ok(Self {
             rooms,

@@ -52,7 +52,7 @@ impl Report {
         let missing = percent(INPUTS_MISSING_MAX);
         let _ = writeln!(
             text,
-            "Too many: one step in a hundred later than {late_ms} ms, more than {missing} of the inputs missing, or frames lost."
+            "Too many: one step in a hundred later than {late_ms} ms, more than {missing} of the inputs missing, frames lost, or snapshots left out."
         );
         let _ = match (self.holds, self.breaks) {
             (Some(holds), Some(breaks)) => writeln!(text, "{holds} rooms held, {breaks} were too many."),
@@ -132,6 +132,7 @@ fn lateness_of(row: &Row) -> [String; 10] {
         Some(Broke::Late) => "too late",
         Some(Broke::Inputs) => "inputs lost",
         Some(Broke::Frames) => "frames lost",
+        Some(Broke::Snapshots) => "snapshots left out",
     };
     [
         row.rooms.to_string(),
