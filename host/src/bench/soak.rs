@@ -69,7 +69,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Half of what a shard carried on the machine on which this was written.
+    /// Some hundred rooms: in half an hour twenty thousand come and go. Half of what a machine carries is for its owner to say.
     fn default() -> Self {
         Self { minutes: 30.0, rooms: 400, seed: 1, game: None, modules: Vec::new() }
     }
