@@ -120,7 +120,7 @@ impl Way {
     }
 
     /// What becomes of the next datagram.
-    pub fn next(&mut self) -> Fate {
+    pub fn decide(&mut self) -> Fate {
         let Impairment { loss_ppm, duplicate_ppm, reorder_ppm, .. } = self.impairment;
         let mut falls = |ppm: u32| self.random.below(u64::from(ALL_PPM)) < u64::from(ppm);
         let (lost, doubled, held_back) = (falls(loss_ppm), falls(duplicate_ppm), falls(reorder_ppm));
@@ -231,7 +231,7 @@ mod tests {
 
     fn fates(impairment: Impairment, seed: u64, count: usize) -> Vec<Fate> {
         let mut way = Way::new(impairment, seed);
-        (0..count).map(|_| way.next()).collect()
+        (0..count).map(|_| way.decide()).collect()
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Member {
         {
             self.ledger.see(frame, newest_input_frame);
         }
-        let fate = self.down.next();
+        let fate = self.down.decide();
         if fate.is_lost() {
             out.tally.lost_down += 1;
             return Some(());
@@ -293,10 +293,8 @@ impl Member {
                     self.stage = Stage::Waiting(until_us, done);
                 }
             }
-            Stage::Waiting(until_us, _) => {
-                if now_us >= *until_us || self.ledger.seen_frame() >= self.newest_input {
-                    self.silence();
-                }
+            Stage::Waiting(until_us, _) if now_us >= *until_us || self.ledger.seen_frame() >= self.newest_input => {
+                self.silence();
             }
             _ => {}
         }
@@ -361,7 +359,7 @@ impl Member {
 
     /// Gives the datagram in the buffer to the way that leads to the host. `inputs` is their newest frame, their number, and how many are new.
     fn send_sealed(&mut self, inputs: Option<(u32, u32, u32)>, due_us: u64, out: &mut Out<'_>) {
-        let fate = self.up.next();
+        let fate = self.up.decide();
         if let Some((newest, _, new @ 1..)) = inputs {
             self.ledger.say(newest, new, fate.is_lost());
         }
