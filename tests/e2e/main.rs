@@ -35,6 +35,7 @@
 //! | `backup.rs` | a data folder copied in the middle of races and started elsewhere; backups that are killed, touched, or without space |
 //! | `deploy.rs` | the settings and systemd units of `host/deploy` |
 //! | `doctor.rs` | what the doctor says of folders and machines that are well, and of those that are not |
+//! | `load.rs` | `holeshot load` as a process: a bad network, games opened anew, a journal's inputs, the account of inputs by both sides' counters, bad options |
 //! | `budget.rs` | `holeshot budget` as a process: the published example, files that are no models |
 //! | `dyno.rs` | `holeshot dyno` as a process: cars of the catalogue, of a file and balanced, files that are no car files, modules that are not of the family |
 //! | `dyno.rs` | `holeshot dyno` as a process: cars of the catalogue and of a file, files that are no car files, modules that are not of the family |
@@ -78,6 +79,7 @@ mod journal;
 mod last_words;
 mod lifecycle;
 mod limits;
+mod load;
 mod metrics;
 mod misrule_kept;
 mod modder;

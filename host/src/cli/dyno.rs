@@ -214,7 +214,7 @@ fn options(cars: &[Arc<Car>]) -> anyhow::Result<String> {
 }
 
 /// Whether the file of an option can be written, as far as that can be seen before.
-fn check_place(option: &str, path: &Path) -> anyhow::Result<()> {
+pub(super) fn check_place(option: &str, path: &Path) -> anyhow::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() || path.file_name().is_none() {
         bail!("{option} {}: this is a folder; name a file in it", path.display());

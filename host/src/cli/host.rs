@@ -31,6 +31,11 @@ impl std::fmt::Debug for HostArgs {
 }
 
 impl HostArgs {
+    /// Of the host at this URL, which speaks no TLS.
+    pub(super) const fn of(url: String, data_dir: PathBuf, token: Option<String>) -> Self {
+        Self { url, ca: None, data_dir, token }
+    }
+
     /// The token, for what needs it.
     pub(super) fn token(&self) -> anyhow::Result<AdminToken> {
         match &self.token {

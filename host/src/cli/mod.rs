@@ -12,6 +12,7 @@ mod doctor;
 mod dyno;
 mod events;
 mod host;
+mod load;
 mod manager;
 mod new;
 mod output;
@@ -101,6 +102,8 @@ enum Command {
     TicketKey(ticket::TicketKeyArgs),
     /// What the operations of a server's frame cost together: by a model file, or measured on this machine
     Budget(budget::BudgetArgs),
+    /// Let rooms full of players play on a host, over a network as bad as asked for, and say what they saw
+    Load(Box<load::LoadArgs>),
     /// Find the best that each car can do under rules made from the drag race: launch, changes of gear, times, limits
     Dyno(dyno::DynoArgs),
     /// Measure this machine
@@ -155,6 +158,7 @@ pub fn run() -> ExitCode {
             Command::Ticket(args) => ticket::ticket(args, json).await,
             Command::TicketKey(args) => ticket::ticket_key(&args, json),
             Command::Budget(args) => budget::budget(args, json).await,
+            Command::Load(args) => load::load(*args, json).await,
             Command::Dyno(args) => dyno::dyno(args, json).await,
             Command::Bench(args) => bench::bench(args, json).await,
         }

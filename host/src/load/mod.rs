@@ -8,13 +8,17 @@
 //!   [`observed`]: what players saw, as histograms.
 //! - `thread.rs` has the datagrams of many players on few sockets, `member.rs` is one of them, [`recording`] what a journal's players sent.
 //! - `session.rs` opens sessions and keeps their WebSockets, on the runtime; `room.rs` plays one room after the other.
+//! - [`run`] is `holeshot load`: a load for a while, and what came of it; [`report`] tells it as text and JSON, [`page`] as HTML.
 
 pub mod impairment;
 pub mod ledger;
 mod member;
 pub mod observed;
+pub mod page;
 pub mod recording;
+pub mod report;
 mod room;
+pub mod run;
 mod session;
 mod thread;
 
