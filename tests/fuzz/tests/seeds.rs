@@ -115,11 +115,13 @@ fn deltas(race: &Race) -> Seeds {
     let parts: Vec<u8> = parts.iter().flat_map(|payload| piece(&encoded(payload))).collect();
     seeds.insert("parts".into(), with_mode(2, &parts));
     // Each frame: what changes, where, to what; and what becomes of what is on the way.
-    let steps = |fate: fn(u8) -> u8| (0..60u8).flat_map(move |at| [at % 4 | 16, at, 0, at ^ 0x5A, fate(at)]);
+    let steps = |fate: fn(u8) -> u8| (0..60u8).flat_map(move |at| [(at % 4) | 16, at, 0, at ^ 0x5A, fate(at)]);
     let start = piece(&match_of_12[0].iter().chain(&early).copied().collect::<Vec<_>>());
-    for (name, fate) in
-        [("good", (|_| 1) as fn(u8) -> u8), ("late", |at| (at % 3) << 2 | at % 3), ("bad", |at| at.wrapping_mul(37))]
-    {
+    for (name, fate) in [
+        ("good", (|_| 1) as fn(u8) -> u8),
+        ("late", |at| ((at % 3) << 2) | (at % 3)),
+        ("bad", |at| at.wrapping_mul(37)),
+    ] {
         let steps: Vec<u8> = steps(fate).collect();
         seeds.insert(format!("session-{name}"), with_mode(3, &[start.clone(), steps].concat()));
     }
