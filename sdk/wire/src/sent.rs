@@ -361,7 +361,7 @@ mod tests {
             for frame in 0..2_000 {
                 session.send(frame, &noise(frame), is_shared.then_some(&mut all));
                 session.sent.acknowledge(frame);
-                let skip = all.as_ref().map_or(session.sent.tries.skip, |all: &Box<SentToAll>| all.tries.skip);
+                let skip = all.as_ref().map_or(session.sent.tries.skip, |all| all.tries.skip);
                 tries += u32::from(skip > before);
                 before = skip;
             }
