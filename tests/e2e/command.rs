@@ -506,6 +506,7 @@ fn every_command_explains_its_options() {
                     "--proxy-header",
                     "--limits-exempt",
                     "--limit",
+                    "--steer-datagrams",
                 ],
             ),
             (
@@ -543,6 +544,30 @@ fn every_command_explains_its_options() {
             (
                 "budget",
                 &["--example", "--measure", "--check", "--against", "--write", "--lateness-ms", "--game", "--seed"],
+            ),
+            (
+                "load",
+                &[
+                    "--url",
+                    "--data-dir",
+                    "--token",
+                    "--rooms",
+                    "--players",
+                    "--seconds",
+                    "--ramp",
+                    "--threads",
+                    "--game",
+                    "--module",
+                    "--shards",
+                    "--inputs",
+                    "--loss",
+                    "--delay-ms",
+                    "--jitter-ms",
+                    "--duplicate",
+                    "--reorder",
+                    "--seed",
+                    "--html",
+                ],
             ),
             (
                 "dyno",

@@ -18,7 +18,7 @@ use super::shards::{Lateness, Shards};
 use crate::child::{self, Host};
 use crate::load::observed::{Observed, Quantiles};
 use crate::load::{Counts, Load, Options as LoadOptions, PLAYERS_MAX};
-use crate::metrics::process::Process;
+use crate::metrics::process::{Process, proportional_bytes};
 
 /// Players in a room.
 const PLAYERS: usize = 2;
@@ -274,6 +274,20 @@ impl Search {
     }
 }
 
+/// What a host takes of the machine's memory.
+#[derive(Clone, Copy)]
+struct Memory {
+    pages_bytes: u64,
+    tables_bytes: u64,
+}
+
+impl Memory {
+    fn of(pid: u32) -> Option<Self> {
+        let Process { resident_bytes, page_tables_bytes, .. } = Process::of(pid)?;
+        Some(Self { pages_bytes: proportional_bytes(pid).unwrap_or(resident_bytes), tables_bytes: page_tables_bytes })
+    }
+}
+
 /// A moment of a measurement.
 struct Moment {
     at: Instant,
@@ -311,7 +325,7 @@ async fn step(options: &Options, rooms: usize, progress: &mut impl FnMut(&str)) 
     })
     .await?;
     sleep(Duration::from_millis(EMPTY_MS)).await;
-    let empty = Process::of(host.pid).context("the host has ended")?;
+    let empty = Memory::of(host.pid).context("the host has ended")?;
     progress(&format!("{rooms} rooms: letting players in"));
     let (module, threads, seed) = (options.game.clone(), options.threads, options.seed);
     let options_of_load = LoadOptions { module, rooms, players: PLAYERS, threads, seed, ..LoadOptions::default() };
@@ -330,6 +344,7 @@ async fn step(options: &Options, rooms: usize, progress: &mut impl FnMut(&str)) 
         }
         moments.push(moment);
     }
+    let full = Memory::of(host.pid).context("the host has ended")?;
     let lost = load.counts().sessions_lost;
     load.stop().await?;
     drop(host);
@@ -343,11 +358,11 @@ async fn step(options: &Options, rooms: usize, progress: &mut impl FnMut(&str)) 
         );
     }
     progress(&format!("{rooms} rooms: measuring the limit"));
-    Row::of(rooms, &empty, &moments).await
+    Row::of(rooms, empty, full, &moments).await
 }
 
 impl Row {
-    async fn of(rooms: usize, empty: &Process, moments: &[Moment]) -> anyhow::Result<Self> {
+    async fn of(rooms: usize, empty: Memory, full: Memory, moments: &[Moment]) -> anyhow::Result<Self> {
         let (Some(first), Some(last)) = (moments.first(), moments.last()) else { bail!("nothing was measured") };
         let took = last.at.duration_since(first.at);
         let (seconds, shards, players) =
@@ -413,8 +428,8 @@ impl Row {
             players_late_us,
             input_delay_us: observed.input_delay.quantiles(),
             players_of_core: (last.own.cpu_s() - first.own.cpu_s()) / seconds,
-            memory_kib: kib(last.host.resident_bytes, empty.resident_bytes),
-            page_tables_kib: kib(last.host.page_tables_bytes, empty.page_tables_bytes),
+            memory_kib: kib(full.pages_bytes, empty.pages_bytes),
+            page_tables_kib: kib(full.tables_bytes, empty.tables_bytes),
             received_per_tick: shards.datagrams_received as f64 / ticks,
             received_bytes,
             sent_per_tick: shards.datagrams_sent as f64 / ticks,

@@ -79,7 +79,7 @@ impl Report {
             );
             let _ = writeln!(
                 text,
-                "KiB per room: resident memory beyond that of the empty host; besides, the system's tables for it: {:.1}.",
+                "KiB per room: memory in RAM beyond that of the empty host, pages that several rooms only read counted once; besides, the system's tables for it: {:.1}.",
                 row.page_tables_kib
             );
         }

@@ -53,6 +53,12 @@ impl Process {
     }
 }
 
+/// Memory of a process in RAM, in bytes, each page once: its proportional set size (proc_pid_smaps(5)), in which a page that is mapped n times counts for 1/n each time. The
+/// resident size counts the pages of a module that all its instances only read once for each instance. Walks the tables of all mappings: milliseconds and more.
+pub(crate) fn proportional_bytes(process: impl Display) -> Option<u64> {
+    kib_field(&std::fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?, "Pss:")
+}
+
 fn open_files_max(limits: &str) -> Option<u64> {
     let rest = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     rest.split_whitespace().next()?.parse().ok()
@@ -85,6 +91,9 @@ mod tests {
         assert!(process.threads >= 1 && process.open_files >= 3 && process.open_files_max.is_some(), "{process:?}");
         assert!(process.page_tables_bytes > 0, "{process:?}");
         assert!(Process::of(std::process::id()).is_some_and(|by_number| by_number.resident_bytes > 1 << 20));
+        assert!(
+            proportional_bytes("self").is_some_and(|bytes| (1 << 16..=process.resident_bytes * 2).contains(&bytes))
+        );
         assert_eq!(Process::of("no-process"), None);
     }
 }
