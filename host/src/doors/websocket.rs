@@ -36,8 +36,9 @@ pub const SILENCE_MAX_S: u64 = 30;
 pub const SEND_WAIT_MAX_S: u64 = 10;
 /// How long a message may wait until its address, or all together, have said less, in seconds. Nothing is read meanwhile, so that the client waits, too.
 const HELD_UP_MAX_S: u64 = 10;
-/// What a WebSocket reads at once, in bytes: the longest message of a client in two pieces. It is allocated for each.
-const READ_BUFFER_BYTES: usize = 4 << 10;
+/// What a WebSocket reads at once, in bytes: a hello, or any other message but the longest, which come in pieces. It is allocated for each, and is most of what an idle
+/// one takes.
+const READ_BUFFER_BYTES: usize = 1 << 10;
 /// What waits in a WebSocket's own buffer to be written, in bytes: one message of the host's at its longest, and answers to pings. The queue before
 /// it has a bound of its own, and the system's buffer behind it, too.
 const WRITE_BUFFER_BYTES_MAX: usize = HOST_MESSAGE_BYTES_MAX + (4 << 10);
