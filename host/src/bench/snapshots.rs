@@ -478,15 +478,7 @@ impl Sender {
             sum.bytes += body.len();
             let Ok(parts) = snapshot_parts(body) else { continue };
             for (part, parts, bytes) in parts {
-                let part = Snapshot {
-                    frame: frame.number,
-                    part,
-                    parts,
-                    margin_ms: Some(20),
-                    newest_input_frame: Some(frame.number),
-                    bytes,
-                };
-                let payload = if delta.is_some() { ToClient::Delta(part) } else { ToClient::Snapshot(part) };
+                let payload = payload(frame.number, (part, parts, bytes), delta.is_some());
                 if sealer.seal(&payload, datagram).is_ok() {
                     socket.send_to(datagram, to).map_err(|error| not_sent(&error))?;
                 }
@@ -497,15 +489,7 @@ impl Sender {
             // For the client, whose part is timed later.
             let Ok(parts) = snapshot_parts(body) else { continue };
             for (part, parts, bytes) in parts {
-                let part = Snapshot {
-                    frame: frame.number,
-                    part,
-                    parts,
-                    margin_ms: Some(20),
-                    newest_input_frame: Some(frame.number),
-                    bytes,
-                };
-                let payload = if delta.is_some() { ToClient::Delta(part) } else { ToClient::Snapshot(part) };
+                let payload = payload(frame.number, (part, parts, bytes), delta.is_some());
                 encoded.clear();
                 if payload.encode(encoded).is_ok() {
                     side.payloads.push(encoded.clone());
@@ -580,6 +564,12 @@ impl Report {
         }
         text
     }
+}
+
+/// A part of a snapshot as it travels.
+fn payload(frame: u32, (part, parts, bytes): (u8, u8, &[u8]), is_delta: bool) -> ToClient<'_> {
+    let part = Snapshot { frame, part, parts, margin_ms: Some(20), newest_input_frame: Some(frame), bytes };
+    if is_delta { ToClient::Delta(part) } else { ToClient::Snapshot(part) }
 }
 
 #[cfg(test)]
