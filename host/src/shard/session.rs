@@ -261,8 +261,7 @@ impl Sessions {
     }
 
     pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        let (generation, session) = self.places.get_mut(id.place())?;
-        if *generation == id.generation() { session.as_mut() } else { None }
+        self.with_buffer(id).map(|(session, _)| session)
     }
 
     /// A session, and a buffer for a delta to it.
