@@ -172,10 +172,7 @@ impl Report {
     /// The figures as a table.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        if !self.optimised {
-            text.push_str(super::UNOPTIMISED);
-        }
+        let mut text = super::head(self.optimised);
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,

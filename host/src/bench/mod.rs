@@ -46,3 +46,8 @@ fn percent(part: f64) -> String {
 
 /// Above the figures of a program that was built without optimisation.
 const UNOPTIMISED: &str = "This program was built without optimisation: run it with `cargo run --release`.\n\n";
+
+/// What a report for people begins with: a word on the build, if its figures are worth little.
+fn head(optimised: bool) -> String {
+    if optimised { String::new() } else { UNOPTIMISED.to_owned() }
+}

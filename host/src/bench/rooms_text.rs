@@ -3,17 +3,14 @@
 use std::fmt::Write as _;
 
 use super::rooms::{Broke, INPUTS_MISSING_MAX, LATENESS_P99_MAX_US, Report, Row};
-use super::{UNOPTIMISED, percent};
+use super::{head, percent};
 use crate::budget::report::columns;
 
 impl Report {
     /// The figures as a table.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        if !self.optimised {
-            text.push_str(UNOPTIMISED);
-        }
+        let mut text = head(self.optimised);
         let _infallible = writeln!(
             text,
             "rooms of two at 50 Hz, journal and events on; processor time in us for each room-tick (seed {})\n",

@@ -14,7 +14,7 @@ use holeshot_wire::datagram::{DATAGRAM_BYTES_MAX, HEADER_BYTES, PAYLOAD_BYTES_MA
 use holeshot_wire::{Cipher, ClientHandshake, HostKeypair, Opener, PortableCipher, Sealer, accept};
 use serde::Serialize;
 
-use super::{Cost, UNOPTIMISED, cost};
+use super::{Cost, cost, head};
 
 /// Most sessions: what one shard can name.
 const SESSIONS_MAX: u32 = 1 << 16;
@@ -224,10 +224,7 @@ impl Report {
     /// The figures as a table.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        if !self.optimised {
-            text.push_str(UNOPTIMISED);
-        }
+        let mut text = head(self.optimised);
         let _infallible = writeln!(
             text,
             "one datagram on one core, {} sessions in turn, {} rounds; ns (min / median), times ring alone\n",

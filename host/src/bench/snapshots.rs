@@ -25,7 +25,7 @@ use holeshot_wire::{
 };
 use serde::Serialize;
 
-use super::{Cost, UNOPTIMISED, cost};
+use super::{Cost, cost, head};
 use crate::bots::{GameName, crowd};
 use crate::limits::receive_buffer::RECEIVE_BUFFER_BYTES;
 use crate::rules::{ModuleHash, NativeProgram};
@@ -309,6 +309,7 @@ fn row(
     delay: u32,
     rounds: usize,
 ) -> Result<Row, BenchError> {
+    let differs = |player, frame| BenchError::Differs { game, players, player, frame };
     let mut sender = Sender::open()?;
     let (mut whole, mut delta) = (Sum::default(), Sum::default());
     let mut samples: [Vec<f64>; 5] = Default::default();
@@ -327,31 +328,9 @@ fn row(
                 }
             }
             *send_whole += sender.frame(frame, &mut sides, None, &mut whole)?;
-            for (player, bytes, _) in &frame.snapshots {
-                if let Some(side) = sides.get_mut(*player) {
-                    *join_whole += side.join(false);
-                    let came = side.whole == *bytes;
-                    came.then_some(()).ok_or(BenchError::Differs {
-                        game,
-                        players,
-                        player: *player,
-                        frame: frame.number,
-                    })?;
-                }
-            }
+            *join_whole += join(frame, &mut sides, false, differs)?;
             *send_delta += sender.frame(frame, &mut sides, Some((&mut to_all, make)), &mut delta)?;
-            for (player, bytes, _) in &frame.snapshots {
-                if let Some(side) = sides.get_mut(*player) {
-                    *join_delta += side.join(true);
-                    let came = side.whole == *bytes;
-                    came.then_some(()).ok_or(BenchError::Differs {
-                        game,
-                        players,
-                        player: *player,
-                        frame: frame.number,
-                    })?;
-                }
-            }
+            *join_delta += join(frame, &mut sides, true, differs)?;
         }
         for (samples, spent) in samples.iter_mut().zip(spent) {
             samples.push(spent as f64 / whole.snapshots.max(1) as f64);
@@ -526,10 +505,7 @@ impl Report {
     /// The figures as a table.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        if !self.optimised {
-            text.push_str(UNOPTIMISED);
-        }
+        let mut text = head(self.optimised);
         let around = HEADER_BYTES + TAG_BYTES + NETWORK_HEADERS_BYTES;
         let _infallible = writeln!(
             text,
@@ -564,6 +540,24 @@ impl Report {
         }
         text
     }
+}
+
+/// Lets the players take what was sent of a frame, and holds it against what it should be. Gives the nanoseconds that it took.
+fn join(
+    frame: &Frame,
+    sides: &mut [Sides],
+    is_delta: bool,
+    differs: impl Fn(usize, u32) -> BenchError,
+) -> Result<u64, BenchError> {
+    let mut spent_ns = 0;
+    for (player, bytes, _) in &frame.snapshots {
+        let Some(side) = sides.get_mut(*player) else { continue };
+        spent_ns += side.join(is_delta);
+        if side.whole != *bytes {
+            return Err(differs(*player, frame.number));
+        }
+    }
+    Ok(spent_ns)
 }
 
 /// A part of a snapshot as it travels.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::shards::Shards;
-use super::{UNOPTIMISED, percent};
+use super::{head, percent};
 use crate::api::Api;
 use crate::budget::report::columns;
 use crate::child::{self, Host};
@@ -283,10 +283,7 @@ impl Report {
     /// What was found, as a table.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        if !self.optimised {
-            text.push_str(UNOPTIMISED);
-        }
+        let mut text = head(self.optimised);
         let _infallible = writeln!(
             text,
             "{} rooms of two at a time for {:.1} minutes (seed {}): {} rooms came to their end, {} room-ticks, {} of a core",
