@@ -114,7 +114,9 @@ impl AdminToken {
     }
 
     fn create(path: &Path) -> Result<Self, AdminTokenError> {
-        let bytes = random::<32>().map_err(|error| AdminTokenError::Random(error.to_string()))?;
+        let mut bytes = random::<32>().map_err(|error| AdminTokenError::Random(error.to_string()))?;
+        // Without its first bit it begins with a letter, never with the dash of an option: it is given on command lines.
+        bytes[0] &= 0x7f;
         let text = URL_SAFE_NO_PAD.encode(bytes);
         write_whole(path, format!("{text}\n").as_bytes(), Readers::Owner).map_err(|error| AdminTokenError::File {
             what: "write",
@@ -162,6 +164,16 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             let mode = std::fs::metadata(dir.path().join(ADMIN_TOKEN_FILE)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_new_token_is_no_option_to_a_command_line() {
+        // Half of the tokens of 32 whole random bytes would fail.
+        for _ in 0..16 {
+            let dir = tempfile::tempdir().unwrap();
+            let token = AdminToken::load_or_create(dir.path()).unwrap();
+            assert!(token.reveal().starts_with(|first| matches!(first, 'A'..='Z' | 'a'..='f')), "{}", token.reveal());
         }
     }
 

@@ -587,6 +587,7 @@ fn the_command_says_what_became_of_each_room() {
             (&good, ["--data-dir", nowhere], "admin token"),
             (&good, ["--token", "short"], "--token"),
             (&good, ["--token", "a-word-that-someone-chose"], "not the admin token"),
+            (&good, ["--token", "-7-begins-like-an-option"], "not the admin token"),
         ] {
             let (code, out, error) = swap(&host, file, &more).await;
             assert_eq!((code, out.as_str()), (1, ""), "{error}");

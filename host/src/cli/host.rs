@@ -20,7 +20,7 @@ pub(super) struct HostArgs {
     #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER", default_value = "holeshot-data")]
     data_dir: PathBuf,
     /// The admin token itself, of a host on another machine
-    #[arg(long, env = "HOLESHOT_TOKEN", hide_env_values = true)]
+    #[arg(long, env = "HOLESHOT_TOKEN", hide_env_values = true, allow_hyphen_values = true)]
     token: Option<String>,
 }
 

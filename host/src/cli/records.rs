@@ -63,7 +63,7 @@ struct AnswerArgs {
 #[derive(Debug, Args)]
 struct ResultsArgs {
     /// Of this player
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     player: Option<String>,
     /// Of rooms under a module with this name
     #[arg(long, value_name = "NAME")]

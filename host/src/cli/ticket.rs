@@ -18,7 +18,13 @@ pub(super) struct TicketArgs {
     #[arg(long, value_name = "ROOM")]
     room: String,
     /// The player's name, as it was given when the room was opened
-    #[arg(long, value_name = "NAME", required_unless_present = "spectator", conflicts_with = "spectator")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "spectator",
+        conflicts_with = "spectator",
+        allow_hyphen_values = true
+    )]
     player: Option<String>,
     /// A ticket for a spectator
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "spectator")]
