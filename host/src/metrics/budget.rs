@@ -12,6 +12,9 @@ use super::distribution::{Distribution, TICK_FUEL, TICK_NS};
 /// before the others.
 pub const MODULES_METERED_MAX: usize = 64;
 
+/// Ticks that a room keeps before it adds them to its figures and its module's: a line of memory.
+const RECENT_TICKS_MAX: usize = 8;
+
 /// What happened, counted since the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Counts {
@@ -59,10 +62,10 @@ impl Default for Costs {
 }
 
 impl Costs {
-    fn stepped(&mut self, usage: Usage) {
+    fn stepped(&mut self, fuel: u64, time_ns: u64) {
         self.counts.ticks += 1;
-        self.fuel.record(usage.fuel);
-        self.time_ns.record(usage.time_ns);
+        self.fuel.record(fuel);
+        self.time_ns.record(time_ns);
     }
 
     fn add(&mut self, other: &Self) {
@@ -76,6 +79,9 @@ impl Costs {
 #[derive(Debug)]
 pub struct RoomBudget {
     costs: Costs,
+    /// Of its last ticks, those that are not among the figures yet: with other rooms in turn, each visit to the figures waits for memory.
+    recent: [(u32, u32); RECENT_TICKS_MAX],
+    recent_ticks: usize,
     memory_bytes: u64,
     /// Its module's place in [`ModuleBudgets`]; none if there was no place.
     module: Option<usize>,
@@ -199,7 +205,8 @@ impl RoomBudget {
     /// The figures of a room that opens with this module.
     #[must_use]
     pub fn open(modules: &mut ModuleBudgets, program: &dyn Program) -> Self {
-        Self { costs: Costs::default(), memory_bytes: 0, module: modules.enter(program.hash(), program.manifest()) }
+        let module = modules.enter(program.hash(), program.manifest());
+        Self { costs: Costs::default(), recent: [(0, 0); RECENT_TICKS_MAX], recent_ticks: 0, memory_bytes: 0, module }
     }
 
     /// Takes note of what leaves the room.
@@ -231,11 +238,12 @@ impl RoomBudget {
     }
 
     /// The room is gone.
-    pub fn close(self, modules: &mut ModuleBudgets) {
+    pub fn close(mut self, modules: &mut ModuleBudgets) {
+        self.settle(modules);
         modules.leave(self.module, self.memory_bytes);
     }
 
-    /// A copy of the figures, of a room with so many ticks in a second.
+    /// A copy of the figures, of a room with so many ticks in a second; without its last ticks, unless they were [settled](Self::settle).
     #[must_use]
     pub fn figures(&self, tick_hz: u32) -> RoomFigures {
         RoomFigures { costs: self.costs.clone(), memory_bytes: self.memory_bytes, tick_hz }
@@ -249,13 +257,36 @@ impl RoomBudget {
     }
 
     fn stepped(&mut self, modules: &mut ModuleBudgets, usage: Usage) {
-        self.costs.stepped(usage);
-        let before = std::mem::replace(&mut self.memory_bytes, usage.memory_bytes as u64);
-        if let Some(module) = modules.of(self.module) {
-            module.costs.stepped(usage);
-            module.memory_bytes = (module.memory_bytes + self.memory_bytes).saturating_sub(before);
-            module.memory_bytes_max = module.memory_bytes_max.max(self.memory_bytes);
+        if let Some(place) = self.recent.get_mut(self.recent_ticks) {
+            // The watchdog and the budget end a tick long before either is more than 32 bits tell.
+            let narrow = |value| u32::try_from(value).unwrap_or(u32::MAX);
+            *place = (narrow(usage.fuel), narrow(usage.time_ns));
+            self.recent_ticks += 1;
         }
+        if self.recent_ticks == self.recent.len() {
+            self.settle(modules);
+        }
+        let memory_bytes = usage.memory_bytes as u64;
+        if memory_bytes != self.memory_bytes {
+            let before = std::mem::replace(&mut self.memory_bytes, memory_bytes);
+            if let Some(module) = modules.of(self.module) {
+                module.memory_bytes = (module.memory_bytes + memory_bytes).saturating_sub(before);
+                module.memory_bytes_max = module.memory_bytes_max.max(memory_bytes);
+            }
+        }
+    }
+
+    /// Adds its last ticks to its figures and its module's. Whoever reads figures does this first.
+    pub fn settle(&mut self, modules: &mut ModuleBudgets) {
+        let mut module = modules.of(self.module);
+        for (fuel, time_ns) in self.recent.iter().take(self.recent_ticks) {
+            let (fuel, time_ns) = (u64::from(*fuel), u64::from(*time_ns));
+            self.costs.stepped(fuel, time_ns);
+            if let Some(module) = &mut module {
+                module.costs.stepped(fuel, time_ns);
+            }
+        }
+        self.recent_ticks = 0;
     }
 
     fn count(&mut self, modules: &mut ModuleBudgets, count: impl Fn(&mut Counts)) {
@@ -266,6 +297,7 @@ impl RoomBudget {
     }
 
     fn change_module(&mut self, modules: &mut ModuleBudgets, program: &dyn Program) {
+        self.settle(modules);
         modules.leave(self.module, self.memory_bytes);
         self.memory_bytes = 0;
         self.module = modules.enter(program.hash(), program.manifest());
@@ -355,6 +387,7 @@ mod tests {
             rollbacks,
             swaps,
         };
+        room.settle(&mut modules);
         let figures = room.figures(50);
         assert_eq!((figures.costs.counts, figures.memory_bytes), (counts(5, 1, 3, 1, 1, 1), 120));
         assert_eq!((figures.costs.fuel.sum(), figures.costs.time_ns.max()), (23_000, 2_250));
@@ -383,6 +416,7 @@ mod tests {
         assert_eq!((modules.figures().len(), modules.left_out()), (MODULES_METERED_MAX, 16));
         let mut last = more.into_iter().last().unwrap();
         last.note(&mut modules, &tick(5, 7));
+        last.settle(&mut modules);
         assert_eq!(last.figures(50).costs.counts.ticks, 1);
         last.close(&mut modules);
         assert_eq!(modules.figures().iter().map(|module| module.costs.counts.ticks).sum::<u64>(), 0);
