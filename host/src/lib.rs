@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod modder;
 pub mod modules;
 mod page;
+mod prefetch;
 mod random;
 pub mod rooms;
 pub mod rules;

@@ -3,6 +3,8 @@
 
 use holeshot_abi::{InputStatus, PlayerInput};
 
+use crate::warm::{Ask, LINE_BYTES, ask_for};
+
 /// What became of an input that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -107,11 +109,20 @@ impl InputCache {
     }
 
     /// The part of the inputs in [`Room::warm`](crate::Room::warm).
-    pub(crate) fn warm(&self, frame: u32) -> u64 {
-        let of = |player| self.slots.get(self.at(player, frame)).copied().map_or(0, u64::from);
-        let last = self.last.first().copied().flatten().map_or(0, |last| u64::from(last.frame));
-        let last_byte = self.last_bytes.first().copied().unwrap_or_default();
-        (0..self.last.len()).map(of).fold(last ^ u64::from(last_byte), |sum, read| sum ^ read)
+    pub(crate) fn warm(&self, frame: u32, ask: impl Ask) {
+        for player in 0..self.last.len() {
+            ask(self.slots.as_ptr().wrapping_add(self.at(player, frame)));
+        }
+        ask_for(self.last.as_slice(), ask);
+        ask_for(self.last_bytes.as_slice(), ask);
+    }
+
+    /// The part of the inputs in [`Room::warm_inputs`](crate::Room::warm_inputs).
+    pub(crate) fn warm_of(&self, player: usize, frame: u32, ask: impl Ask) {
+        let at = self.slots.as_ptr().wrapping_add(self.at(player, frame));
+        // The frames before it come with it, as copies: mostly two lines.
+        ask(at);
+        ask(at.wrapping_sub(LINE_BYTES));
     }
 
     /// Takes an input, or says why not. `next_frame` is the frame that is stepped next.
@@ -132,7 +143,7 @@ impl InputCache {
         match Mark::read(*mark) {
             Mark::Filled { frame: known, len } if known == frame => {
                 let first = bytes.get(..usize::from(len)).unwrap_or_default();
-                if first == input { Verdict::Duplicate } else { Verdict::Conflicting }
+                if is_same(first, input) { Verdict::Duplicate } else { Verdict::Conflicting }
             }
             Mark::Missed { frame: known, late } if known == frame => {
                 *mark = Mark::Missed { frame, late: true }.bytes();
@@ -187,6 +198,11 @@ impl InputCache {
             *last = None;
         }
     }
+}
+
+/// Whether two inputs are the same. Most have a few bytes, and most that come are copies: a call of the library's comparison would take longer.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one == other)
 }
 
 /// How many inputs the advice on a player's lead looks back at, at least; at most twice as many. A second at 50 Hz: long enough

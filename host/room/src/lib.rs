@@ -23,6 +23,7 @@ mod room;
 mod rules;
 mod supervisor;
 mod trial;
+mod warm;
 
 pub use actions::{ACTION_RESULTS_KEPT_MAX, ActionOutcome, ActionRefusal};
 pub use config::{Limits, OpenError, RoomConfig};
@@ -38,3 +39,4 @@ pub use room::{Beat, PlayerView, Room, Swapped};
 pub use rules::{BeginError, Fault, FaultKind, Program, RestoreError, Rules, Usage};
 pub use supervisor::{Probation, RECORDS_BYTES_MAX, RETRIES_MAX, Supervision, Supervisor};
 pub use trial::{Candidate, INSTANCES_PER_CANDIDATE_MAX, SwapRefusal, SwapRefusalKind, TRIAL_FRAMES_BEYOND, Trial};
+pub use warm::{Ask, LINE_BYTES, ask_for};

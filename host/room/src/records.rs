@@ -1,5 +1,7 @@
 //! What it takes to bring fresh rules to where the old ones were: a saved state, and the tick records since.
 
+use crate::warm::Ask;
+
 /// A saved state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
@@ -33,6 +35,12 @@ impl Records {
         self.bytes.extend_from_slice(record);
         self.kept.push(Kept { frame, end: self.bytes.len() });
         self.fuel = self.fuel.saturating_add(fuel);
+    }
+
+    /// The part of the records in [`Room::warm`](crate::Room::warm): where the next one goes.
+    pub(crate) fn warm(&self, ask: impl Ask) {
+        ask(self.bytes.as_ptr().wrapping_add(self.bytes.len()));
+        ask(self.kept.as_ptr().wrapping_add(self.kept.len()).cast());
     }
 
     pub(crate) fn clear(&mut self) {

@@ -5,6 +5,8 @@ mod ticks;
 
 pub use ticks::Swapped;
 
+use std::mem::offset_of;
+
 use holeshot_abi::{Change, ChangeKind, Manifest, TickRecord};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -20,6 +22,7 @@ use crate::messages::{
 use crate::payloads;
 use crate::rules::Fault;
 use crate::supervisor::Supervisor;
+use crate::warm::{Ask, ask_for};
 
 /// A running match.
 ///
@@ -297,7 +300,9 @@ impl Room {
             return Err(NotTaken::Closed);
         }
         match arrival {
-            Arrival::Input { player, frame, bytes } => self.handle_input(player, frame, bytes),
+            Arrival::Input { player, frame, bytes } => {
+                self.handle_inputs(now_us, player, std::iter::once((frame, bytes)))
+            }
             Arrival::Action { player, id, json } => self.handle_action(player, id, json),
             Arrival::Connected { player } => self.handle_connected(player),
             Arrival::Disconnected { player } => {
@@ -393,33 +398,50 @@ impl Room {
         Ok(())
     }
 
-    fn handle_input(&mut self, player: u16, frame: u32, bytes: &[u8]) -> Result<(), NotTaken> {
-        let (phase, next_frame, now_us, schedule) = (self.phase, self.next_frame, self.now_us, self.schedule());
+    /// Takes note of inputs that came together, each with its frame: as [`handle`](Room::handle) does of one.
+    ///
+    /// # Errors
+    /// Why none of them has an effect.
+    pub fn handle_inputs<'a>(
+        &mut self,
+        now_us: u64,
+        player: u16,
+        inputs: impl Iterator<Item = (u32, &'a [u8])>,
+    ) -> Result<(), NotTaken> {
+        self.now_us = self.now_us.max(now_us);
+        if self.phase == Phase::Closed {
+            return Err(NotTaken::Closed);
+        }
+        let (next_frame, now_us, schedule) = (self.next_frame, self.now_us, self.schedule());
+        let in_game = matches!(self.phase, Phase::Cutscene | Phase::Countdown | Phase::Running);
         let slot = usize::from(player);
         let Some(found) = self.players.get_mut(slot) else { return Err(NotTaken::UnknownPlayer { player }) };
-        found.counters.received += 1;
-        let in_game = matches!(phase, Phase::Cutscene | Phase::Countdown | Phase::Running);
         let (Some(schedule), true, true) = (schedule, in_game, found.is_in()) else {
             // Datagrams in flight when the phase changes are the usual case.
-            found.counters.out_of_game += 1;
+            let received = inputs.count() as u64;
+            found.counters.received += received;
+            found.counters.out_of_game += received;
             return Ok(());
         };
-        let verdict = self.inputs.offer(slot, next_frame, frame, bytes);
-        let counters = &mut found.counters;
-        *match verdict {
-            Verdict::Taken => &mut counters.taken,
-            Verdict::Late => &mut counters.late,
-            Verdict::Ahead => &mut counters.ahead,
-            Verdict::Duplicate => &mut counters.duplicate,
-            Verdict::Conflicting => &mut counters.conflicting,
-            Verdict::TooLong => &mut counters.too_long,
-        } += 1;
-        // Of the copies of one input in many datagrams only the first says something: when its frame is due is worked out for that one alone.
-        found.margin.note(frame, verdict, || {
-            // Half an hour either way is as good as forever.
-            let margin_us = i128::from(schedule.due_us(frame)) - i128::from(now_us);
-            margin_us.clamp(i128::from(i32::MIN), i128::from(i32::MAX)) as i32
-        });
+        for (frame, bytes) in inputs {
+            let verdict = self.inputs.offer(slot, next_frame, frame, bytes);
+            let counters = &mut found.counters;
+            counters.received += 1;
+            *match verdict {
+                Verdict::Taken => &mut counters.taken,
+                Verdict::Late => &mut counters.late,
+                Verdict::Ahead => &mut counters.ahead,
+                Verdict::Duplicate => &mut counters.duplicate,
+                Verdict::Conflicting => &mut counters.conflicting,
+                Verdict::TooLong => &mut counters.too_long,
+            } += 1;
+            // Of the copies of one input in many datagrams only the first says something: when its frame is due is worked out for that one alone.
+            found.margin.note(frame, verdict, || {
+                // Half an hour either way is as good as forever.
+                let margin_us = i128::from(schedule.due_us(frame)) - i128::from(now_us);
+                margin_us.clamp(i128::from(i32::MIN), i128::from(i32::MAX)) as i32
+            });
+        }
         Ok(())
     }
 
@@ -472,12 +494,34 @@ impl Room {
         self.actions.tell(|player, id, outcome| out(Departure::ActionResult { player, id, outcome }));
     }
 
-    /// Reads here and there in what the next step will read, and does nothing else. Rooms that are due together are warmed one after the other and then stepped: what
-    /// one read has to wait for, those of other rooms need not, and a processor has many under way; a step comes to its reads one by one.
-    #[must_use]
-    pub fn warm(&self, rules: &Supervisor) -> u64 {
-        let players = self.players.iter().map(|player| player.counters.received ^ player.counters.fresh);
-        players.fold(rules.warm(), |sum, read| sum ^ read) ^ self.inputs.warm(self.next_frame)
+    /// Asks for the memory that the next step comes to, behind the room's own pointers and those of its rules. Rooms that are due together are warmed one after
+    /// the other and then stepped: a processor fetches many lines at a time, and a step comes to its lines one by one.
+    pub fn warm(&self, rules: &Supervisor, ask: impl Ask) {
+        ask_for(self.players.as_slice(), ask);
+        self.inputs.warm(self.next_frame, ask);
+        ask_for(self.record.bytes(), ask);
+        rules.warm(ask);
+    }
+
+    /// Where in a room the parts are that inputs come to, as distances in bytes: to be asked for before [`warm_inputs`](Room::warm_inputs).
+    pub const INPUT_PARTS: [usize; 8] = [
+        offset_of!(Self, phase),
+        offset_of!(Self, now_us),
+        offset_of!(Self, next_frame),
+        offset_of!(Self, start_us),
+        offset_of!(Self, counters) + offset_of!(RoomCounters, ticks_lost),
+        offset_of!(Self, players),
+        offset_of!(Self, inputs),
+        offset_of!(Self, inputs) + size_of::<InputCache>() - 1,
+    ];
+
+    /// Asks for the memory that the next inputs of a player come to, behind the room's pointers.
+    pub fn warm_inputs(&self, player: u16, ask: impl Ask) {
+        let slot = usize::from(player);
+        if let Some(player) = self.players.get(slot) {
+            ask_for(player, ask);
+            self.inputs.warm_of(slot, self.next_frame, ask);
+        }
     }
 
     /// Where the room is in its life.

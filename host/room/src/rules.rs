@@ -35,10 +35,11 @@ pub trait Rules {
         Usage::default()
     }
 
-    /// Reads here and there in what the next tick will read, and does nothing else: see [`Room::warm`](crate::Room::warm).
-    fn warm(&self) -> u64 {
-        0
-    }
+    /// Asks for memory that the next tick comes to: see [`Room::warm`](crate::Room::warm).
+    fn warm(&self, _ask: fn(*const u8)) {}
+
+    /// Reads what lies behind several pointers in a row, which can only be waited for: after [`warm`](Rules::warm), for many rules one after the other.
+    fn touch(&self) {}
 }
 
 /// What one tick used.

@@ -9,6 +9,7 @@ use crate::records::{Checkpoint, Records};
 use crate::rollback::{Comparison, Probationary, Rerun, Rollback};
 use crate::rules::{BeginError, Fault, FaultKind, Program, Rules, Usage};
 use crate::trial::{Candidate, SwapRefusal, SwapRefusalKind, Trial, saved};
+use crate::warm::{Ask, ask_for};
 
 /// How often a room's only rules may fail and be run again. A fault that does not come again is the machine's, or that of rules which break
 /// determinism; after eight of them neither is to be trusted with a race.
@@ -238,8 +239,26 @@ impl Supervisor {
     }
 
     /// The part of the rules in [`Room::warm`](crate::Room::warm).
-    pub(crate) fn warm(&self) -> u64 {
-        self.instance.as_ref().map_or(0, |instance| instance.warm())
+    pub(crate) fn warm(&self, ask: impl Ask) {
+        if let Some(instance) = &self.instance {
+            ask_for(&**instance, ask);
+        }
+        ask_for(self.output.as_slice(), ask);
+        self.records.warm(ask);
+    }
+
+    /// Asks for what is behind the rules' own pointers, once the rules themselves are there: after [`Room::warm`](crate::Room::warm).
+    pub fn warm_rules(&self, ask: fn(*const u8)) {
+        if let Some(instance) = &self.instance {
+            instance.warm(ask);
+        }
+    }
+
+    /// Reads what cannot be asked for: after [`warm_rules`](Supervisor::warm_rules), see [`Rules::touch`].
+    pub fn touch_rules(&self) {
+        if let Some(instance) = &self.instance {
+            instance.touch();
+        }
     }
 
     /// Copies what a trial of other rules needs: the checkpoint and the records since, up to 2 MiB, mostly a few KiB.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use holeshot_abi::Setup;
 use holeshot_room::journal::{JournalHeader, JournalWriter};
-use holeshot_room::{Departure, Program};
+use holeshot_room::{Ask, Departure, Program};
 
 use super::{Desk, JOURNAL_BYTES_MAX, Journals, Message, Open, is_file_name};
 use crate::rooms::LiveRoom;
@@ -112,8 +112,10 @@ impl RoomJournal {
     }
 
     /// The part of the journal in [`Room::warm`](holeshot_room::Room::warm).
-    pub fn warm(&self) -> u64 {
-        self.inner.as_ref().map_or(0, |inner| inner.writer.warm())
+    pub fn warm(&self, ask: impl Ask) {
+        if let Some(inner) = &self.inner {
+            inner.writer.warm(ask);
+        }
     }
 
     /// Hands over the blocks that are whole. After each step of the room.

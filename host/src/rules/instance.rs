@@ -1,12 +1,13 @@
 //! A running instance: calls into the module with their budgets, and every span that comes back checked. After a fault the instance is gone.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use holeshot_abi::{
     DESCRIPTION_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, REFUSAL_BYTES_MAX, STATE_BYTES_MAX, Setup,
     TABLE_ELEMENTS_MAX, names, unpack_span, write_restore,
 };
-use holeshot_room::{Fault, FaultKind, RestoreError, Rules, Usage};
+use holeshot_room::{Ask, Fault, FaultKind, LINE_BYTES, RestoreError, Rules, Usage};
 use wasmtime::{
     InstancePre, Memory, PoolConcurrencyLimitError, Store, Trap, TypedFunc, WasmBacktrace, WasmParams, WasmResults,
 };
@@ -14,10 +15,14 @@ use wasmtime::{
 use super::engine::epochs;
 use super::error::InstantiateError;
 use super::guest::{Guest, GuestName, LogOutside, readable, span};
+use super::lines::{Lines, Look};
 use super::{CALL_WATCHDOG_MS, DESCRIBE_FUEL, INIT_FUEL, RESTORE_FUEL, SAVE_FUEL, TICK_WATCHDOG_MS};
 
 /// The least that is asked of `holeshot_buffer`, in bytes: a record of a few players, so that it is asked once and not for every action.
 const BUFFER_BYTES_MIN: usize = 512;
+
+/// Lines of a store that are asked for: what its end, where the guest's data is, leaves of wasmtime's own in front of it.
+const STORE_LINES: usize = 16;
 
 /// Rules that run in WebAssembly: one instance, one room.
 pub struct WasmRules {
@@ -28,6 +33,10 @@ pub struct WasmRules {
     last_tick_ns: u64,
     /// The fault that ended it.
     ended_by: Option<Fault>,
+    /// What its ticks come to in its memory.
+    lines: Arc<Lines>,
+    /// If that is found out with this instance.
+    look: Option<Box<Look>>,
 }
 
 /// An instance that can be called.
@@ -40,8 +49,8 @@ pub(super) struct Live {
     save: TypedFunc<(), i64>,
     buffer_address: u32,
     buffer_bytes: usize,
-    /// Where the output of the last tick was: the next one's is there, too, as a rule.
-    output_address: u32,
+    /// Where the memory begins, which does not move: for [`Live::warm`] alone, which may be wrong.
+    memory_at: usize,
 }
 
 /// Fuel and watchdog of one call.
@@ -83,6 +92,7 @@ impl WasmRules {
         setup: &Setup,
         tick_fuel: u64,
         instances_max: u32,
+        lines: Arc<Lines>,
     ) -> Result<Self, InstantiateError> {
         let mut record = Vec::new();
         setup.write(&mut record)?;
@@ -91,7 +101,18 @@ impl WasmRules {
             StartError::Fault(fault) => InstantiateError::Faulted(fault),
         })?;
         match live.ask(names::INIT, &record, Budget::call(INIT_FUEL)).map_err(InstantiateError::Faulted)? {
-            None => Ok(Self { live: Some(live), tick_fuel, last_tick_fuel: 0, last_tick_ns: 0, ended_by: None }),
+            None => {
+                let look = lines.look();
+                Ok(Self {
+                    live: Some(live),
+                    tick_fuel,
+                    last_tick_fuel: 0,
+                    last_tick_ns: 0,
+                    ended_by: None,
+                    lines,
+                    look,
+                })
+            }
             Some(text) => Err(InstantiateError::Refused { text }),
         }
     }
@@ -150,6 +171,9 @@ impl WasmRules {
 impl Rules for WasmRules {
     fn tick(&mut self, record: &[u8]) -> Result<&[u8], Fault> {
         let tick_fuel = self.tick_fuel;
+        if let (Some(look), Some(live)) = (&mut self.look, &self.live) {
+            look.before(live.memory.data(&live.store));
+        }
         let live = self.live()?;
         let begun = Instant::now();
         let result = live.tick(record, tick_fuel);
@@ -157,6 +181,11 @@ impl Rules for WasmRules {
         let used = tick_fuel.saturating_sub(live.store.get_fuel().unwrap_or(0));
         self.last_tick_fuel = used;
         self.last_tick_ns = took_ns;
+        if let (Some(look), Some(live)) = (&mut self.look, &self.live)
+            && !look.after(live.memory.data(&live.store))
+        {
+            self.look = None;
+        }
         match result {
             // The span was checked, and nothing has run since.
             Ok((address, len)) => Ok(self
@@ -184,8 +213,17 @@ impl Rules for WasmRules {
         }
     }
 
-    fn warm(&self) -> u64 {
-        self.live.as_ref().map_or(0, Live::warm)
+    fn warm(&self, ask: fn(*const u8)) {
+        if let Some(live) = &self.live {
+            live.warm(self.lines.found(), ask);
+        }
+    }
+
+    fn touch(&self) {
+        if let Some(live) = &self.live {
+            // Through the store and the instance, which wasmtime keeps to itself. Nobody needs it, which the compiler must not know.
+            std::hint::black_box(live.memory.data_ptr(&live.store));
+        }
     }
 
     fn usage(&self) -> Usage {
@@ -220,8 +258,9 @@ impl Live {
         let (memory, buffer, tick, save) =
             exports.map_err(|error| StartError::Fault(fault(&error, "the exports", store.data())))?;
         store.data_mut().memory = Some(memory);
+        let memory_at = memory.data_ptr(&store).addr();
         let mut live =
-            Self { store, instance, memory, buffer, tick, save, buffer_address: 0, buffer_bytes: 0, output_address: 0 };
+            Self { store, instance, memory, buffer, tick, save, buffer_address: 0, buffer_bytes: 0, memory_at };
         if live.instance.get_export(&mut live.store, names::INITIALIZE).is_some() {
             live.call_named::<(), ()>(names::INITIALIZE, (), budget).map_err(StartError::Fault)?;
         }
@@ -256,7 +295,6 @@ impl Live {
         if len as usize > OUTPUT_BYTES_MAX || span(memory, address, len).is_none() {
             return Err(self.bad_output(names::TICK, address, len, OUTPUT_BYTES_MAX));
         }
-        self.output_address = address;
         Ok((address, len))
     }
 
@@ -283,11 +321,15 @@ impl Live {
         super::description(bytes).map(Some)
     }
 
-    /// What leads to the memory, and the places in it that every tick comes to.
-    fn warm(&self) -> u64 {
-        let memory = self.memory.data(&self.store);
-        let at = |address: u32| memory.get(address as usize).copied().map_or(0, u64::from);
-        at(self.buffer_address) ^ at(self.output_address)
+    /// Asks for the store, and these lines of its memory.
+    fn warm(&self, lines: &[u32], ask: impl Ask) {
+        let store = std::ptr::from_ref(self.store.data()).cast::<u8>();
+        for line in 0..STORE_LINES {
+            ask(store.wrapping_sub(line * LINE_BYTES));
+        }
+        for address in lines {
+            ask(std::ptr::without_provenance::<u8>(self.memory_at).wrapping_add(*address as usize));
+        }
     }
 
     /// Hands over a record and takes the answer: nothing, or the text of a refusal.

@@ -16,6 +16,7 @@ mod error;
 mod guest;
 mod inspect;
 mod instance;
+mod lines;
 mod module;
 mod native;
 mod program;

@@ -17,6 +17,7 @@ use super::error::{InstantiateError, LoadError};
 use super::guest::{Guest, GuestName, linker, readable};
 use super::inspect::inspect;
 use super::instance::{Budget, Live, StartError, WasmRules};
+use super::lines::ModuleLines;
 use super::{LOAD_FUEL, MODULE_BYTES_MAX};
 
 /// Modules that a store loads at a time; each has an instance while it is asked for its manifest. One leaves the other cores to the shards.
@@ -92,6 +93,7 @@ pub struct Module {
     tick_fuel: u64,
     pre: InstancePre<Guest>,
     engine: Engine,
+    lines: ModuleLines,
 }
 
 impl fmt::Debug for Module {
@@ -151,7 +153,8 @@ impl Module {
     /// The module refuses the setup, faults, or there is no instance left.
     pub fn instantiate(&self, setup: &Setup, room: &str) -> Result<WasmRules, InstantiateError> {
         let name = GuestName { module: self.name.clone(), hash: self.hash, room: room.into() };
-        WasmRules::begin(&self.pre, name, setup, self.tick_fuel, self.engine.settings().instances_max)
+        let lines = self.lines.of(setup.players.len());
+        WasmRules::begin(&self.pre, name, setup, self.tick_fuel, self.engine.settings().instances_max, lines)
     }
 }
 
@@ -254,6 +257,7 @@ impl ModuleStore {
             tick_fuel,
             pre,
             engine: self.engine.clone(),
+            lines: ModuleLines::default(),
         })
     }
 

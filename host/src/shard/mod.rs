@@ -23,12 +23,13 @@ mod translate;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io::ErrorKind;
+use std::mem::offset_of;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use holeshot_room::{AbortReason, Arrival, Departure, Phase, Program, Room, Supervisor};
+use holeshot_room::{AbortReason, Arrival, Departure, Phase, Program, Room, Supervisor, ask_for};
 use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SentToAll, SessionKeys, ToHost};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Bytes;
@@ -40,6 +41,7 @@ use crate::journal::feed::JournalFeed;
 use crate::metrics::ShardFigures;
 use crate::metrics::budget::{ModuleBudgets, RoomBudget};
 use crate::metrics::distribution::{Distribution, LATENESS_US, STEP_US};
+use crate::prefetch;
 use crate::rooms::{LiveRoom, NewSetup, Rooms};
 use beats::Beats;
 use farewell::Farewells;
@@ -67,6 +69,8 @@ pub const DATAGRAMS_PER_LOOK: usize = 64;
 pub const SHARDS_MAX: usize = 1 << 8;
 /// Due rooms that are warmed together: a processor has some dozens of reads under way at a time, and what was read must still be there when the last is stepped.
 const ROOMS_PER_TURN: usize = 8;
+/// Datagrams that are received before the first of them is opened: meanwhile the memory of their sessions and rooms is fetched, for all of them at once.
+const DATAGRAMS_PER_TURN: usize = 16;
 /// Commands taken in one pass, for the same reason.
 pub const COMMANDS_PER_PASS_MAX: usize = 1_024;
 /// Commands that may wait for a shard. Senders wait when it is full: a WebSocket is then read more slowly.
@@ -363,6 +367,7 @@ impl ShardLayout {
                 registry: Arc::clone(rooms),
                 sink: sink.clone(),
                 counters: handle.counters,
+                received: std::iter::repeat_with(Received::default).take(DATAGRAMS_PER_TURN).collect(),
                 seal_buffer: Vec::with_capacity(holeshot_wire::datagram::DATAGRAM_BYTES_MAX),
                 modules: ModuleBudgets::default(),
                 lateness_us: Distribution::new(LATENESS_US),
@@ -381,6 +386,21 @@ impl ShardLayout {
             threads.push(std::thread::Builder::new().name(format!("shard-{index}")).spawn(run)?);
         }
         Ok(threads)
+    }
+}
+
+/// A datagram that was received, with the session that it says it belongs to.
+struct Received {
+    from: SocketAddr,
+    len: usize,
+    id: SessionId,
+    bytes: [u8; RECEIVE_BYTES],
+}
+
+impl Default for Received {
+    fn default() -> Self {
+        let from = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { from, len: 0, id: SessionId::from_bits(0), bytes: [0; RECEIVE_BYTES] }
     }
 }
 
@@ -430,6 +450,8 @@ struct Shard {
     registry: Arc<Rooms>,
     sink: EventSink,
     counters: Arc<ShardCounters>,
+    /// Places for datagrams that are taken together.
+    received: Vec<Received>,
     seal_buffer: Vec<u8>,
     /// What the modules of its rooms cost.
     modules: ModuleBudgets,
@@ -557,7 +579,10 @@ impl Shard {
     }
 
     /// Copies of all figures: a few kilobytes for each module and room asked for.
-    fn figures(&self, rooms: Vec<String>) -> ShardFigures {
+    fn figures(&mut self, rooms: Vec<String>) -> ShardFigures {
+        for slot in self.rooms.iter_mut().flatten() {
+            slot.budget.settle(&mut self.modules);
+        }
         let of_room = |id: String| {
             let slot = self.rooms.get(*self.places.get(&id)?)?.as_ref()?;
             Some((id, slot.budget.figures(slot.room.manifest().tick_hz)))
@@ -784,31 +809,59 @@ impl Shard {
 
     /// Whether a room is due; looked at now and then.
     fn is_due(&self, taken: usize) -> bool {
-        taken % DATAGRAMS_PER_LOOK == DATAGRAMS_PER_LOOK - 1
+        taken % DATAGRAMS_PER_LOOK == DATAGRAMS_PER_LOOK - DATAGRAMS_PER_TURN
             && self.due.peek().is_some_and(|Reverse((due_us, _))| *due_us <= self.clock.now_us())
     }
 
     /// Takes what has arrived. False if something may be left.
     fn take_datagrams(&mut self) -> bool {
-        let mut buffer = [0u8; RECEIVE_BYTES];
-        for taken in 0..DATAGRAMS_PER_PASS_MAX {
-            if self.is_due(taken) {
-                return false;
+        let mut received = std::mem::take(&mut self.received);
+        let mut taken = 0;
+        let all = loop {
+            if taken >= DATAGRAMS_PER_PASS_MAX || self.is_due(taken) {
+                break false;
             }
+            let (count, nothing_left) = self.receive(&mut received);
+            self.warm_sessions(received.get(..count).unwrap_or_default());
+            let now_us = self.clock.now_us();
+            for Received { from, len, id, bytes } in received.iter_mut().take(count) {
+                let Some(datagram) = bytes.get_mut(..*len) else { continue };
+                if id.shard() == self.index {
+                    self.datagram(now_us, *id, *from, datagram);
+                } else {
+                    self.hand_over(*id, *from, datagram);
+                }
+            }
+            taken += DATAGRAMS_PER_TURN;
+            if nothing_left {
+                break true;
+            }
+        };
+        self.received = received;
+        all
+    }
+
+    /// Receives some datagrams: how many, and whether there are no more.
+    fn receive(&self, received: &mut [Received]) -> (usize, bool) {
+        let mut taken = 0;
+        for _ in 0..received.len() {
+            let Some(place) = received.get_mut(taken) else { break };
             let begun = self.counters.meter.begin();
-            match self.socket.recv_from(&mut buffer) {
+            match self.socket.recv_from(&mut place.bytes) {
                 Ok((len, from)) => {
                     self.counters.meter.end(Operation::Receive, begun);
                     count(&self.counters.datagrams_received, 1);
                     count(&self.counters.bytes_received, len as u64);
-                    let Some(datagram) = buffer.get_mut(..len) else { continue };
-                    match Header::peek(datagram).map(|header| SessionId::from_bits(header.session)) {
-                        Ok(id) if id.shard() == self.index => self.datagram(id, from, datagram),
-                        Ok(id) => self.hand_over(id, from, datagram),
-                        Err(_) => count(&self.counters.datagrams_refused, 1),
-                    }
+                    let header = place.bytes.get(..len).and_then(|datagram| Header::peek(datagram).ok());
+                    let Some(header) = header else {
+                        count(&self.counters.datagrams_refused, 1);
+                        continue;
+                    };
+                    (place.from, place.len, place.id) = (from, len, SessionId::from_bits(header.session));
+                    self.sessions.warm(place.id);
+                    taken += 1;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return (taken, true),
                 // On some systems an answer "port unreachable" to what was sent shows up here; it concerns one address only.
                 Err(error)
                     if matches!(
@@ -824,7 +877,30 @@ impl Shard {
                 }
             }
         }
-        false
+        (taken, false)
+    }
+
+    /// Asks for the memory that these datagrams come to behind their sessions, which were asked for as they came.
+    fn warm_sessions(&mut self, received: &[Received]) {
+        if received.len() < 2 {
+            return;
+        }
+        for Received { id, .. } in received {
+            if let Some(session) = self.sessions.get_mut(*id)
+                && let (Some(place), Some(_)) = (self.rooms.get(session.room), session.player)
+            {
+                // Nothing of the place is read: whether a room is there would have to be waited for.
+                let room = std::ptr::from_ref(place).cast::<u8>().wrapping_add(offset_of!(RoomSlot, room));
+                Room::INPUT_PARTS.iter().for_each(|part| prefetch::ask(room.wrapping_add(*part)));
+            }
+        }
+        for Received { id, .. } in received {
+            if let Some(session) = self.sessions.get_mut(*id)
+                && let (Some(Some(slot)), Some(player)) = (self.rooms.get(session.room), session.player)
+            {
+                slot.room.warm_inputs(player, prefetch::ask);
+            }
+        }
     }
 
     fn hand_over(&self, id: SessionId, from: SocketAddr, datagram: &[u8]) {
@@ -843,12 +919,12 @@ impl Shard {
             }
             let Ok(HandedOver { from, mut bytes }) = self.handed_over.try_recv() else { return true };
             let Ok(header) = Header::peek(&bytes) else { continue };
-            self.datagram(SessionId::from_bits(header.session), from, &mut bytes);
+            self.datagram(self.clock.now_us(), SessionId::from_bits(header.session), from, &mut bytes);
         }
         false
     }
 
-    fn datagram(&mut self, id: SessionId, from: SocketAddr, datagram: &mut [u8]) {
+    fn datagram(&mut self, now_us: u64, id: SessionId, from: SocketAddr, datagram: &mut [u8]) {
         let begun = self.counters.meter.begin();
         let bytes = datagram.len();
         let opened = self.sessions.get_mut(id).and_then(|session| session.open(datagram));
@@ -860,7 +936,6 @@ impl Shard {
             count(&self.counters.datagrams_refused, 1);
             return;
         };
-        let now_us = self.clock.now_us();
         if let Some(session) = self.sessions.get_mut(id) {
             if session.is_too_much(bytes, now_us) {
                 return;
@@ -905,10 +980,8 @@ impl Shard {
                 let Some(slot) = self.rooms.get_mut(room).and_then(Option::as_mut) else { return };
                 let begun = self.counters.meter.begin();
                 count(&self.counters.inputs, inputs.count() as u64);
-                for (frame, bytes) in inputs.iter() {
-                    // Inputs that come to nothing are counted by the room.
-                    let _counted = slot.room.handle(now_us, Arrival::Input { player, frame, bytes });
-                }
+                // Inputs that come to nothing are counted by the room.
+                let _counted = slot.room.handle_inputs(now_us, player, inputs.iter());
                 self.counters.meter.end_many(Operation::Input, begun, inputs.count() as u64);
             }
             ToHost::Ping(value) => session.pong(value, &self.socket, &mut self.seal_buffer, &self.counters),
@@ -948,19 +1021,28 @@ impl Shard {
         }
     }
 
-    /// Reads what the steps of these rooms will read first, for all of them before the first is stepped: see [`Room::warm`].
-    fn warm(&mut self, turn: &[(u64, usize)]) {
-        let mut read = 0;
-        // One alone would wait for the same reads in its step.
-        for (_, index) in turn.iter().filter(|_| turn.len() > 1) {
-            let Some(slot) = self.rooms.get(*index).and_then(Option::as_ref) else { continue };
-            read ^= slot.room.warm(&slot.rules) ^ slot.journal.warm();
+    /// Asks for the memory that the steps of these rooms come to, in rounds: in each for what is behind the pointers that the one before asked for.
+    fn warm(&self, turn: &[(u64, usize)]) {
+        // One alone would wait for the same in its step.
+        let turn = if turn.len() > 1 { turn } else { &[] };
+        for place in turn.iter().filter_map(|(_, index)| self.rooms.get(*index)) {
+            ask_for(place, prefetch::ask);
+        }
+        let slots = || turn.iter().filter_map(|(_, index)| self.rooms.get(*index)?.as_ref());
+        for slot in slots() {
+            slot.room.warm(&slot.rules, prefetch::ask);
+            slot.journal.warm(prefetch::ask);
+            ask_for(slot.sessions.as_slice(), prefetch::ask);
+        }
+        for slot in slots() {
+            slot.rules.warm_rules(prefetch::ask);
             for id in slot.sessions.iter().flatten() {
-                read ^= self.sessions.get_mut(*id).map_or(0, |session| session.warm());
+                self.sessions.warm(*id);
             }
         }
-        // Nobody needs it, which the compiler must not know.
-        std::hint::black_box(read);
+        for slot in slots() {
+            slot.rules.touch_rules();
+        }
     }
 
     /// Steps a room. Gives the time at which that is done.

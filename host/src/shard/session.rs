@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 
+use holeshot_room::ask_for;
 use holeshot_seal::RingCipher;
 use holeshot_wire::path::Asks;
 use holeshot_wire::payload::Encode;
@@ -14,6 +15,7 @@ use super::meter::Operation;
 use super::outbound::{Outbound, OutboundSender};
 use super::{ShardCounters, count};
 use crate::doors::gate::Allowance;
+use crate::prefetch;
 
 /// Names a session: 8 bits of shard, 16 of place, 8 of generation, so that a datagram finds its session without a search and a place that is
 /// used again has another name.
@@ -150,12 +152,6 @@ impl Session {
         self.send_payload(&ToClient::Pong(value), socket, buffer, counters);
     }
 
-    /// The part of a session in [`Room::warm`](holeshot_room::Room::warm): what a snapshot on its way out reads of it.
-    pub(super) fn warm(&self) -> u64 {
-        let sealed = self.keys.as_ref().map_or(0, |(sealer, _)| sealer.sealed_count());
-        sealed ^ u64::from(self.path.route() == Route::Nowhere)
-    }
-
     /// Where payloads go now.
     pub(super) fn route(&self) -> Route<SocketAddr> {
         self.path.route()
@@ -262,6 +258,13 @@ impl Sessions {
 
     pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.with_buffer(id).map(|(session, _)| session)
+    }
+
+    /// Asks for the memory of a session.
+    pub(super) fn warm(&self, id: SessionId) {
+        if let Some(place) = self.places.get(id.place()) {
+            ask_for(place, prefetch::ask);
+        }
     }
 
     /// A session, and a buffer for a delta to it.

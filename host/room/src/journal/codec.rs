@@ -7,6 +7,7 @@ use holeshot_abi::{
 
 use crate::messages::AbortReason;
 use crate::rules::FaultKind;
+use crate::warm::{Ask, ask_for};
 
 pub(super) const HEADER: u8 = 0x01;
 pub(super) const CHECKPOINT: u8 = 0x02;
@@ -234,9 +235,9 @@ impl Expected {
     }
 
     /// The part of the journal in [`Room::warm`](crate::Room::warm).
-    pub(super) fn warm(&self) -> u64 {
-        let input = self.inputs.first().map_or(0, |input| u64::from(input.len));
-        input ^ u64::from(self.bytes.first().copied().unwrap_or_default())
+    pub(super) fn warm(&self, ask: impl Ask) {
+        ask_for(self.inputs.as_slice(), ask);
+        ask_for(self.bytes.as_slice(), ask);
     }
 
     pub(super) const fn next_frame(&self) -> u32 {

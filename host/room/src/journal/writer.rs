@@ -11,6 +11,7 @@ use super::{
 };
 use crate::messages::{Departure, Outcome, Ran};
 use crate::rules::Fault;
+use crate::warm::Ask;
 
 /// Writes the journal of one room.
 ///
@@ -153,9 +154,9 @@ impl JournalWriter {
     }
 
     /// The part of the journal in [`Room::warm`](crate::Room::warm).
-    #[must_use]
-    pub fn warm(&self) -> u64 {
-        self.expected.warm()
+    pub fn warm(&self, ask: impl Ask) {
+        self.expected.warm(ask);
+        ask(self.body.as_ptr().wrapping_add(self.body.len()));
     }
 
     /// Bytes that [`take`](Self::take) would give.
