@@ -173,7 +173,12 @@
 //!
 //! # Manifest
 //!
-//! UTF-8 JSON text, an object with the fields of [`Manifest`], at most [`MANIFEST_BYTES_MAX`] bytes. Unknown fields are ignored.
+//! UTF-8 JSON text, an object with the fields of [`Manifest`], at most [`MANIFEST_BYTES_MAX`] bytes. Unknown fields are ignored. All numbers are whole. These six have
+//! to be there; [`Manifest`] says what the others are if they are absent:
+//!
+//! ```json
+//! { "name": "my-game", "version": "0.1.0", "state_version": 1, "players_min": 1, "players_max": 8, "input_bytes_max": 3 }
+//! ```
 //!
 //! ## Leaderboards
 //!

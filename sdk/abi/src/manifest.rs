@@ -22,27 +22,30 @@ pub struct Manifest {
     pub players_min: u16,
     /// Most player slots a room can have, up to [`PLAYERS_MAX`].
     pub players_max: u16,
-    /// Ticks per second, 1 to 128.
+    /// Ticks per second, 1 to 128; 50 if absent.
     #[serde(default = "tick_hz_default")]
     pub tick_hz: u32,
-    /// How long the cutscene lasts between the last player's *ready* and the countdown, in milliseconds, up to 60,000.
+    /// How long the cutscene lasts between the last player's *ready* and the countdown, in milliseconds, up to 60,000; 0, no
+    /// cutscene, if absent.
     #[serde(default)]
     pub cutscene_ms: u32,
-    /// Number of countdown events before frame 0, up to 10.
+    /// Number of countdown events before frame 0, up to 10; 0 if absent.
     #[serde(default)]
     pub countdown_steps: u32,
-    /// Time between two countdown events and between the last one and frame 0, in milliseconds, 1 to 10,000.
+    /// Time between two countdown events and between the last one and frame 0, in milliseconds, 1 to 10,000; 1,000 if
+    /// absent.
     #[serde(default = "countdown_step_ms_default")]
     pub countdown_step_ms: u32,
     /// Longest input of one player for one frame, in bytes, up to [`INPUT_BYTES_MAX`].
     pub input_bytes_max: u16,
-    /// How many frames of input the host keeps per player: an input further ahead of the current frame is dropped. 1 to 256.
+    /// How many frames of input the host keeps per player: an input further ahead of the current frame is dropped. 1 to 256; 64 if
+    /// absent.
     #[serde(default = "input_track_frames_default")]
     pub input_track_frames: u16,
-    /// A game that has not finished after this many frames is aborted by the host. 1 to [`FRAMES_MAX`](Manifest::FRAMES_MAX).
+    /// A game that has not finished after this many frames is aborted by the host. 1 to [`FRAMES_MAX`](Manifest::FRAMES_MAX), 4,320,000, which it is if absent.
     #[serde(default = "frames_max_default")]
     pub frames_max: u32,
-    /// What of the results is kept as records, since 1.2; up to [`LEADERBOARDS_MAX`], each with a name of its own.
+    /// What of the results is kept as records, since 1.2; none if absent; up to [`LEADERBOARDS_MAX`], each with a name of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaderboards: Vec<Leaderboard>,
 }

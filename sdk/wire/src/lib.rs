@@ -32,10 +32,22 @@
 //!    answers with a `Response` ([`path`]). Then snapshots come to the address that the response came from.
 //! 5. The client sends `ready`, then `action`s and inputs as the game asks; the host sends `event`s,
 //!    `action_result`s and snapshots.
-//! 6. The host says `bye` before it closes; a client says `leave`. A connection that breaks without either may be
-//!    opened again with the same ticket: the new `hello` makes a new session number and new keys, says in `after`
-//!    the last event it has, and gets the later ones again. Sequence numbers start at 0 under the new keys. The
-//!    old session ends with it.
+//! 6. The host says `bye` before it closes; a client says `leave`. After a connection that broke without either the
+//!    client opens another, with the ticket that `welcome.resume` brought: the new `hello` makes a new session number and
+//!    new keys, says in `after` the last event that it has, and gets the later ones again. Sequence numbers start at 0
+//!    under the new keys. The old session ends with it. Was there no `welcome`, the first ticket is good once more: a ticket
+//!    is used up when anything comes from its session, or 10 s after it was opened.
+//!
+//! # How long each side waits
+//!
+//! - `hello` has to be there 5 s after the WebSocket; else `refused` with `hello_timeout`.
+//! - The host sends a ping of the WebSocket (RFC 6455, section 5.5.2) every 10 s, which most libraries answer by
+//!   themselves. A WebSocket over which nothing comes for 30 s, not even a pong, ends with `bye` and `idle`: datagrams do not
+//!   keep it. One that takes nothing for 10 s is cut.
+//! - A player whose WebSocket is gone keeps its place for a while (10 s by default, a setting of the host). Meanwhile
+//!   its last input is repeated; what comes over UDP for the session that is gone is dropped.
+//! - Datagrams are never waited for: a session whose UDP falls silent goes on. A client that hears nothing over UDP for 2 s should send over the
+//!   WebSocket, and probe again now and then.
 //!
 //! # Which way payloads go
 //!
@@ -48,6 +60,23 @@
 //!   when UDP is silent.
 //! - Every `Probe` is answered with a `Challenge`. A `Response` that fits switches the session to UDP, at the
 //!   address that the response came from.
+//!
+//! # For which frame an input is
+//!
+//! The host steps frame `f` at a moment of its own, and takes for it the first input that came for `f` before. One for a frame that is
+//! stepped already is late and is nothing but counted. So is one that is `input_track_frames` or more
+//! ahead of the next frame (64, unless the module's manifest says another number). Inputs count from the cutscene on, so that frame 0 can have one; who waits for
+//! the first snapshot before it sends loses the first few frames, for which the rules see no input.
+//!
+//! A client has to know which frame the host is at. Snapshot `f` is sent when `f` was stepped, so `arrival - f / tick_hz` is a constant and the
+//! jitter of the way; the smallest of the last second is the best guess of the constant, and any moment then has a frame: the one whose
+//! snapshot would just arrive. An input is for that frame plus a **lead**: the way down, the way up, the tick that is under way, and one for jitter. It begins as the round
+//! trip in frames, rounded up, and 2. After that `margin_ms` of the snapshots ([`payload`]) decides: below 5 ms the lead is raised at once by what is
+//! missing, in whole frames; with more than one and a half ticks to spare it is lowered by one. The margin is the smallest of up to 100 inputs, so after a change it is not believed
+//! before so many were sent and a round trip is over. Half a second is the longest lead that makes sense.
+//!
+//! Frames that a raised lead skips get the same input as the next one, since an Inputs has no gaps. Each Inputs repeats the ones before: with
+//! eight in each, seven datagrams in a row may be lost, if the lead leaves the copies time to come.
 //!
 //! # Both sides of one datagram
 //!
@@ -83,13 +112,14 @@
 //! # Rules for both sides
 //!
 //! - Unknown fields in messages are ignored. Unknown message types and payload kinds are refused, as are fields
-//!   of the wrong type or out of range: the host answers `bye` (`refused` before `welcome`) with the code
-//!   `bad_message` and a reason that names the field, and closes.
+//!   of the wrong type or out of range: over the WebSocket the host answers `bye` (`refused` before `welcome`) with the code
+//!   `bad_message` and a reason, which names the field of a text message, and closes. In a datagram that opened they are dropped and counted.
 //! - A datagram that does not open is dropped without an answer and without any change of state.
+//! - A client sends no binary message longer than a datagram's payload (1,171 bytes). The host's have up to 8,205: a whole snapshot in one part.
 //! - Snapshots come as deltas ([`delta`]) only to a client that said in `hello` that it takes them, from a host that said in `welcome` that it sends
 //!   them. Peers that know nothing of it leave the fields out and get and send whole ones, so protocol 1 has room for both.
 //! - A client without inputs to send sends a `Ping` every second ([`KEEP_ALIVE_MS`]), so that address
-//!   translators on the way keep the path open and the host keeps the session.
+//!   translators on the way keep the path open. The session itself lives as long as its WebSocket.
 //! - The keys protect datagrams only. Use `wss://` (TLS in front of the host) where the network in between is
 //!   not trusted: the ticket and the messages travel over the WebSocket as it is.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]

@@ -42,7 +42,7 @@
 //!                resume?: text, 1 to 2,048: a ticket with which this client opens its session again after its connection
 //!                was lost. The ticket that it came with is used up. Each welcome brings another, and only the last one is good
 //!                deltas?: true or false: snapshots may come as deltas, and the host takes Ack. Only if hello had it. Absent: false
-//! refused        code: see RefusalCode; reason: text, at most 512. The answer to hello; the host closes after it
+//! refused        code: see below; reason: text, at most 512. The answer to hello; the host closes after it
 //! event          seq: integer from 1, one higher for each public event of the room. A gap means that the host no
 //!                longer keeps the events in between
 //!                name: text, 1 to 64
@@ -51,10 +51,31 @@
 //!                data: any JSON
 //! action_result  id: integer: that of the action; accepted: true or false; reason?: text, at most 512
 //! pong           t: integer: that of the ping
-//! bye            code: see ByeCode; reason: text, at most 512. The host closes after it
+//! bye            code: see below; reason: text, at most 512. The host closes after it
 //! ```
 //!
-//! A code that the receiver does not know is read as `other`: the reason still tells a person what happened.
+//! Codes are words; [`RefusalCode`] and [`ByeCode`] say what each means. Of `refused`: `bad_ticket`, `expired_ticket`, `early_ticket`, `used_ticket`, `superseded_ticket`,
+//! `wrong_room`, `refused_by_rules`, `room_closed`, `protocol_version`, `bad_message`, `bad_handshake`, `hello_timeout`, `too_many_sessions`, `too_many_attempts`, `host_closing`,
+//! `internal`. After `early_ticket`, `hello_timeout`, `too_many_sessions`, `too_many_attempts` and `internal` the same ticket may work later. Of `bye`: `room_finished`, `room_aborted`, `left`,
+//! `removed`, `replaced`, `bad_message`, `too_many_messages`, `too_slow`, `idle`, `host_closing`, `internal`. After `too_slow`, `idle` and `internal` the client may come back, with the
+//! ticket of its last welcome. A code that the receiver does not know is read as `other`: the reason still tells a person what happened.
+//!
+//! ## Events of the room
+//!
+//! The events of a game are its module's. These are the room's own, in every game; other fields may come later.
+//!
+//! | name | data | when |
+//! | --- | --- | --- |
+//! | `player_joined` | `player`, `name` | its first session |
+//! | `player_ready` | `player`, `name` | its first `ready` |
+//! | `player_left` | `player`, `name`, `reason`: `quit`, `connection_lost`, `removed`, `never_came`, `not_ready` | it is out of the game |
+//! | `cutscene` | `duration_ms` | all are ready; comes only if the module has a cutscene |
+//! | `countdown` | `remaining`: n, n - 1 … 1 | each step of the countdown, if the module has one |
+//! | `started` | `frame`: 0, `tick_hz`, `players`: the slots that play | frame 0 is due |
+//! | `finished` | `frames`, `results`: list of `player`, `place?`, `outcome`, `data` | the game is over; `bye` follows when the room closes |
+//! | `aborted` | `frames`, `reason`: `not_enough_players`, `everyone_left`, `too_long`, `rules_fault`, `host_stopping`, `requested`; `fault?`: how the rules failed | the game ended without results |
+//! | `rules_swapped` | `frame`: the first of the new rules; `module`, `from`: `name`, `version`, `hash` | the rules were replaced |
+//! | `rules_rolled_back` | `frame`: where the new rules failed, `since_frame`: their first; `module`: the rules from now on, `failed`; `reason`; `void`: the `seq` of events that did not happen; `untold?`: how many events there was no room for | the rules before are back |
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};

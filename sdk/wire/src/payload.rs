@@ -29,9 +29,10 @@
 //! **Snapshot** carries one part of the room's state at `frame` ([`crate::snapshot`]) and two fields for this player
 //! alone, equal in all parts. `margin_ms` is the advice for the client's lead. The margin of an input is the time from
 //! its arrival to the moment at which its frame was due, negative if it came too late; the field is the smallest
-//! margin of the inputs that came in the last one or two seconds, in milliseconds, counting each frame's first
-//! arrival only, clamped to -32,767 to 32,767; -32,768 if none came. `newest_input_frame` is the highest frame for
-//! which the host has an input of this player, 0xFFFF_FFFF for none.
+//! margin of the last 50 to 100 inputs, in milliseconds, counting only those that were for a newer frame than any
+//! before (copies say nothing of the way), clamped to -32,767 to 32,767; -32,768 if none came. `newest_input_frame` is the
+//! highest frame for which an input of this player came, too late or not, 0xFFFF_FFFF for none. Inputs that were dropped because they were too
+//! far ahead count for the margin and not for this. How a client uses both is in the [crate's documentation](crate#for-which-frame-an-input-is).
 //!
 //! **Delta** carries one part of a delta ([`crate::delta`]), from which the client makes the snapshot of that frame with one that it has
 //! acknowledged; the other fields are those of Snapshot. It comes only to a client whose `hello` had `deltas`, from a host whose `welcome` had it.

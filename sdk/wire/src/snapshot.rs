@@ -8,8 +8,8 @@
 //! snapshot is one message, part 0 of 1, whatever its size.
 //!
 //! The receiver keeps the parts of one frame only, the newest it has heard of. A part of a newer frame drops what is
-//! there; a part of an older frame, or of one that was already joined, is dropped. So joined snapshots come out
-//! with rising frames, and a lost part costs one snapshot.
+//! there; a part of an older frame, or of one that was already joined, is dropped, and so is one that does not agree with the first that came of its
+//! frame (another number of parts, a Snapshot where that was a Delta). So joined snapshots come out with rising frames, and a lost part costs one snapshot.
 //!
 //! A delta is cut and joined in the same way, as if it was the snapshot. What it makes is a snapshot like any other, and it too may be a base.
 //!
