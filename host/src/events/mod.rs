@@ -75,8 +75,8 @@
 //!
 //! - *A second*: the connection is made anew after 50 ms, then after twice that, up to 5 s. What has no receipt is sent again from the oldest
 //!   on, in order, a window at a time; the manager drops what it has.
-//! - *An hour*: events gather in the outbox up to its bounds, `outbox_events_max` (200,000) and `outbox_bytes_max` (256 MiB). A race has some
-//!   20 events: the default holds 10,000 races, so 100 races a minute for an hour and a half. When the broker is back, all of it is sent,
+//! - *An hour*: events gather in the outbox up to its bounds, `outbox_events_max` (200,000) and `outbox_bytes_max` (256 MiB). A race of two
+//!   has 7 events: the default holds 28,000 races, so 100 races a minute for four hours and a half. When the broker is back, all of it is sent,
 //!   while new events come in behind. The log says so once it happens, and then ever more rarely; `holeshot_events_connected`,
 //!   `holeshot_events_queued` and `holeshot_events_oldest_age_seconds` say so all the time.
 //! - *A day*, or until a bound is reached: nothing that was accepted is dropped to make room. New events are refused: those of the rules (`rules.*`) from half

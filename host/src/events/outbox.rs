@@ -43,7 +43,7 @@ pub const QUEUE_MAX_EVENTS: u64 = 16_384;
 /// Data that waits for the writer, in bytes.
 pub const QUEUE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Events in the file unless the setting says otherwise. A race has some 20: ten thousand races without a manager.
+/// Events in the file unless the setting says otherwise. A race of two has 7: 28,000 races without a manager.
 pub const OUTBOX_MAX_EVENTS: u64 = 200_000;
 
 /// Topics and payloads in the file, in bytes, unless the setting says otherwise: 1.3 KiB for each of that many events, a race's average.

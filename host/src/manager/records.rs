@@ -40,7 +40,7 @@ pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Read connections that are kept for the next call. More calls at once open their own.
 const IDLE_READERS_MAX: usize = 4;
 
-/// Events of one room that [`Records::room`] returns: a race has some 20; a rules module that talks without end must
+/// Events of one room that [`Records::room`] returns: a race of two has 7; a rules module that talks without end must
 /// not make the answer endless. [`Records::events`] has them all.
 pub const ROOM_EVENTS_MAX: usize = 1000;
 
