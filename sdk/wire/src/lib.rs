@@ -41,7 +41,7 @@
 //! # How long each side waits
 //!
 //! - `hello` has to be there 5 s after the WebSocket; else `refused` with `hello_timeout`.
-//! - The host sends a ping of the WebSocket (RFC 6455, section 5.5.2) every 10 s, which most libraries answer by
+//! - When nothing came over a WebSocket for 10 s, or earlier, the host sends a ping (RFC 6455, section 5.5.2), which most libraries answer by
 //!   themselves. A WebSocket over which nothing comes for 30 s, not even a pong, ends with `bye` and `idle`: datagrams do not
 //!   keep it. One that takes nothing for 10 s is cut.
 //! - A player whose WebSocket is gone keeps its place for a while (10 s by default, a setting of the host). Meanwhile
