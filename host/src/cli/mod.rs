@@ -113,6 +113,8 @@ enum Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    // First of all: what has an arena keeps it.
+    crate::limits::allocator::use_few_arenas();
     let cli = Cli::parse();
     let command = cli.command.unwrap_or_else(|| Command::Serve(Box::new(cli.serve)));
     let default_filter = match command {

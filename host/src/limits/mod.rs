@@ -1,6 +1,7 @@
 //! What this machine lets a host have: memory, memory mappings, open files, a receive buffer. Each of the first three is looked at before the host meets it, because none of them is
 //! refused in a way that a process survives: the system kills one that runs out of memory, an allocator without mappings aborts.
 
+pub(crate) mod allocator;
 pub(crate) mod ask;
 pub mod disk;
 pub mod files;
