@@ -53,6 +53,12 @@
 //! crate: those of std come from the C library in a native build and differ in the last bit. `+ - * /` and `sqrt` are the same everywhere.
 //! Do not let a result depend on the order of a `HashMap`. NaNs are made canonical where they leave ([`canonical`]).
 //!
+//! # Memory
+//!
+//! A room of a small game takes the pages of 4 KiB that its module writes to: mostly one of its stack, one of its data, and those of its heap. With the feature `small-heap` the
+//! heap begins in the page where the data ends and touches no other before it must: two pages less for each room. It is for games that ask for much the
+//! same sizes all the time; others are better off with std's allocator, which they have without the feature.
+//!
 //! # Leaderboards
 //!
 //! A manifest may say which number of a result's data is a score, and the host keeps lists of the best ones:
@@ -84,6 +90,8 @@
 
 pub mod canonical;
 pub mod export;
+#[cfg(any(test, all(target_arch = "wasm32", feature = "small-heap")))]
+mod heap;
 pub mod log;
 mod rules;
 
