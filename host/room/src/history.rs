@@ -4,22 +4,27 @@ use std::collections::VecDeque;
 
 use crate::messages::PublicEvent;
 
+/// Events for which there is place at first, and by which it grows: a game has some ten, and doubling would leave a third of it idle.
+const GROWTH_EVENTS: usize = 4;
+
 #[derive(Debug)]
 struct Kept {
     seq: u64,
-    name: Box<str>,
     frame: Option<u32>,
     at_us: u64,
-    json: Box<str>,
+    name_bytes: usize,
+    /// Its name, and its data behind it: one block of memory for both.
+    text: Box<str>,
 }
 
 impl Kept {
     fn bytes(&self) -> usize {
-        self.name.len() + self.json.len()
+        self.text.len()
     }
 
     fn view(&self) -> PublicEvent<'_> {
-        PublicEvent { seq: self.seq, name: &self.name, frame: self.frame, at_us: self.at_us, json: &self.json }
+        let (name, json) = self.text.split_at_checked(self.name_bytes).unwrap_or_default();
+        PublicEvent { seq: self.seq, name, frame: self.frame, at_us: self.at_us, json }
     }
 }
 
@@ -41,12 +46,16 @@ impl History {
     /// Numbers an event and keeps it, dropping the oldest as needed; the new one always stays.
     pub(crate) fn push(&mut self, name: &str, frame: Option<u32>, at_us: u64, json: &str) -> u64 {
         self.last_seq += 1;
-        let event = Kept { seq: self.last_seq, name: name.into(), frame, at_us, json: json.into() };
+        let text = [name, json].concat().into_boxed_str();
+        let event = Kept { seq: self.last_seq, frame, at_us, name_bytes: name.len(), text };
         self.bytes += event.bytes();
         while self.events.len() >= self.events_max.max(1) || self.bytes > self.bytes_max {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= oldest.bytes();
             self.dropped += 1;
+        }
+        if self.events.len() == self.events.capacity() {
+            self.events.reserve_exact((self.events.len() / 4).max(GROWTH_EVENTS));
         }
         self.events.push_back(event);
         self.last_seq

@@ -12,11 +12,16 @@ pub(crate) struct Checkpoint {
     pub(crate) state: Vec<u8>,
 }
 
+/// The least by which a buffer of records grows, in bytes. Each room has one, which is full once between two checkpoints: doubled, half of it would lie idle.
+const GROWTH_BYTES: usize = 256;
+/// The same, in frames.
+const GROWTH_FRAMES: usize = 32;
+
 #[derive(Debug, Clone, Copy)]
 struct Kept {
     frame: u32,
-    /// Where its record ends.
-    end: usize,
+    /// Where its record ends. Far below 4 GiB: a checkpoint comes before there are so many.
+    end: u32,
 }
 
 /// The records of the frames that were stepped since a checkpoint, one after the other in one buffer that is used again. Skipped frames
@@ -32,8 +37,15 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) fn push(&mut self, frame: u32, record: &[u8], fuel: u64) {
+        // By an eighth at least, so that what is copied stays in proportion to what is kept.
+        if self.bytes.capacity() - self.bytes.len() < record.len() {
+            self.bytes.reserve_exact(record.len().max(self.bytes.len() / 8).max(GROWTH_BYTES));
+        }
+        if self.kept.len() == self.kept.capacity() {
+            self.kept.reserve_exact((self.kept.len() / 8).max(GROWTH_FRAMES));
+        }
         self.bytes.extend_from_slice(record);
-        self.kept.push(Kept { frame, end: self.bytes.len() });
+        self.kept.push(Kept { frame, end: u32::try_from(self.bytes.len()).unwrap_or(u32::MAX) });
         self.fuel = self.fuel.saturating_add(fuel);
     }
 
@@ -45,7 +57,7 @@ impl Records {
 
     pub(crate) fn clear(&mut self) {
         if !self.is_empty() {
-            let from = self.kept.iter().rev().nth(1).map_or(0, |kept| kept.end);
+            let from = self.kept.iter().rev().nth(1).map_or(0, |kept| kept.end as usize);
             self.before.clear();
             self.before.extend_from_slice(self.bytes.get(from..).unwrap_or_default());
         }
@@ -85,8 +97,8 @@ impl Records {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let mut from = 0;
         self.kept.iter().map(move |kept| {
-            let record = self.bytes.get(from..kept.end).unwrap_or_default();
-            from = kept.end;
+            let record = self.bytes.get(from..kept.end as usize).unwrap_or_default();
+            from = kept.end as usize;
             (kept.frame, record)
         })
     }
