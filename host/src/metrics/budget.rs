@@ -62,6 +62,11 @@ impl Default for Costs {
 }
 
 impl Costs {
+    /// Those of one of thousands.
+    fn of_a_room() -> Self {
+        Self { fuel: Distribution::small(TICK_FUEL), time_ns: Distribution::small(TICK_NS), counts: Counts::default() }
+    }
+
     fn stepped(&mut self, fuel: u64, time_ns: u64) {
         self.counts.ticks += 1;
         self.fuel.record(fuel);
@@ -206,7 +211,7 @@ impl RoomBudget {
     #[must_use]
     pub fn open(modules: &mut ModuleBudgets, program: &dyn Program) -> Self {
         let module = modules.enter(program.hash(), program.manifest());
-        Self { costs: Costs::default(), recent: [(0, 0); RECENT_TICKS_MAX], recent_ticks: 0, memory_bytes: 0, module }
+        Self { costs: Costs::of_a_room(), recent: [(0, 0); RECENT_TICKS_MAX], recent_ticks: 0, memory_bytes: 0, module }
     }
 
     /// Takes note of what leaves the room.
@@ -424,10 +429,10 @@ mod tests {
     }
 
     #[test]
-    fn a_room_takes_two_and_a_half_kilobytes_at_most() {
+    fn a_room_takes_a_kilobyte_at_most() {
         let mut modules = ModuleBudgets::default();
         let bytes = RoomBudget::open(&mut modules, &program(1)).bytes();
         println!("{bytes} bytes for the figures of a room");
-        assert!(bytes <= 2_560, "{bytes}");
+        assert!(bytes <= 1_024, "{bytes}");
     }
 }

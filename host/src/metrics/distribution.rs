@@ -14,14 +14,16 @@ pub struct Bounds {
     step: u64,
     /// Values above count as this one; the greatest is kept as it was all the same.
     most: u64,
+    /// What a [`Distribution::small`] one has room for from the beginning.
+    usual: u64,
 }
 
 /// Nanoseconds of a tick: steps of 0.1 µs up to 4 µs, then of 6 %, up to 67 ms. A tick that is over its budget is seen from the greatest value.
-pub const TICK_NS: Bounds = Bounds { step: 1 << 7, most: 1 << 26 };
+pub const TICK_NS: Bounds = Bounds { step: 1 << 7, most: 1 << 26, usual: 1 << 14 };
 /// Fuel of a tick: steps of 256 up to 8,192, then of 6 %, up to 134 million, 33 ms of work.
-pub const TICK_FUEL: Bounds = Bounds { step: 1 << 8, most: 1 << 27 };
+pub const TICK_FUEL: Bounds = Bounds { step: 1 << 8, most: 1 << 27, usual: 1 << 15 };
 /// Microseconds that a step came late: steps of 1 µs up to 32 µs, then of 6 %, up to a second.
-pub const LATENESS_US: Bounds = Bounds { step: 1, most: 1 << 20 };
+pub const LATENESS_US: Bounds = Bounds { step: 1, most: 1 << 20, usual: 1 << 10 };
 
 /// Microseconds that a step took: the same.
 pub const STEP_US: Bounds = LATENESS_US;
@@ -32,6 +34,8 @@ pub struct Distribution {
     histogram: Histogram<u32>,
     sum: u64,
     max: u64,
+    /// Values above count as this one.
+    most: u64,
 }
 
 /// What is told of a distribution, in the unit of its values. All zero while there are none.
@@ -52,12 +56,22 @@ impl Distribution {
     pub fn new(bounds: Bounds) -> Self {
         // Bounds are made in this file alone, and a test makes a distribution of each.
         let histogram = Histogram::new_with_bounds(bounds.step, bounds.most, DIGITS).expect("the bounds are valid");
-        Self { histogram, sum: 0, max: 0 }
+        Self { histogram, sum: 0, max: 0, most: bounds.most }
+    }
+
+    /// An empty one with room for the usual values, which grows for others: a third of the memory of one that has it for all, and an allocation for the first value in
+    /// each doubling beyond. For what there are thousands of.
+    #[must_use]
+    pub fn small(bounds: Bounds) -> Self {
+        let mut small = Self::new(Bounds { most: bounds.usual, ..bounds });
+        small.histogram.auto(true);
+        Self { most: bounds.most, ..small }
     }
 
     /// Adds a value.
     pub fn record(&mut self, value: u64) {
-        self.histogram.saturating_record(value);
+        // Fails for none that its bounds hold.
+        let _within = self.histogram.record(value.min(self.most));
         self.sum = self.sum.saturating_add(value);
         self.max = self.max.max(value);
     }
@@ -80,7 +94,7 @@ impl Distribution {
         // Fails if it is no older copy; all values are then told.
         let _not_older = histogram.subtract(&earlier.histogram);
         let max = if histogram.is_empty() { 0 } else { histogram.max().min(self.max) };
-        Self { histogram, sum: self.sum.saturating_sub(earlier.sum), max }
+        Self { histogram, sum: self.sum.saturating_sub(earlier.sum), max, most: self.most }
     }
 
     /// How many values there are.
@@ -126,7 +140,9 @@ impl Distribution {
         let (mut from, mut end, mut rest) = (0, self.histogram.low().saturating_mul(8), self.histogram.len());
         for _ in 0..ENDS {
             // The ends are ends of steps, so no step counts in two ranges.
-            let count = self.histogram.count_between(from, end - 1);
+            // What lies beyond a small one's room counts as its last step, which is not there.
+            let has_room = from == 0 || from <= self.histogram.high();
+            let count = if has_room { self.histogram.count_between(from, end - 1) } else { 0 };
             ranges.push((Some(end - 1), count));
             rest = rest.saturating_sub(count);
             (from, end) = (end, end.saturating_mul(4));
@@ -229,6 +245,29 @@ mod tests {
         let mut other = Distribution::new(LATENESS_US);
         other.add(&whole);
         assert_eq!((other.count(), other.sum(), other.max()), (whole.count(), whole.sum(), whole.max()));
+    }
+
+    #[test]
+    fn a_small_one_tells_the_same_whatever_comes() {
+        for bounds in [TICK_NS, TICK_FUEL, LATENESS_US] {
+            let (mut whole, mut small) = (Distribution::new(bounds), Distribution::small(bounds));
+            assert!(small.bytes() * 2 < whole.bytes() && small.ranges() == whole.ranges());
+            let mut earlier = (whole.clone(), small.clone());
+            for value in (0..=40).map(|power| (1u64 << power) + 1).chain([bounds.most, 7, u64::MAX, 3]) {
+                whole.record(value);
+                small.record(value);
+                assert_eq!((small.steps(), small.ranges()), (whole.steps(), whole.ranges()), "{value}");
+                assert_eq!((small.quantiles(), small.count()), (whole.quantiles(), whole.count()));
+                let (whole_since, small_since) = (whole.since(&earlier.0), small.since(&earlier.1));
+                assert_eq!((small_since.steps(), small_since.max()), (whole_since.steps(), whole_since.max()));
+                if value % 3 == 0 {
+                    earlier = (whole.clone(), small.clone());
+                }
+            }
+            let mut sum = Distribution::new(bounds);
+            sum.add(&small);
+            assert_eq!(sum.steps(), whole.steps());
+        }
     }
 
     #[test]
