@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::output::{note, say};
 use crate::config::{Config, ConfigError, Settings};
+use crate::limits::allocator;
 use crate::server::{FLUSH_WAIT_S, Server};
 
 /// How often a host that drains says that it still waits, in seconds, if nothing else changes.
@@ -50,6 +51,8 @@ pub(super) async fn serve(args: ServeArgs, json: bool) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    // Modules were compiled, which takes ten times what an empty host keeps.
+    allocator::give_back_unused();
     announce(&server, json);
     let mut signal = signals.next().await;
     // Before a word is said: from here on nobody is to be sent to this host.

@@ -1,4 +1,4 @@
-//! How the system's allocator is asked to behave: how many arenas it makes. Only the binary asks; a program that links the library decides for itself.
+//! How the system's allocator is asked to behave: how many arenas it makes, and when it gives memory back. Only the binary asks; a program that links the library decides for itself.
 
 /// Variables by which a user sets the number of arenas (mallopt(3), and "Tunables" in the manual of the GNU C library), and what must be in their value.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -27,6 +27,19 @@ pub(crate) fn use_few_arenas() {
         #[allow(unsafe_code)]
         unsafe {
             libc::mallopt(libc::M_ARENA_MAX, arenas(cores));
+        }
+    }
+}
+
+/// Gives memory that was asked for and given back, and lies in whole pages, back to the system. To be called when much of it was: takes milliseconds, in which other threads wait for
+/// memory. Does nothing with other allocators than the GNU one.
+pub(crate) fn give_back_unused() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: takes an integer, and touches only pages that the allocator knows nobody has.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::malloc_trim(0);
         }
     }
 }
