@@ -246,7 +246,7 @@ async fn hello(socket: &mut Socket, doors: &Doors, client: &Client) -> Result<En
 
 /// Moves messages both ways until one side ends it.
 async fn converse(socket: Socket, entered: Entered, doors: &Doors) {
-    let Entered { session, shard, mut messages, limits, _place } = entered;
+    let Entered { session, shard, messages, limits, _place } = entered;
     let (mut sink, mut stream) = socket.split();
     // What the reader wants to be said goes to the writer, which alone writes. After a goodbye nothing else may follow.
     let (answers, mut answered) = mpsc::channel(16);

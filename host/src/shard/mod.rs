@@ -373,6 +373,7 @@ impl ShardLayout {
                 lateness_us: Distribution::new(LATENESS_US),
                 step_us: Distribution::new(STEP_US),
                 farewells: Farewells::default(),
+                bell: Arc::default(),
                 shed: Shed::new(clock.now_us()),
                 draining: false,
                 stopping: false,
@@ -461,6 +462,8 @@ struct Shard {
     step_us: Distribution,
     /// The sessions of closed rooms that are still to be told so.
     farewells: Farewells,
+    /// Wakes the tasks of its WebSockets.
+    bell: Arc<outbound::Bell>,
     /// What is left out while there is too much to do.
     shed: Shed,
     /// No game begins any more.
@@ -483,6 +486,7 @@ impl Shard {
             }
             let now_us = self.clock.now_us();
             self.look_back(now_us);
+            self.bell.ring(now_us);
             if !(all_received && all_taken_over) {
                 // What is left would wait while the system throws newer datagrams away.
                 continue;
@@ -668,7 +672,8 @@ impl Shard {
     }
 
     fn attach(&mut self, attach: Attach) {
-        let Attach { room, player, pass, setup, keys, after, deltas, outbound, reply } = attach;
+        let Attach { room, player, pass, setup, keys, after, deltas, mut outbound, reply } = attach;
+        outbound.hang(&self.bell);
         let now_us = self.clock.now_us();
         let taken = self.index_of(&room).and_then(|index| {
             let replaces = self.check_pass(index, player, &pass, now_us)?;
