@@ -1,26 +1,28 @@
 //! A player's WebSocket: the upgrade, the hello with its ticket and handshake, then messages both ways until either side ends it. What messages
 //! mean is the shard's business.
 
-use std::sync::Arc;
+mod line;
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::SplitStream;
-use futures_util::{SinkExt, StreamExt};
-use holeshot_wire::message::{CLIENT_MESSAGE_BYTES_MAX, HOST_MESSAGE_BYTES_MAX};
+use holeshot_wire::message::CLIENT_MESSAGE_BYTES_MAX;
 use holeshot_wire::{ByeCode, ClientMessage, HostMessage, PROTOCOL_VERSION, RefusalCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::WebSocketStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use self::line::{Line, Say};
 use super::entry::{self, Hello};
 use super::gate::{Allowance, Client, Gate, Limit, MessageLimits, Place};
 use super::http::{ApiError, Doors};
@@ -36,12 +38,8 @@ pub const SILENCE_MAX_S: u64 = 30;
 pub const SEND_WAIT_MAX_S: u64 = 10;
 /// How long a message may wait until its address, or all together, have said less, in seconds. Nothing is read meanwhile, so that the client waits, too.
 const HELD_UP_MAX_S: u64 = 10;
-/// What a WebSocket reads at once, in bytes: a hello, or any other message but the longest, which come in pieces. It is allocated for each, and is most of what an idle
-/// one takes.
-const READ_BUFFER_BYTES: usize = 1 << 10;
-/// What waits in a WebSocket's own buffer to be written, in bytes: one message of the host's at its longest, and answers to pings. The queue before
-/// it has a bound of its own, and the system's buffer behind it, too.
-const WRITE_BUFFER_BYTES_MAX: usize = HOST_MESSAGE_BYTES_MAX + (4 << 10);
+/// Silent WebSockets are looked at at multiples of this time, in milliseconds: the timers of a thousand of them then wake a thread ten times a second at most.
+const SILENCE_LOOK_MS: u64 = 100;
 
 /// Counts open WebSockets.
 #[derive(Debug)]
@@ -98,7 +96,9 @@ impl Drop for Counted {
     }
 }
 
-type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+type Stream = TokioIo<hyper::upgrade::Upgraded>;
+/// In a box: a future that hands it on has it twice otherwise.
+type Socket = Box<Line<Stream>>;
 
 /// Answers a request for a WebSocket.
 pub async fn upgrade(
@@ -148,28 +148,28 @@ pub async fn upgrade(
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-async fn serve(io: TokioIo<hyper::upgrade::Upgraded>, doors: &Doors, client: &Client, half_open: Place) {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(CLIENT_MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(CLIENT_MESSAGE_BYTES_MAX))
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX);
-    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    let greeted = hello(&mut socket, doors, client).await;
+async fn serve(stream: Stream, doors: &Doors, client: &Client, half_open: Place) {
+    let mut socket = Box::new(Line::new(stream, CLIENT_MESSAGE_BYTES_MAX));
+    // What is over in a moment has a place of its own, and is not kept for as long as the session is.
+    let greeted = Box::pin(hello(&mut socket, doors, client)).await;
     drop(half_open);
     match greeted {
         Ok(entered) => converse(socket, entered, doors).await,
-        Err(Refusal::Say(code, reason)) => {
-            tracing::debug!(code = code.as_str(), reason, "session refused");
-            if let Ok(text) = (HostMessage::Refused { code, reason }).encode() {
-                let _gone = send(&mut socket, Message::text(text)).await;
-            }
-            let _gone = timeout(Duration::from_secs(SEND_WAIT_MAX_S), socket.close(None)).await;
-            linger(&mut socket).await;
-        }
+        Err(Refusal::Say(code, reason)) => Box::pin(refuse(socket, code, reason)).await,
         Err(Refusal::Gone) => {}
     }
+}
+
+async fn refuse(mut socket: Socket, code: RefusalCode, reason: String) {
+    tracing::debug!(code = code.as_str(), reason, "session refused");
+    let last_words = async {
+        if let Ok(text) = (HostMessage::Refused { code, reason }).encode() {
+            socket.say(Say::Text(text.into()))?;
+        }
+        poll_fn(|context| socket.poll_close(context)).await
+    };
+    let _gone = timeout(Duration::from_secs(SEND_WAIT_MAX_S), last_words).await;
+    linger(&mut socket).await;
 }
 
 /// A session that is open.
@@ -198,7 +198,7 @@ impl Refusal {
 /// Reads the first message, which must be text.
 async fn first_text(socket: &mut Socket) -> Result<tungstenite::Utf8Bytes, Refusal> {
     loop {
-        match socket.next().await {
+        match poll_fn(|context| socket.poll_read(context)).await {
             Some(Ok(Message::Text(text))) => return Ok(text),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(Message::Close(_))) | None => return Err(Refusal::Gone),
@@ -211,13 +211,15 @@ async fn first_text(socket: &mut Socket) -> Result<tungstenite::Utf8Bytes, Refus
 }
 
 /// Reads the hello and attaches the player to its room.
-async fn hello(socket: &mut Socket, doors: &Doors, client: &Client) -> Result<Entered, Refusal> {
+async fn hello(socket: &mut Socket, doors: &Doors, client: &Client) -> Result<Box<Entered>, Refusal> {
     // Only the client's part has a limit: a time-out after the shard took the player would leave a session that nobody reads.
     let text = timeout(Duration::from_secs(HELLO_WAIT_S), first_text(socket))
         .await
         .map_err(|_| Refusal::say(RefusalCode::HelloTimeout, format!("no hello came within {HELLO_WAIT_S} s")))??;
     let message =
         ClientMessage::decode(&text).map_err(|error| Refusal::say(RefusalCode::BadMessage, error.to_string()))?;
+    socket.forget_first(text.len());
+    drop(text);
     let ClientMessage::Hello { protocol, ticket, noise, after, deltas } = message else {
         return Err(Refusal::say(RefusalCode::BadMessage, "the first message must be `hello`"));
     };
@@ -241,65 +243,194 @@ async fn hello(socket: &mut Socket, doors: &Doors, client: &Client) -> Result<En
             }
             Refusal::Say(code, reason)
         })?;
-    Ok(Entered { session, shard, messages, limits, _place: place })
+    Ok(Box::new(Entered { session, shard, messages, limits, _place: place }))
+}
+
+/// What the two sides of a session's task, that which reads and that which writes, have of each other. Nobody else has it: the lock is for the compiler.
+struct Talk(Mutex<Both>);
+
+struct Both {
+    socket: Socket,
+    /// What the reader has to say. The writer alone writes, and after a goodbye nothing else.
+    answer: Option<Answer>,
+    /// The reader waits until its answer before this one is taken.
+    has_more: bool,
+    /// The reader has ended.
+    has_said_all: bool,
+    /// Since when the reader has waited for a message, if it does.
+    silent_since: Option<Instant>,
+}
+
+impl Talk {
+    fn lock(&self) -> MutexGuard<'_, Both> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next message; none at the end.
+    async fn next(&self) -> Option<Result<Message, tungstenite::Error>> {
+        self.lock().silent_since = Some(Instant::now());
+        let next = poll_fn(|context| self.lock().socket.poll_read(context)).await;
+        self.lock().silent_since = None;
+        next
+    }
+
+    /// Leaves something to say to the writer, which looks after the reader did. Meanwhile nothing is read: who does not take answers gets none.
+    async fn answer(&self, answer: Answer) {
+        let mut answer = Some(answer);
+        poll_fn(|_| {
+            let mut both = self.lock();
+            both.has_more = both.answer.is_some();
+            if both.has_more {
+                return Poll::Pending;
+            }
+            both.answer = answer.take();
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Sends one message, within a time.
+    async fn send(&self, say: Say) -> Result<(), tungstenite::Error> {
+        self.lock().socket.say(say)?;
+        self.in_time(|context, socket| socket.poll_written(context)).await
+    }
+
+    /// Closes the WebSocket, within a time. False if the client does not take that.
+    async fn close(&self) -> bool {
+        self.in_time(|context, socket| socket.poll_close(context)).await.is_ok()
+    }
+
+    /// Writes. A timer is made only when the system does not take all at once.
+    async fn in_time(
+        &self,
+        poll: impl Fn(&mut Context<'_>, &mut Socket) -> Poll<Result<(), tungstenite::Error>>,
+    ) -> Result<(), tungstenite::Error> {
+        let mut written = poll_fn(|context| poll(context, &mut self.lock().socket));
+        if let Poll::Ready(written) = poll_fn(|context| Poll::Ready(Pin::new(&mut written).poll(context))).await {
+            return written;
+        }
+        match Box::pin(timeout(Duration::from_secs(SEND_WAIT_MAX_S), written)).await {
+            Ok(written) => written,
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
+    }
 }
 
 /// Moves messages both ways until one side ends it.
-async fn converse(socket: Socket, entered: Entered, doors: &Doors) {
-    let Entered { session, shard, messages, limits, _place } = entered;
-    let (mut sink, mut stream) = socket.split();
-    // What the reader wants to be said goes to the writer, which alone writes. After a goodbye nothing else may follow.
-    let (answers, mut answered) = mpsc::channel(16);
-    let reader = read(&mut stream, session, &shard, answers, Says::new(&doors.gate, &limits.said));
-    let writer = async {
-        let mut pings = tokio::time::interval(Duration::from_secs(SILENCE_PING_S));
-        pings.tick().await;
-        let mut said_goodbye = false;
-        while !said_goodbye {
-            let message = tokio::select! {
-                outbound = messages.recv() => match outbound {
-                    Some(Outbound::Text(text)) => Message::Text(text),
-                    Some(Outbound::Binary(bytes)) => Message::Binary(bytes),
-                    // The shard has said goodbye, or has dropped a session that was too slow.
-                    Some(Outbound::Close) | None => break,
-                },
-                answer = answered.recv() => match answer {
-                    Some(Answer::Message(text)) => Message::text(text),
-                    Some(Answer::Goodbye(text)) => {
-                        said_goodbye = true;
-                        Message::text(text)
-                    }
-                    // The client is gone, and what the reader had to say is said.
-                    None => break,
-                },
-                _ = pings.tick() => Message::Ping(tungstenite::Bytes::new()),
-            };
-            if send(&mut sink, message).await.is_err() {
-                // Who takes no message takes no goodbye either: its room hears of it now, not after the time for closing.
-                return false;
-            }
-        }
-        matches!(timeout(Duration::from_secs(SEND_WAIT_MAX_S), sink.close()).await, Ok(Ok(())))
-    };
+async fn converse(socket: Socket, entered: Box<Entered>, doors: &Doors) {
+    let both = Both { socket, answer: None, has_more: false, has_said_all: false, silent_since: None };
+    let talk = Talk(Mutex::new(both));
+    let Entered { session, shard, limits, .. } = &*entered;
     let is_told = {
-        tokio::pin!(reader, writer);
+        let reader = pin!(read(&talk, *session, shard, Says::new(&doors.gate, &limits.said)));
+        let mut writer = pin!(write(&talk, &entered.messages, &doors.gate));
         tokio::select! {
+            biased;
             // The writer ends by itself once it has sent the reader's last words; a client that takes nothing gets no more time.
-            () = &mut reader => timeout(Duration::from_secs(1), &mut writer).await.unwrap_or(false),
+            () = reader => {
+                talk.lock().has_said_all = true;
+                Box::pin(timeout(Duration::from_secs(1), writer)).await.unwrap_or(false)
+            }
             is_told = &mut writer => is_told,
         }
     };
-    shard.send(Command::Detach(session)).await;
-    if is_told && let Ok(mut socket) = stream.reunite(sink) {
+    shard.send(Command::Detach(*session)).await;
+    if is_told {
+        let mut socket = talk.0.into_inner().unwrap_or_else(PoisonError::into_inner).socket;
         linger(&mut socket).await;
     }
+}
+
+/// Writes what the shard and the reader have to say, until there is nothing more. True if the client was told that this is the end.
+async fn write(talk: &Talk, messages: &OutboundReceiver, gate: &Gate) -> bool {
+    let mut look = pin!(sleep_until(silence_look(gate, Duration::from_secs(SILENCE_PING_S))));
+    let mut said_goodbye = false;
+    while !said_goodbye {
+        let say = match poll_fn(|context| poll_next(talk, messages, gate, look.as_mut(), context)).await {
+            Next::Say(say) => say,
+            Next::Goodbye(text) => {
+                said_goodbye = true;
+                Say::Text(text.into())
+            }
+            Next::Over => break,
+        };
+        if talk.send(say).await.is_err() {
+            // Who takes no message takes no goodbye either: its room hears of it now, not after the time for closing.
+            return false;
+        }
+    }
+    talk.close().await
+}
+
+/// What a writer does next.
+enum Next {
+    Say(Say),
+    /// The last words: the WebSocket closes behind them.
+    Goodbye(String),
+    Over,
+}
+
+fn poll_next(
+    talk: &Talk,
+    messages: &OutboundReceiver,
+    gate: &Gate,
+    mut look: Pin<&mut Sleep>,
+    context: &mut Context<'_>,
+) -> Poll<Next> {
+    match messages.poll_recv(context) {
+        Poll::Ready(Some(Outbound::Text(text))) => return Poll::Ready(Next::Say(Say::Text(text.into()))),
+        Poll::Ready(Some(Outbound::Binary(bytes))) => return Poll::Ready(Next::Say(Say::Binary(bytes))),
+        // The shard has said goodbye, or has dropped a session that was too slow.
+        Poll::Ready(Some(Outbound::Close) | None) => return Poll::Ready(Next::Over),
+        Poll::Pending => {}
+    }
+    let mut both = talk.lock();
+    if let Some(answer) = both.answer.take() {
+        if both.has_more {
+            context.waker().wake_by_ref();
+        }
+        return Poll::Ready(match answer {
+            Answer::Message(text) => Next::Say(Say::Text(text.into())),
+            Answer::Goodbye(text) => Next::Goodbye(text),
+        });
+    }
+    // The client is gone, and what the reader had to say is said.
+    if both.has_said_all {
+        return Poll::Ready(Next::Over);
+    }
+    let (ping, max) = (Duration::from_secs(SILENCE_PING_S), Duration::from_secs(SILENCE_MAX_S));
+    while look.as_mut().poll(context).is_ready() {
+        // A reader that does not wait for its client has no silent one.
+        let silent = both.silent_since.map_or(Duration::ZERO, |since| since.elapsed());
+        if silent >= max {
+            let reason = format!("nothing came for {SILENCE_MAX_S} s");
+            let bye = (HostMessage::Bye { code: ByeCode::Idle, reason }).encode();
+            return Poll::Ready(bye.map_or(Next::Over, Next::Goodbye));
+        }
+        let is_silent = silent >= ping;
+        let wait = if is_silent { ping } else { ping.saturating_sub(silent) };
+        look.as_mut().reset(silence_look(gate, wait));
+        if is_silent {
+            return Poll::Ready(Next::Say(Say::Ping));
+        }
+    }
+    Poll::Pending
+}
+
+/// When a WebSocket is looked at that is to be looked at after this time.
+fn silence_look(gate: &Gate, wait: Duration) -> Instant {
+    let now = Duration::from_micros(gate.now_us());
+    let step_us = SILENCE_LOOK_MS * 1_000;
+    let at_us = u64::try_from((now + wait).as_micros()).unwrap_or(u64::MAX);
+    let at = Duration::from_micros(at_us.checked_next_multiple_of(step_us).unwrap_or(at_us));
+    Instant::now() + at.saturating_sub(now)
 }
 
 /// Ends the connection beneath a WebSocket that has said its last words, so that its client reads them whatever it goes on to say: the bytes, as a
 /// WebSocket that met a frame too long reads no more messages.
 async fn linger(socket: &mut Socket) {
     // A client that takes nothing leaves TLS nowhere to say that it ends.
-    let _slow = timeout(Duration::from_secs(SEND_WAIT_MAX_S), socket.get_mut().shutdown()).await;
+    let _slow = Box::pin(timeout(Duration::from_secs(SEND_WAIT_MAX_S), socket.stream().shutdown())).await;
 }
 
 /// What a client says over its WebSocket.
@@ -328,7 +459,7 @@ impl<'a> Says<'a> {
             if over.limit.is_of_session() || now >= until {
                 return Err(over.limit);
             }
-            sleep_until((now + Duration::from_micros(over.wait_us)).min(until)).await;
+            Box::pin(sleep_until((now + Duration::from_micros(over.wait_us)).min(until))).await;
         }
     }
 }
@@ -340,28 +471,19 @@ enum Answer {
     Goodbye(String),
 }
 
-async fn read(
-    stream: &mut SplitStream<Socket>,
-    session: SessionId,
-    shard: &ShardHandle,
-    answers: mpsc::Sender<Answer>,
-    mut says: Says<'_>,
-) {
+async fn read(talk: &Talk, session: SessionId, shard: &ShardHandle, mut says: Says<'_>) {
     let bye = async |code, reason: String| {
         if let Ok(text) = (HostMessage::Bye { code, reason }).encode() {
-            let _gone = answers.send(Answer::Goodbye(text)).await;
+            talk.answer(Answer::Goodbye(text)).await;
         }
     };
     // A ping is answered here; the first one still tells the room that the client has its welcome.
     let mut is_heard = false;
     loop {
-        let message = match timeout(Duration::from_secs(SILENCE_MAX_S), stream.next()).await {
-            Ok(Some(Ok(message))) => message,
-            Ok(Some(Err(tungstenite::Error::Capacity(error)))) => {
-                return bye(ByeCode::BadMessage, error.to_string()).await;
-            }
-            Ok(Some(Err(_)) | None) => return,
-            Err(_) => return bye(ByeCode::Idle, format!("nothing came for {SILENCE_MAX_S} s")).await,
+        let message = match talk.next().await {
+            Some(Ok(message)) => message,
+            Some(Err(tungstenite::Error::Capacity(error))) => return bye(ByeCode::BadMessage, error.to_string()).await,
+            Some(Err(_)) | None => return,
         };
         if let Err(limit) = says.take(message.len(), Duration::from_secs(HELD_UP_MAX_S)).await {
             let max = says.gate.limits().get(limit);
@@ -378,7 +500,7 @@ async fn read(
                         return;
                     }
                     if let Ok(text) = (HostMessage::Pong { t }).encode() {
-                        let _gone = answers.send(Answer::Message(text)).await;
+                        talk.answer(Answer::Message(text)).await;
                     }
                     continue;
                 }
@@ -398,17 +520,6 @@ async fn read(
         if !shard.send(command).await {
             return;
         }
-    }
-}
-
-/// Sends one message, within a time.
-async fn send<S>(sink: &mut S, message: Message) -> Result<(), ()>
-where
-    S: futures_util::Sink<Message> + Unpin,
-{
-    match timeout(Duration::from_secs(SEND_WAIT_MAX_S), sink.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(()),
     }
 }
 

@@ -302,7 +302,12 @@ pub struct ShardHandle {
 impl ShardHandle {
     /// Sends a command, waiting while the queue is full. False if the shard has ended.
     pub async fn send(&self, command: Command) -> bool {
-        self.commands.send(command).await.is_ok()
+        match self.commands.try_send(command) {
+            Ok(()) => true,
+            // Rare, and larger than all else that a session's task has to keep.
+            Err(mpsc::error::TrySendError::Full(command)) => Box::pin(self.commands.send(command)).await.is_ok(),
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
     }
 }
 
