@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// What became of one player's inputs and actions.
 ///
-/// Every input that came is counted in exactly one of `taken`, `late`, `ahead`, `duplicate`, `conflicting`, `too_long` and
+/// Every input that came is counted in exactly one of `taken`, `late`, `behind`, `ahead`, `duplicate`, `conflicting`, `too_long` and
 /// `out_of_game`, which add up to `received`. Every tick is counted in exactly one of `fresh`, `repeated` and `absent`,
 /// which add up to the ticks of the room. `fresh` is at most `taken`; the rest of `taken` was for frames that never came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -13,8 +13,10 @@ pub struct PlayerCounters {
     pub received: u64,
     /// First inputs of a frame that came in time.
     pub taken: u64,
-    /// Inputs for a frame that had been stepped without them. Later copies of one are duplicates as long as the frame is within the track.
+    /// Inputs for a frame that had been stepped without them: the first of each frame. Later copies are duplicates.
     pub late: u64,
+    /// Inputs for a frame further back than the track, each copy: whether an earlier one came is not known any more.
+    pub behind: u64,
     /// Inputs for a frame further ahead than the track.
     pub ahead: u64,
     /// Further copies of an input, equal to the first.

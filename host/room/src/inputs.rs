@@ -12,6 +12,8 @@ pub(crate) enum Verdict {
     Taken,
     /// Its frame was stepped without it.
     Late,
+    /// Its frame is further back than the track: nothing is known of it any more.
+    Behind,
     /// Its frame is further ahead than the track.
     Ahead,
     /// A copy of one that came before.
@@ -134,8 +136,8 @@ impl InputCache {
             return Verdict::Ahead;
         }
         if frame < next_frame && next_frame - frame > self.track_frames {
-            // Nothing is known of it any more: the ring has moved on.
-            return Verdict::Late;
+            // The ring has moved on.
+            return Verdict::Behind;
         }
         let at = self.at(player, frame);
         let slot = self.slots.get_mut(at..at + self.stride_bytes);
@@ -224,7 +226,7 @@ impl Margin {
     pub(crate) fn note(&mut self, frame: u32, verdict: Verdict, margin_us: impl FnOnce() -> i32) {
         let is_newer = self.newest_frame.is_none_or(|newest| frame > newest);
         match verdict {
-            Verdict::Taken | Verdict::Late if is_newer => self.newest_frame = Some(frame),
+            Verdict::Taken | Verdict::Late | Verdict::Behind if is_newer => self.newest_frame = Some(frame),
             // It counts, for a player so far ahead must hear it; but a frame from the far future must not become the newest.
             Verdict::Ahead if is_newer => {}
             _ => return,
@@ -281,7 +283,7 @@ mod tests {
         assert_eq!(seen(cache.take(0, 3)), (Repeated, 2, b"one".to_vec()));
         assert_eq!(seen(cache.take(0, 4)), (Fresh, 0, b"4".to_vec()));
         assert_eq!(seen(cache.take(0, 5)), (Repeated, 1, b"4".to_vec()));
-        assert_eq!(cache.offer(0, 6, 1, b"one"), Verdict::Late, "further behind than the track");
+        assert_eq!(cache.offer(0, 6, 1, b"one"), Verdict::Behind, "further behind than the track");
         assert_eq!(cache.offer(0, 6, 6, b""), Verdict::Taken, "an input may be empty");
         assert_eq!(seen(cache.take(0, 6)), (Fresh, 0, vec![]));
         assert_eq!(seen(cache.take(0, 7)), (Repeated, 1, vec![]));
@@ -347,7 +349,7 @@ mod tests {
                     let expected = if frame >= next + u32::from(track) {
                         Verdict::Ahead
                     } else if frame + u32::from(track) < next {
-                        Verdict::Late
+                        Verdict::Behind
                     } else {
                         match first.get(&frame) {
                             Some((_, false)) => Verdict::Duplicate,

@@ -430,6 +430,7 @@ impl Room {
             *match verdict {
                 Verdict::Taken => &mut counters.taken,
                 Verdict::Late => &mut counters.late,
+                Verdict::Behind => &mut counters.behind,
                 Verdict::Ahead => &mut counters.ahead,
                 Verdict::Duplicate => &mut counters.duplicate,
                 Verdict::Conflicting => &mut counters.conflicting,

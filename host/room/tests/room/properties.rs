@@ -243,7 +243,7 @@ fn check_counters(room: &Room, watcher: &Watcher) {
     assert_eq!(room.frame(), watcher.ticks.checked_sub(1));
     for (slot, player) in (0u16..).zip(room.players()) {
         let c = player.counters;
-        let came = c.taken + c.late + c.ahead + c.duplicate + c.conflicting + c.too_long + c.out_of_game;
+        let came = c.taken + c.late + c.behind + c.ahead + c.duplicate + c.conflicting + c.too_long + c.out_of_game;
         assert_eq!(c.received, came);
         assert_eq!(u64::from(watcher.ticks), c.fresh + c.repeated + c.absent);
         assert_eq!(watcher.sums.get(&slot).copied().unwrap_or_default(), [c.absent, c.fresh, c.repeated]);
