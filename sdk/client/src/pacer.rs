@@ -63,8 +63,11 @@ pub struct Advice {
 #[derive(Debug, Clone)]
 pub struct Pacer {
     tick_hz: u64,
-    /// `arrival - frame * tick` of the snapshots of the last second, in microseconds.
-    offsets_us: VecDeque<i64>,
+    /// `arrival - frame * tick` of snapshots of the last second, in microseconds, each with its place among all snapshots: only those below every later one, rising.
+    /// The first is the smallest of all; the others take its place as it grows old.
+    offsets_us: VecDeque<(u64, i64)>,
+    /// Whole snapshots so far.
+    snapshots: u64,
     rtt_us: Option<u64>,
     lead_frames: u32,
     /// Whether the host's advice, not the round trip, decides by now.
@@ -129,7 +132,8 @@ impl Pacer {
         let tick_hz = u64::from(tick_hz.clamp(1, 128));
         Self {
             tick_hz,
-            offsets_us: VecDeque::with_capacity(tick_hz as usize),
+            offsets_us: VecDeque::new(),
+            snapshots: 0,
             rtt_us: None,
             lead_frames: LEAD_FRAMES_FIRST,
             advised: false,
@@ -173,17 +177,24 @@ impl Pacer {
             return;
         }
         self.newest_snapshot_frame = Some(frame);
+        let offset_us = now_us as i64 - self.frame_us(frame) as i64;
+        while self.offsets_us.pop_back_if(|(_, before_us)| *before_us >= offset_us).is_some() {}
+        self.offsets_us.push_back((self.snapshots, offset_us));
+        self.snapshots += 1;
         // One sample per snapshot of the last second.
-        while self.offsets_us.len() >= self.tick_hz as usize {
-            self.offsets_us.pop_front();
-        }
-        self.offsets_us.push_back(now_us as i64 - self.frame_us(frame) as i64);
+        let oldest = self.snapshots.saturating_sub(self.tick_hz);
+        while self.offsets_us.pop_front_if(|(number, _)| *number < oldest).is_some() {}
         self.follow(frame, advice, now_us);
+    }
+
+    /// The smallest offset of the last second.
+    fn offset_us(&self) -> Option<i64> {
+        self.offsets_us.front().map(|(_, offset_us)| *offset_us)
     }
 
     /// The frame whose snapshot would just arrive at `now_us`; `None` before the first snapshot.
     pub fn frame_now(&self, now_us: u64) -> Option<u32> {
-        let offset_us = *self.offsets_us.iter().min()?;
+        let offset_us = self.offset_us()?;
         let since_us = u64::try_from(now_us as i64 - offset_us).unwrap_or(0);
         let frame = since_us.saturating_mul(self.tick_hz) / 1_000_000;
         u32::try_from(frame).ok().filter(|frame| *frame < u32::MAX)
@@ -204,7 +215,7 @@ impl Pacer {
     /// When the snapshot of this frame would just arrive, on the clock of [`Pacer::frame_now`]: for who reads controls in every frame, whatever came.
     /// `None` before the first snapshot.
     pub fn frame_begins_us(&self, frame: u32) -> Option<u64> {
-        let offset_us = *self.offsets_us.iter().min()?;
+        let offset_us = self.offset_us()?;
         // A frame whose share of a second is no whole number begins with the next microsecond.
         let since_us = (u64::from(frame) * 1_000_000).div_ceil(self.tick_hz);
         Some(u64::try_from(offset_us.saturating_add(since_us as i64)).unwrap_or(0))
