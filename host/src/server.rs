@@ -202,6 +202,7 @@ impl Server {
             clock,
         );
         let rooms = Arc::new(rooms.with_journals(journals.clone()));
+        let udp_inodes = sockets.inodes();
         let threads =
             layout.start(sockets, clock, &rooms, &sink).context("cannot start the threads that step rooms")?;
 
@@ -224,6 +225,7 @@ impl Server {
                 engine,
                 Arc::downgrade(&events),
                 manager.as_ref().map(Manager::figures),
+                udp_inodes,
                 clock,
             ),
             rooms: Arc::clone(&rooms),

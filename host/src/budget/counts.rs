@@ -87,7 +87,8 @@ impl Page {
             bail!("the host's figures have more than {PAGE_BYTES_MAX} bytes");
         }
         let mut page = Self { at, figures: BTreeMap::new(), lateness_ranges: BTreeMap::new() };
-        for line in text.lines().filter(|line| line.starts_with("holeshot_shard_")) {
+        for line in text.lines().filter(|line| line.starts_with("holeshot_shard_") || line.starts_with("holeshot_udp_"))
+        {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
             let Some(value) = value.parse::<f64>().ok().filter(|value| (0.0..=FIGURE_MAX).contains(value)) else {
                 continue;
@@ -111,6 +112,12 @@ impl Page {
     #[must_use]
     pub fn rooms(&self) -> f64 {
         self.figures.get("holeshot_shard_rooms").copied().unwrap_or_default()
+    }
+
+    /// Datagrams that the host's system dropped before the host read them, since it started; none where it does not say.
+    #[must_use]
+    pub fn dropped(&self) -> Option<u64> {
+        self.figures.get("holeshot_udp_datagrams_dropped_total").map(|dropped| *dropped as u64)
     }
 
     /// What happened since an earlier page.

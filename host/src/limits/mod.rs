@@ -4,6 +4,7 @@
 pub(crate) mod allocator;
 pub(crate) mod ask;
 pub mod disk;
+pub(crate) mod drops;
 pub mod files;
 pub mod mappings;
 pub mod memory;

@@ -18,6 +18,7 @@ use crate::clock::{Clock, unix_ms};
 use crate::doors::gate::{Gate, Limit};
 use crate::doors::records::StreamFigures;
 use crate::events::Events;
+use crate::limits::drops::dropped;
 use crate::manager::{ManagerFigures, ManagerStats};
 use crate::rooms::{LiveRoom, Rooms};
 use crate::rules::{Engine, ModuleHash};
@@ -45,6 +46,8 @@ pub struct Metrics {
     events: Weak<Events>,
     /// None where another process keeps the records: it has these figures.
     manager: Option<ManagerFigures>,
+    /// The sockets for datagrams, in the system's tables.
+    udp_inodes: Vec<u64>,
     clock: Clock,
     started_unix_ms: u64,
     last: Mutex<Option<(u64, Arc<str>)>>,
@@ -159,9 +162,10 @@ impl Metrics {
         engine: Engine,
         events: Weak<Events>,
         manager: Option<ManagerFigures>,
+        udp_inodes: Vec<u64>,
         clock: Clock,
     ) -> Self {
-        Self { rooms, engine, events, manager, clock, started_unix_ms: unix_ms(), last: Mutex::default() }
+        Self { rooms, engine, events, manager, udp_inodes, clock, started_unix_ms: unix_ms(), last: Mutex::default() }
     }
 
     /// The budget of an open room; none if it has closed.
@@ -252,14 +256,21 @@ impl Metrics {
         }
         let rooms = Arc::clone(&self.rooms);
         // Files of the system, which take milliseconds on a full host.
-        let system = tokio::task::spawn_blocking(move || (Process::read(), rooms.memory().available())).await;
-        let (process, available) = system.unwrap_or_default();
+        let udp_inodes = self.udp_inodes.clone();
+        let read = move || (Process::read(), rooms.memory().available(), dropped(&udp_inodes));
+        let (process, available, dropped) = tokio::task::spawn_blocking(read).await.unwrap_or_default();
 
         let mut page = Page::default();
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         page.info("holeshot_build", "The version of the host.", version);
         self.host_figures(&mut page, &census, sockets, available.map(|seen| seen.bytes));
         self.shard_figures(&mut page, &shards);
+        let dropped = (0..).zip(dropped.unwrap_or_default());
+        page.counter(
+            "holeshot_udp_datagrams_dropped",
+            "Datagrams that the system dropped because the host did not read them in time.",
+            dropped.map(|(socket, datagrams): (usize, u64)| (label("socket", &socket.to_string()), datagrams)),
+        );
         let answered: Vec<_> = shards.into_iter().flatten().collect();
         module_figures(&mut page, &merged(&answered), |tick_hz| self.engine.settings().tick_fuel(tick_hz));
         room_figures(&mut page, &census.oldest, answered);

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
 use super::steer;
+use crate::limits::drops::inode;
 use crate::limits::receive_buffer::{RECEIVE_BUFFER_BYTES, ask_receive_buffer};
 
 /// The sockets of a host's shards, bound to one address.
@@ -70,6 +71,12 @@ impl Sockets {
     #[must_use]
     pub const fn granted_bytes(&self) -> usize {
         self.granted_bytes
+    }
+
+    /// Which they are in the system's tables, in their order; none where the system has none.
+    #[must_use]
+    pub fn inodes(&self) -> Vec<u64> {
+        self.all.iter().map(inode).collect::<Option<_>>().unwrap_or_default()
     }
 
     /// The socket that a shard reads and sends from.
