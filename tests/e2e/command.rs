@@ -556,6 +556,7 @@ fn every_command_explains_its_options() {
                     "--seconds",
                     "--ramp",
                     "--threads",
+                    "--players-per-socket",
                     "--game",
                     "--module",
                     "--shards",

@@ -19,7 +19,7 @@ use crate::files::{Readers, write_whole};
 use crate::load::impairment::Impairment;
 use crate::load::recording::Recording;
 use crate::load::run::{self, Options};
-use crate::load::{self, PLAYERS_MAX, page};
+use crate::load::{self, PLAYERS_MAX, PLAYERS_PER_SOCKET, page};
 
 /// Rooms that the host of this command has beyond those that are played: games that end are opened anew before the old room is gone.
 const ROOMS_BESIDE: usize = 64;
@@ -54,6 +54,10 @@ pub(super) struct LoadArgs {
     /// Threads for the players' datagrams
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
+    /// Players who share a UDP socket. The host tells sessions apart by their number and not by their address; with 1 each has an address of its own, and this program looks
+    /// at as many sockets in every millisecond (0.3 us each)
+    #[arg(long, value_name = "N", default_value_t = PLAYERS_PER_SOCKET)]
+    players_per_socket: usize,
     /// The game to play: the name of a rules module [default: the host's default]
     #[arg(long, value_name = "NAME")]
     game: Option<String>,
@@ -129,6 +133,7 @@ pub(super) async fn load(args: LoadArgs, as_json: bool) -> anyhow::Result<()> {
         rooms: args.rooms,
         players,
         threads: args.threads,
+        players_per_socket: args.players_per_socket,
         seed,
         ramp_rooms_per_s: Some(args.ramp),
         impairment: args.impairment(),

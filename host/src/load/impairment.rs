@@ -4,9 +4,6 @@
 //! Every datagram draws the same number of dice whatever becomes of it. So with the same seed the n-th datagram of a way has the same fate in every run, and a
 //! change of one figure moves no dice of the others.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-
 use serde::Serialize;
 
 use crate::random::Random;
@@ -22,6 +19,12 @@ pub const HELD_BACK_US: u64 = 30_000;
 /// Datagrams of one thread that wait, at most: those of 4,000 players at 50 Hz in both directions for a third of a second, about 40 MiB. One that finds no place is
 /// lost and counted, and the figures are not believed then.
 pub const WAITING_MAX: usize = 1 << 17;
+/// A span of the queue, in microseconds: as long as a thread of players sleeps, so that a look takes all of one span and a part of the next.
+const SPAN_US: u64 = 1_000;
+/// Spans of the queue: more than the longest delay has, and a second in which a thread did not look.
+const SPANS: usize = 4_096;
+/// How much later than the first that waits anything may be due, in microseconds.
+pub const WAIT_US_MAX: u64 = SPANS as u64 * SPAN_US;
 
 /// What a network does to datagrams, in each direction alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -139,88 +142,153 @@ impl Way {
     }
 }
 
-/// What waits until it is due.
+/// What waits until it is due, each with some bytes: a ring of short spans of time, so that putting in and taking out touch the memory of one span and no heap's whole
+/// depth. What is due in one span is put into order when its time has come.
 #[derive(Debug)]
 pub struct Waiting<T> {
-    heap: BinaryHeap<Entry<T>>,
-    /// How many came so far: what is due at the same moment leaves in the order in which it came.
-    came: u64,
+    /// Span `n` is in place `n % SPANS`.
+    spans: Box<[Span<T>]>,
+    /// The first span that may hold something.
+    first: u64,
+    len: usize,
+    /// The memory of spans that are over; the last one that was is still near the processor.
+    spare: Vec<Span<T>>,
 }
 
+/// What is due within [`SPAN_US`].
 #[derive(Debug)]
+struct Span<T> {
+    entries: Vec<Entry<T>>,
+    /// Those before have left.
+    taken: usize,
+    is_sorted: bool,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Entry<T> {
     due_us: u64,
-    order: u64,
+    /// How many came into its span before: what is due at the same moment leaves in the order in which it came.
+    order: u32,
+    /// Where its bytes are.
+    start: u32,
+    end: u32,
     what: T,
 }
 
-impl<T> Waiting<T> {
+impl<T> Span<T> {
+    const fn new() -> Self {
+        Self { entries: Vec::new(), taken: 0, is_sorted: true, bytes: Vec::new() }
+    }
+}
+
+impl<T: Copy> Waiting<T> {
     /// An empty one.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { heap: BinaryHeap::new(), came: 0 }
+    pub fn new() -> Self {
+        let spans = std::iter::repeat_with(Span::new).take(SPANS).collect();
+        Self { spans, first: 0, len: 0, spare: Vec::new() }
     }
 
-    /// Puts something in until `due_us`.
+    /// Puts something in until `due_us`. What is due already leaves next.
     ///
     /// # Errors
-    /// Gives it back if [`WAITING_MAX`] wait already.
-    pub fn push(&mut self, due_us: u64, what: T) -> Result<(), T> {
-        if self.heap.len() >= WAITING_MAX {
+    /// Gives it back if [`WAITING_MAX`] wait already, or if it is due later than anything should be: [`WAIT_US_MAX`] after the first that waits.
+    pub fn push(&mut self, due_us: u64, what: T, bytes: &[u8]) -> Result<(), T> {
+        let number = (due_us / SPAN_US).max(self.first);
+        if self.len >= WAITING_MAX || number - self.first >= SPANS as u64 {
             return Err(what);
         }
-        self.heap.push(Entry { due_us, order: self.came, what });
-        self.came += 1;
+        let Some(span) = self.spans.get_mut(place(number)) else { return Err(what) };
+        if span.entries.capacity() == 0
+            && let Some(spare) = self.spare.pop()
+        {
+            *span = spare;
+        }
+        let (Ok(order), Ok(start), Ok(end)) = (
+            u32::try_from(span.entries.len()),
+            u32::try_from(span.bytes.len()),
+            u32::try_from(span.bytes.len().saturating_add(bytes.len())),
+        ) else {
+            return Err(what);
+        };
+        span.bytes.extend_from_slice(bytes);
+        span.entries.push(Entry { due_us, order, start, end, what });
+        span.is_sorted = false;
+        self.len += 1;
         Ok(())
     }
 
-    /// The next that is due by `now_us`, with the moment at which it was.
-    pub fn pop_due(&mut self, now_us: u64) -> Option<(u64, T)> {
-        if self.heap.peek()?.due_us > now_us {
+    /// The next that is due by `now_us`, with the moment at which it was; its bytes are put in place of those in the buffer.
+    pub fn pop_due(&mut self, now_us: u64, bytes: &mut Vec<u8>) -> Option<(u64, T)> {
+        let now = now_us / SPAN_US;
+        if self.len == 0 {
+            self.first = self.first.max(now);
             return None;
         }
-        self.heap.pop().map(|entry| (entry.due_us, entry.what))
+        while self.first <= now {
+            let span = self.spans.get_mut(place(self.first))?;
+            if span.taken == span.entries.len() {
+                if self.first == now {
+                    return None;
+                }
+                self.first += 1;
+                continue;
+            }
+            if !span.is_sorted {
+                let waiting = span.entries.get_mut(span.taken..)?;
+                waiting.sort_unstable_by_key(|entry| (entry.due_us, entry.order));
+                span.is_sorted = true;
+            }
+            let Entry { due_us, start, end, what, .. } = *span.entries.get(span.taken)?;
+            if due_us > now_us {
+                return None;
+            }
+            bytes.clear();
+            bytes.extend_from_slice(span.bytes.get(start as usize..end as usize).unwrap_or_default());
+            span.taken += 1;
+            self.len -= 1;
+            if span.taken == span.entries.len() {
+                let mut over = std::mem::replace(span, Span::new());
+                (over.taken, over.is_sorted) = (0, true);
+                over.entries.clear();
+                over.bytes.clear();
+                self.spare.push(over);
+            }
+            return Some((due_us, what));
+        }
+        None
+    }
+
+    /// What leaves next, as far as it is known: none where a span begins.
+    pub fn upcoming(&self) -> impl Iterator<Item = &T> {
+        let span = self.spans.get(place(self.first)).filter(|span| span.is_sorted);
+        let waiting = span.and_then(|span| span.entries.get(span.taken..)).unwrap_or_default();
+        waiting.iter().map(|entry| &entry.what)
     }
 
     /// How many wait.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.heap.len()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether none waits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 }
 
-impl<T> Default for Waiting<T> {
+impl<T: Copy> Default for Waiting<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-// The heap gives the greatest, and the one that is due first is wanted.
-impl<T> Ord for Entry<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.due_us, other.order).cmp(&(self.due_us, self.order))
-    }
+const fn place(number: u64) -> usize {
+    (number % SPANS as u64) as usize
 }
-
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl<T> Eq for Entry<T> {}
 
 #[cfg(test)]
 mod tests {
@@ -287,24 +355,73 @@ mod tests {
     fn what_waits_leaves_when_it_is_due_and_in_order() {
         let mut waiting = Waiting::new();
         for (due_us, what) in [(30, 'c'), (10, 'a'), (30, 'd'), (20, 'b')] {
-            waiting.push(due_us, what).unwrap();
+            waiting.push(due_us, what, what.to_string().repeat(due_us as usize).as_bytes()).unwrap();
         }
-        assert_eq!(waiting.pop_due(9), None);
-        assert_eq!(waiting.pop_due(20), Some((10, 'a')));
-        assert_eq!(waiting.pop_due(20), Some((20, 'b')));
-        assert_eq!(waiting.pop_due(20), None);
-        assert_eq!((waiting.pop_due(99), waiting.pop_due(99)), (Some((30, 'c')), Some((30, 'd'))));
+        let mut bytes = b"old".to_vec();
+        assert_eq!(waiting.pop_due(9, &mut bytes), None);
+        assert_eq!(waiting.pop_due(20, &mut bytes), Some((10, 'a')));
+        assert_eq!(bytes, b"aaaaaaaaaa");
+        assert_eq!(waiting.pop_due(20, &mut bytes), Some((20, 'b')));
+        assert_eq!(waiting.pop_due(20, &mut bytes), None);
+        // Due already when it comes, before what waits.
+        waiting.push(5, 'e', b"").unwrap();
+        let all: Vec<_> = std::iter::from_fn(|| waiting.pop_due(99, &mut bytes)).collect();
+        assert_eq!((all, bytes.len()), (vec![(5, 'e'), (30, 'c'), (30, 'd')], 30));
         assert!(waiting.is_empty());
     }
 
     #[test]
-    fn a_full_queue_gives_back_what_finds_no_place() {
-        let mut waiting = Waiting::new();
-        for number in 0..WAITING_MAX {
-            waiting.push(number as u64, number).unwrap();
+    fn it_is_the_same_as_a_sorted_list() {
+        for seed in 0..20 {
+            println!("seed {seed}");
+            let (mut random, mut waiting, mut list) = (Random::new(seed), Waiting::new(), Vec::new());
+            let (mut now_us, mut bytes) = (0, Vec::new());
+            for number in 0u32..4_000 {
+                // Now and then nobody looks for a second.
+                now_us += if random.below(500) == 0 { 1_000_000 } else { random.below(400) };
+                let due_us = now_us.saturating_sub(random.below(3_000)) + random.below(1 + (seed % 4) * 900_000);
+                waiting.push(due_us, number, &number.to_le_bytes()).unwrap();
+                list.push((due_us, number));
+                if random.below(30) == 0 {
+                    let mut due: Vec<_> = list.extract_if(.., |(due_us, _)| *due_us <= now_us).collect();
+                    due.sort_unstable();
+                    let mut popped = Vec::new();
+                    while let Some(next) = waiting.pop_due(now_us, &mut bytes) {
+                        assert_eq!(bytes, next.1.to_le_bytes());
+                        popped.push(next);
+                    }
+                    assert_eq!(popped, due);
+                    assert_eq!(waiting.len(), list.len());
+                }
+            }
         }
-        assert_eq!(waiting.push(0, 7), Err(7));
+    }
+
+    #[test]
+    fn what_is_due_too_late_finds_no_place_and_memory_is_used_again() {
+        let (mut waiting, mut bytes) = (Waiting::new(), Vec::new());
+        assert_eq!(waiting.push(WAIT_US_MAX, 'a', b""), Err('a'));
+        for turn in 0..3 {
+            let from_us = turn * 2 * WAIT_US_MAX;
+            assert_eq!(waiting.pop_due(from_us, &mut bytes), None);
+            for at in 0..100 {
+                waiting.push(from_us + at * SPAN_US, 'b', b"b").unwrap();
+            }
+            let later_us = from_us + WAIT_US_MAX - 1;
+            waiting.push(later_us, 'c', b"c").unwrap();
+            assert_eq!(std::iter::from_fn(|| waiting.pop_due(later_us, &mut bytes)).count(), 101);
+            assert_eq!(waiting.spare.len(), 101, "and no more than wait at a time");
+        }
+    }
+
+    #[test]
+    fn a_full_queue_gives_back_what_finds_no_place() {
+        let (mut waiting, mut bytes) = (Waiting::new(), Vec::new());
+        for number in 0..WAITING_MAX {
+            waiting.push(number as u64, number, b"").unwrap();
+        }
+        assert_eq!(waiting.push(0, 7, b""), Err(7));
         assert_eq!(waiting.len(), WAITING_MAX);
-        assert!(waiting.pop_due(0).is_some() && waiting.push(0, 7).is_ok());
+        assert!(waiting.pop_due(0, &mut bytes).is_some() && waiting.push(0, 7, b"").is_ok());
     }
 }

@@ -5,9 +5,15 @@
 //!
 //! A game has `frames`, and the host counts each of them for each player as stepped with its input (`fresh`) or without (`repeated`, `absent`). Of this player's
 //! frames some were never given an input: those before the first snapshot came and those that end the game before the player could know. Of the inputs
-//! that were sent, some were lost in every copy, which no host can help. The rest came: in time, and the host stepped their frames with them; or too late, and
-//! the host counts them as `late`. What is left over is an input that the host had in time and did not use, or that was lost between the two: it is
-//! [`Account::unexplained`], and must be none.
+//! that were sent, some were lost in every copy, which no host can help. The rest was handed to the system: in time, and the host stepped their frames with them; or too
+//! late, and the host counts them as `late`, each once. What is left over has one of four causes, and the first that can be is taken:
+//!
+//! - The host had no place for their frame, because one of the two stood still for long: it counts each such copy as `behind` or `ahead` ([`Account::out_of_track`]).
+//! - No copy reached the room. The host counts every copy that did (`received`), and this side every copy that it handed over. Where the system dropped datagrams at
+//!   a full buffer it says how many; if it dropped none, they were lost in the host ([`Account::never_received`]).
+//! - The host had them and did not use them: [`Account::unexplained`], which must be none.
+//!
+//! A host that counts more than was handed over is a fault, too: [`Account::surplus`].
 //!
 //! # The end of a game
 //!
@@ -42,6 +48,8 @@ pub struct Ledger {
     entries: Box<[Entry]>,
     /// Datagrams with inputs that were handed to the system.
     handed: u32,
+    /// Inputs in them, copies included.
+    copies: u64,
     /// The newest frame that a snapshot told of, and the newest input that the host had in it.
     seen: Option<(u32, Option<u32>)>,
     newest: Option<u32>,
@@ -58,6 +66,8 @@ pub struct Told {
     pub lost: u64,
     /// Those of which a copy came, but only after the game was over.
     pub after_end: u64,
+    /// Inputs handed to the system, each copy.
+    pub copies: u64,
     /// Those that the host stepped without it, as its snapshots told, and whose first datagram was lost.
     pub missed_after_loss: u64,
     /// The same, and the first datagram was not lost.
@@ -69,14 +79,19 @@ pub struct Told {
 /// What the host counted of a player's inputs: `PlayerCounters` of holeshot-room, as the records have them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HostCounts {
+    /// Inputs that came to the room, each copy.
+    pub received: u64,
     /// Frames stepped with their input.
     pub fresh: u64,
     /// Frames that repeated an older one.
     pub repeated: u64,
     /// Frames without any.
     pub absent: u64,
-    /// Inputs that came after their frame.
+    /// Inputs that came after their frame: the first of each.
     pub late: u64,
+    /// Inputs for a frame so far back that the host knows nothing of it any more, each copy. Older records have none: they counted these as late.
+    #[serde(default)]
+    pub behind: u64,
     /// Inputs for a frame too far ahead, each copy.
     pub ahead: u64,
     /// Further copies.
@@ -126,7 +141,13 @@ pub struct Account {
     pub too_long: u64,
     /// Inputs further ahead than the host keeps them, each copy, by its own count: a later copy may have been in time.
     pub ahead: u64,
-    /// Inputs that came and of which the host knows nothing. More than none is a fault of the host, of the network between the two, or of this account.
+    /// Inputs further back than the host keeps them, each copy, by its own count: an earlier copy may have been in time.
+    pub behind: u64,
+    /// Inputs that came only where the host has no place for their frame, as its counts of `ahead` and `behind` explain.
+    pub out_of_track: u64,
+    /// Inputs of which copies were handed to the system, and none came to the room, as the host's count of all that came explains.
+    pub never_received: u64,
+    /// Inputs that came and of which the host knows nothing. More than none is a fault of the host or of this account.
     pub unexplained: u64,
     /// Inputs that the host had and that, by this side's count, it cannot have had.
     pub surplus: u64,
@@ -139,6 +160,7 @@ impl Ledger {
         Self {
             entries: vec![Entry::default(); FRAMES_MAX].into_boxed_slice(),
             handed: 0,
+            copies: 0,
             seen: None,
             newest: None,
             before: Told::default(),
@@ -155,6 +177,13 @@ impl Ledger {
     #[must_use]
     pub fn seen_frame(&self) -> Option<u32> {
         self.seen.map(|(frame, _)| frame)
+    }
+
+    /// Reads what is known of a frame and of one seven before, so that it is near the processor when it is asked for: a generator has thousands of these.
+    #[must_use]
+    pub fn warm(&self, frame: u32) -> u64 {
+        let read = |frame: u32| self.entries.get(frame as usize % FRAMES_MAX).map_or(0, |entry| entry.handed);
+        u64::from(read(frame) ^ read(frame.wrapping_sub(7)))
     }
 
     /// The entry of a frame; whatever was in its place is settled. None for a frame that is further back than is looked.
@@ -185,6 +214,7 @@ impl Ledger {
     /// A datagram with `count` inputs up to `newest` was handed to the system.
     pub fn hand(&mut self, newest: u32, count: u32) {
         self.handed = self.handed.saturating_add(1);
+        self.copies += u64::from(count);
         let handed = self.handed;
         for frame in newest.saturating_sub(count.saturating_sub(1))..=newest {
             if let Some(entry) = self.entry(frame).filter(|entry| entry.handed == 0) {
@@ -210,7 +240,7 @@ impl Ledger {
     #[must_use]
     pub fn tell(&self, frames: u64) -> Told {
         let frames = u32::try_from(frames).unwrap_or(u32::MAX);
-        let mut told = self.before;
+        let mut told = Told { copies: self.copies, ..self.before };
         // The datagram that brought the newest input that the host had in the last frame.
         let last = match self.seen.and_then(|(_, newest)| newest) {
             Some(newest) => self.entries.iter().find(|entry| entry.frame_plus_1 == newest.saturating_add(1)),
@@ -256,6 +286,9 @@ impl Account {
         }
         let came = told.sent.saturating_sub(told.lost).saturating_sub(told.after_end);
         let counted = host.fresh.saturating_add(host.late);
+        let missing = came.saturating_sub(counted);
+        let out_of_track = missing.min(host.ahead.saturating_add(host.behind));
+        let never_received = (missing - out_of_track).min(told.copies.saturating_sub(host.received));
         self.games += 1;
         self.frames += host.frames();
         self.not_sent += host.frames().saturating_sub(told.sent);
@@ -268,11 +301,14 @@ impl Account {
         self.ahead += host.ahead;
         self.missed_after_loss += told.missed_after_loss;
         self.missed_otherwise += told.missed_otherwise;
-        self.unexplained += came.saturating_sub(counted);
+        self.behind += host.behind;
+        self.out_of_track += out_of_track;
+        self.never_received += never_received;
+        self.unexplained += missing - out_of_track - never_received;
         self.surplus += counted.saturating_sub(came);
     }
 
-    /// Whether both sides say the same.
+    /// Whether both sides say the same: what did not come to a room is said to be missing by both.
     #[must_use]
     pub const fn agrees(&self) -> bool {
         self.unexplained == 0 && self.surplus == 0
@@ -284,9 +320,12 @@ mod tests {
     use super::*;
     use crate::random::Random;
     use std::collections::BTreeSet;
+    use std::ops::Range;
 
     /// Copies of each input.
     const COPIES: u32 = 8;
+    /// Frames that the host keeps inputs for, ahead and behind.
+    const TRACK: u32 = 64;
 
     /// Inputs in the datagram with this newest one: there are none before that for frame `first`.
     fn count(newest: u32, first: u32) -> u32 {
@@ -301,6 +340,10 @@ mod tests {
         missed: BTreeSet<u32>,
         newest: Option<u32>,
         on_the_way: Vec<(u32, u32)>,
+        /// The generator stands still in these ticks; what is due leaves it afterwards, all at once.
+        stall: Range<u32>,
+        /// Of what it hands over, so much finds the host's buffer full.
+        dropped_percent: u64,
         random: Random,
     }
 
@@ -314,6 +357,8 @@ mod tests {
                 missed: BTreeSet::new(),
                 newest: None,
                 on_the_way: Vec::new(),
+                stall: 0..0,
+                dropped_percent: 0,
                 random: Random::new(seed),
             }
         }
@@ -331,9 +376,13 @@ mod tests {
                 if last_seen || frame + 1 < frames {
                     self.ledger.see(frame, self.newest);
                 }
+                if self.stall.contains(&frame) {
+                    continue;
+                }
                 let newest = frame + lead;
                 let is_lost = self.random.below(100) < loss_percent;
-                let new = self.ledger.newest().map_or(1, |before| newest - before);
+                // As many as the datagram has: what was skipped while it stood still is given up.
+                let new = self.ledger.newest().map_or(1, |before| newest - before).min(COPIES);
                 self.ledger.say(newest, new, is_lost);
                 if !is_lost {
                     self.on_the_way.push((frame + delay, newest));
@@ -342,6 +391,7 @@ mod tests {
             // What is still on the way comes when nobody counts any more.
             for (_, newest) in std::mem::take(&mut self.on_the_way) {
                 self.ledger.hand(newest, count(newest, lead));
+                self.host.received += u64::from(COPIES);
                 self.host.out_of_game += u64::from(COPIES);
             }
             let mut account = Account::default();
@@ -350,15 +400,26 @@ mod tests {
         }
 
         fn arrive(&mut self, now: u32, lead: u32) {
+            if self.stall.contains(&now) {
+                return;
+            }
             let due: Vec<u32> =
                 self.on_the_way.iter().filter(|(at, _)| *at <= now).map(|(_, newest)| *newest).collect();
             self.on_the_way.retain(|(at, _)| *at > now);
             for newest in due {
                 let count = count(newest, lead);
                 self.ledger.hand(newest, count);
+                if self.random.below(100) < self.dropped_percent {
+                    continue;
+                }
                 self.newest = self.newest.max(Some(newest));
                 for frame in newest + 1 - count..=newest {
-                    if self.missed.remove(&frame) {
+                    self.host.received += 1;
+                    if frame + TRACK < now {
+                        self.host.behind += 1;
+                    } else if frame >= now + TRACK {
+                        self.host.ahead += 1;
+                    } else if self.missed.remove(&frame) {
                         self.host.late += 1;
                     } else if frame >= now {
                         self.cache.insert(frame);
@@ -400,6 +461,34 @@ mod tests {
         assert!(account.late > 950 && account.missed_otherwise > 950 && account.missed_after_loss == 0, "{account:?}");
         // Those that were on the way in the last frame.
         assert!((1..=4).contains(&account.after_end), "{account:?}");
+    }
+
+    #[test]
+    fn copies_that_come_long_after_their_frame_are_no_late_inputs() {
+        // What was on the way when the generator stood still comes after 64 frames and more, and most of it had been in time in another copy. A host that counts each
+        // copy of them as late has more inputs than were sent: that was the case, and is what this test is for.
+        let stalled = |ticks: u32| {
+            let world = World { stall: 500..500 + ticks, ..World::new(3) };
+            world.play(2_000, 6, 3, 5, true).0
+        };
+        let long = stalled(100);
+        assert!(long.agrees() && long.behind > 0 && long.out_of_track > 0, "{long:?}");
+        assert!(long.out_of_track < long.behind, "{long:?}");
+        assert_eq!(long.sent, long.in_time + long.late + long.lost + long.after_end + long.out_of_track, "{long:?}");
+        let short = stalled(30);
+        assert!(short.agrees() && short.behind == 0 && short.out_of_track == 0 && short.late > 0, "{short:?}");
+    }
+
+    #[test]
+    fn what_a_full_buffer_dropped_is_told_from_what_the_host_lost() {
+        let world = World { dropped_percent: 60, ..World::new(4) };
+        let (account, mut world) = world.play(3_000, 8, 3, 5, true);
+        assert!(account.never_received > 0 && account.agrees() && account.surplus == 0, "{account:?}");
+        // All came to the room, and the same are not in its counts.
+        world.host.received = world.ledger.tell(3_000).copies;
+        let mut account = Account::default();
+        account.add(&world.ledger, &world.host);
+        assert!(account.never_received == 0 && account.unexplained > 0, "{account:?}");
     }
 
     #[test]

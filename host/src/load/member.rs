@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::Tally;
 use super::impairment::{Impairment, Waiting, Way};
 use super::ledger::Ledger;
+use super::recent::Recent;
 use super::recording::Recording;
 use crate::bots::crowd::Answer;
 use crate::clock::Clock;
@@ -81,8 +82,7 @@ pub(super) struct Member {
     stage: Stage,
     /// What was answered last.
     said: Option<Vec<u8>>,
-    /// The last inputs, newest first.
-    inputs: VecDeque<Vec<u8>>,
+    inputs: Recent,
     newest_input: Option<u32>,
     newest_snapshot: Option<u32>,
     snapshot_at_us: u64,
@@ -98,6 +98,7 @@ pub(super) struct Member {
 }
 
 /// What is on its way in the bad network, of the member in this place with this session.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct OnTheWay {
     pub(super) place: usize,
     pub(super) session: u32,
@@ -105,11 +106,12 @@ pub(super) struct OnTheWay {
 }
 
 /// A datagram on its way.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Travelling {
     /// To the host, sealed; with inputs up to a frame, so many.
-    Up { bytes: Vec<u8>, inputs: Option<(u32, u32)> },
+    Up { inputs: Option<(u32, u32)> },
     /// From the host, opened; its number, if it is the first copy.
-    Down { payload: Vec<u8>, sequence: Option<u64> },
+    Down { sequence: Option<u64> },
 }
 
 /// What a member needs of its thread.
@@ -140,7 +142,7 @@ impl Member {
             tick_us: 1_000_000 / u64::from(tick_hz),
             stage: Stage::Playing,
             said: None,
-            inputs: VecDeque::with_capacity(INPUTS_COUNT_MAX),
+            inputs: Recent::default(),
             newest_input: None,
             newest_snapshot: None,
             snapshot_at_us: 0,
@@ -165,6 +167,15 @@ impl Member {
 
     pub(super) fn into_ledger(self) -> Ledger {
         self.ledger
+    }
+
+    /// Reads what the next datagram will need, so that it is near the processor then: what one player has is pushed out by the others' between two of its ticks. The
+    /// reads of a few players are under way at the same time, which those of one, each after the other, are not.
+    pub(super) fn warm(&self) -> u64 {
+        let newest = self.newest_input.unwrap_or_default();
+        let unseen = self.unseen.front().map_or(0, |(_, due_us)| *due_us);
+        let pacer = self.pacer.frame_now(0).map_or(0, u64::from);
+        unseen ^ pacer ^ self.ledger.warm(newest) ^ self.inputs.warm() ^ self.next_say_us ^ u64::from(self.line.tick_hz)
     }
 
     /// It is to leave; `done` hears when the host has stepped all that it sent.
@@ -213,8 +224,8 @@ impl Member {
             if delay_us == 0 {
                 self.take(payload, sequence, out);
             } else {
-                let what = Travelling::Down { payload: payload.to_vec(), sequence };
-                out.delay(delay_us, out.due_us, self.line.session, what);
+                let due_us = out.due_us.saturating_add(delay_us);
+                out.delay(due_us, self.line.session, Travelling::Down { sequence }, payload);
             }
         }
         Some(())
@@ -313,16 +324,14 @@ impl Member {
             let new = new.min(INPUTS_COUNT_MAX as u32);
             for back in (0..new).rev() {
                 let of_frame = frame.saturating_sub(back);
-                let input = match &self.plays {
-                    Plays::Program(_) => self.said.clone().unwrap_or_default(),
-                    Plays::Recorded(recording, slot) => recording.input(*slot, of_frame).to_vec(),
-                };
-                self.inputs.push_front(input);
+                self.inputs.push(match &self.plays {
+                    Plays::Program(_) => self.said.as_deref().unwrap_or_default(),
+                    Plays::Recorded(recording, slot) => recording.input(*slot, of_frame),
+                });
                 // Those that the lead skipped are due now; those that this generator skipped were due before.
                 let skipped_us = u64::from(back.saturating_sub(raised)) * self.tick_us;
                 self.unseen.push_back((of_frame, due_us.saturating_sub(skipped_us)));
             }
-            self.inputs.truncate(INPUTS_COUNT_MAX);
             while self.unseen.len() > SHOWN_WAIT_FRAMES_MAX
                 && let Some((_, due_us)) = self.unseen.pop_front()
             {
@@ -341,7 +350,7 @@ impl Member {
     /// Sends the last inputs, of which `new` were not sent before.
     fn send_inputs(&mut self, new: u32, due_us: u64, out: &mut Out<'_>) {
         let Some(frame) = self.newest_input else { return };
-        let inputs = self.inputs.iter().map(Vec::as_slice).take(INPUTS_REPEATED.max(new as usize));
+        let inputs = self.inputs.iter().take(INPUTS_REPEATED.max(new as usize));
         let Ok(count) = Inputs::write(frame, self.newest_snapshot, inputs, out.payload) else { return };
         if self.line.sealer.seal_bytes(out.payload, out.datagram).is_err() {
             return;
@@ -374,15 +383,16 @@ impl Member {
                 self.hand_over(&datagram, inputs, due_us, out);
                 *out.datagram = datagram;
             } else {
-                let what = Travelling::Up { bytes: out.datagram.clone(), inputs };
-                out.delay(delay_us, due_us, self.line.session, what);
+                let datagram = std::mem::take(out.datagram);
+                out.delay(due_us.saturating_add(delay_us), self.line.session, Travelling::Up { inputs }, &datagram);
+                *out.datagram = datagram;
             }
         }
     }
 
     /// Hands a datagram to the system, which was due at that moment.
     pub(super) fn hand_over(&mut self, datagram: &[u8], inputs: Option<(u32, u32)>, due_us: u64, out: &mut Out<'_>) {
-        let sent = out.sockets.get(self.socket).map(|socket| socket.send_to(datagram, self.line.host));
+        let sent = out.sockets.get(self.socket).map(|socket| socket.send(datagram));
         if !matches!(sent, Some(Ok(_))) {
             out.tally.datagrams_unsent += 1;
             return;
@@ -395,9 +405,9 @@ impl Member {
 }
 
 impl Out<'_> {
-    fn delay(&mut self, delay_us: u64, from_us: u64, session: u32, what: Travelling) {
+    fn delay(&mut self, due_us: u64, session: u32, what: Travelling, bytes: &[u8]) {
         let what = OnTheWay { place: self.place, session, what };
-        if self.waiting.push(from_us.saturating_add(delay_us), what).is_err() {
+        if self.waiting.push(due_us, what, bytes).is_err() {
             self.tally.no_place += 1;
         }
     }

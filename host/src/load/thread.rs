@@ -17,14 +17,15 @@ use super::ledger::Ledger;
 use super::member::{Member, OnTheWay, Out, Travelling};
 use super::{PLAYERS_MAX, Tally};
 use crate::clock::{Clock, wake_promptly};
-use crate::limits::receive_buffer::RECEIVE_BUFFER_BYTES;
+use crate::limits::drops::{dropped, inode};
+use crate::limits::receive_buffer::{RECEIVE_BUFFER_BYTES, ask_receive_buffer};
 
 /// How often a thread looks at its sockets, in microseconds.
 const LOOK_EVERY_US: u64 = 1_000;
 /// Datagrams that are taken off a socket in one look: more than its buffer holds.
 const DATAGRAMS_PER_LOOK_MAX: usize = 16_384;
-/// Players on one socket: its buffer holds 10,000 small datagrams or 1,800 of the largest, which is what comes for so many players in 36 ms at the least.
-const PLAYERS_PER_SOCKET_MAX: usize = 1_000;
+/// Datagrams that are looked at together before the first of them is worked on: a processor has some dozens of reads under way at a time.
+const DATAGRAMS_PER_TURN: usize = 8;
 /// Orders that wait for a thread: each player has one of each kind at most.
 const ORDERS_QUEUED_MAX: usize = 4 * PLAYERS_MAX;
 
@@ -71,7 +72,7 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    pub(super) fn start(count: usize) -> anyhow::Result<(Self, Orders)> {
+    pub(super) fn start(count: usize, players_per_socket: usize) -> anyhow::Result<(Self, Orders)> {
         let mut all = Self { threads: Vec::new(), tallies: Vec::new() };
         let mut ways = Vec::new();
         for number in 0..count {
@@ -79,7 +80,11 @@ impl Threads {
             let tally = Arc::<Mutex<Tally>>::default();
             let own = Arc::clone(&tally);
             let thread = std::thread::Builder::new().name(format!("players-{number}"));
-            all.threads.push(thread.spawn(move || Thread::new(&own).run(&queue)).context("no thread for players")?);
+            all.threads.push(
+                thread
+                    .spawn(move || Thread::new(&own, players_per_socket).run(&queue))
+                    .context("no thread for players")?,
+            );
             all.tallies.push(tally);
             ways.push(orders);
         }
@@ -95,6 +100,13 @@ impl Threads {
         all
     }
 
+    /// Datagrams that the system dropped before they read them; none where it does not say.
+    pub(super) fn dropped(&self) -> Option<u64> {
+        let sockets =
+            self.tallies.iter().flat_map(|tally| locked(tally).sockets.clone()).collect::<Option<Vec<_>>>()?;
+        Some(dropped(&sockets)?.into_iter().sum())
+    }
+
     /// Waits for their end, after the last of their [`Orders`] is gone.
     pub(super) fn join(self) -> anyhow::Result<()> {
         for thread in self.threads {
@@ -107,6 +119,13 @@ impl Threads {
     }
 }
 
+/// Reads what these members will need.
+fn warm(members: &[Option<Member>], places: impl Iterator<Item = usize>) {
+    let read = places.filter_map(|place| members.get(place)?.as_ref()).fold(0, |sum, member| sum ^ member.warm());
+    // Nobody wants the sum, only that it was made.
+    std::hint::black_box(read);
+}
+
 fn locked(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
     // Nothing panics while it is held; if it did, counters would still be whole.
     tally.lock().unwrap_or_else(PoisonError::into_inner)
@@ -117,6 +136,7 @@ struct Thread<'a> {
     clock: Clock,
     /// Nobody else asks for it but whoever reads the figures, a few times in a second.
     tally: &'a Mutex<Tally>,
+    players_per_socket: usize,
     sockets: Vec<UdpSocket>,
     /// Players on each socket.
     on_socket: Vec<usize>,
@@ -128,11 +148,14 @@ struct Thread<'a> {
     waiting: Waiting<OnTheWay>,
     payload: Vec<u8>,
     datagram: Vec<u8>,
+    /// What the bad network lets through.
+    through: Vec<u8>,
 }
 
 impl<'a> Thread<'a> {
-    fn new(tally: &'a Mutex<Tally>) -> Self {
+    fn new(tally: &'a Mutex<Tally>, players_per_socket: usize) -> Self {
         Self {
+            players_per_socket,
             clock: Clock::start(),
             tally,
             sockets: Vec::new(),
@@ -144,6 +167,7 @@ impl<'a> Thread<'a> {
             waiting: Waiting::new(),
             payload: Vec::new(),
             datagram: Vec::with_capacity(DATAGRAM_BYTES_MAX),
+            through: Vec::with_capacity(DATAGRAM_BYTES_MAX),
         }
     }
 
@@ -222,11 +246,12 @@ impl<'a> Thread<'a> {
         Ok(())
     }
 
-    /// A socket with a place, of the kind that reaches this address.
+    /// A socket with a place that leads to this address.
     fn socket_for(&mut self, host: SocketAddr) -> anyhow::Result<usize> {
-        let is_of_kind = |socket: &UdpSocket| socket.local_addr().is_ok_and(|own| own.is_ipv4() == host.is_ipv4());
         let mut sockets = self.sockets.iter().zip(&mut self.on_socket).enumerate();
-        let found = sockets.find(|(_, (socket, players))| **players < PLAYERS_PER_SOCKET_MAX && is_of_kind(socket));
+        let found = sockets.find(|(_, (socket, players))| {
+            **players < self.players_per_socket && socket.peer_addr().is_ok_and(|peer| peer == host)
+        });
         if let Some((index, (_, players))) = found {
             *players += 1;
             return Ok(index);
@@ -237,8 +262,11 @@ impl<'a> Thread<'a> {
         };
         let socket = UdpSocket::bind(any).context("no socket for players")?;
         socket.set_nonblocking(true)?;
-        // What the system refuses shows as snapshots that were missed.
-        let _refused = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+        // As the client library's is: the system then looks for the way once, and not for every datagram.
+        socket.connect(host).with_context(|| format!("no way to {host}"))?;
+        // What the system refuses shows as datagrams that it dropped.
+        let _granted = ask_receive_buffer(&socket, RECEIVE_BUFFER_BYTES);
+        locked(self.tally).sockets.push(inode(&socket));
         self.sockets.push(socket);
         self.on_socket.push(1);
         Ok(self.sockets.len() - 1)
@@ -247,25 +275,42 @@ impl<'a> Thread<'a> {
     /// Takes what came.
     fn receive(&mut self, due_us: u64, tally: &mut Tally) {
         let Self { clock, sockets, members, next_us, places, waiting, payload, datagram, .. } = self;
-        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        let mut buffers = [[0; DATAGRAM_BYTES_MAX]; DATAGRAMS_PER_TURN];
         for socket in sockets.iter() {
-            for _ in 0..DATAGRAMS_PER_LOOK_MAX {
-                // Nothing there, or an answer of the system to what was sent; the next look shows.
-                let Ok((len, _)) = socket.recv_from(&mut buffer) else { break };
-                let came = buffer.get_mut(..len).unwrap_or_default();
-                let place = Header::peek(came).ok().and_then(|header| places.get(&header.session).copied());
-                let member = place.and_then(|place| Some((place, members.get_mut(place)?.as_mut()?)));
-                let Some((place, member)) = member else {
-                    // Most often a player whose game is over.
-                    tally.refused += 1;
-                    continue;
-                };
-                let mut out = Out { clock: *clock, due_us, place, sockets, tally, waiting, payload, datagram };
-                if member.arrive(came, &mut out).is_none() {
-                    tally.refused += 1;
+            let mut is_empty = false;
+            for _ in 0..DATAGRAMS_PER_LOOK_MAX / DATAGRAMS_PER_TURN {
+                let mut turn = [(0, None); DATAGRAMS_PER_TURN];
+                let mut taken = 0;
+                for ((bytes, place), buffer) in turn.iter_mut().zip(&mut buffers) {
+                    // Nothing there, or an answer of the system to what was sent; the next look shows.
+                    let Ok(len) = socket.recv(buffer) else {
+                        is_empty = true;
+                        break;
+                    };
+                    taken += 1;
+                    let came = buffer.get(..len).unwrap_or_default();
+                    *place = Header::peek(came).ok().and_then(|header| places.get(&header.session).copied());
+                    *bytes = len;
                 }
-                if let Some(next_us) = next_us.get_mut(place) {
-                    *next_us = member.next_us();
+                warm(members, turn.iter().take(taken).filter_map(|(_, place)| *place));
+                for ((bytes, place), buffer) in turn.into_iter().zip(&mut buffers).take(taken) {
+                    let came = buffer.get_mut(..bytes).unwrap_or_default();
+                    let member = place.and_then(|place| Some((place, members.get_mut(place)?.as_mut()?)));
+                    let Some((place, member)) = member else {
+                        // Most often a player whose game is over.
+                        tally.refused += 1;
+                        continue;
+                    };
+                    let mut out = Out { clock: *clock, due_us, place, sockets, tally, waiting, payload, datagram };
+                    if member.arrive(came, &mut out).is_none() {
+                        tally.refused += 1;
+                    }
+                    if let Some(next_us) = next_us.get_mut(place) {
+                        *next_us = member.next_us();
+                    }
+                }
+                if is_empty {
+                    break;
                 }
             }
         }
@@ -273,16 +318,22 @@ impl<'a> Thread<'a> {
 
     /// Lets through what has waited long enough in the bad network.
     fn release(&mut self, due_us: u64, tally: &mut Tally) {
-        let Self { clock, sockets, members, next_us, waiting, payload, datagram, .. } = self;
+        let Self { clock, sockets, members, next_us, waiting, payload, datagram, through, .. } = self;
         let now_us = clock.now_us();
-        while let Some((left_us, OnTheWay { place, session, what })) = waiting.pop_due(now_us) {
+        let mut warmed = 0;
+        while let Some((left_us, OnTheWay { place, session, what })) = waiting.pop_due(now_us, through) {
+            if warmed == 0 {
+                warm(members, waiting.upcoming().take(DATAGRAMS_PER_TURN).map(|on_the_way| on_the_way.place));
+                warmed = DATAGRAMS_PER_TURN;
+            }
+            warmed -= 1;
             let member = members.get_mut(place).and_then(Option::as_mut);
             // Its place may be another's by now.
             let Some(member) = member.filter(|member| member.session() == session) else { continue };
             let mut out = Out { clock: *clock, due_us, place, sockets, tally, waiting, payload, datagram };
             match what {
-                Travelling::Up { bytes, inputs } => member.hand_over(&bytes, inputs, left_us, &mut out),
-                Travelling::Down { payload, sequence } => member.take(&payload, sequence, &mut out),
+                Travelling::Up { inputs } => member.hand_over(through, inputs, left_us, &mut out),
+                Travelling::Down { sequence } => member.take(through, sequence, &mut out),
             }
             if let Some(next_us) = next_us.get_mut(place) {
                 *next_us = member.next_us();
