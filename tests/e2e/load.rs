@@ -12,7 +12,12 @@ async fn load(args: &[&str]) -> Value {
     let output = output(&[&["load", "--json"], args].concat()).await;
     let said: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {} {}", text(&output.stdout), text(&output.stderr)));
-    assert!(output.status.success(), "{:#} {}", said["verdict"], text(&output.stderr));
+    // How quick this machine is, is nothing for a test: a run that is not to be believed is good enough, as long as nothing is wrong.
+    let (outcome, code) = match said["verdict"]["doubts"].as_array().map(Vec::is_empty) {
+        Some(true) => ("held", 0),
+        _ => ("not_shown", 3),
+    };
+    assert_eq!((said["verdict"]["outcome"].as_str(), output.status.code()), (Some(outcome), Some(code)), "{said:#}");
     assert_eq!(said["verdict"]["faults"], Value::Array(Vec::new()));
     said
 }
@@ -27,6 +32,10 @@ fn adds_up(said: &Value) {
     assert_eq!((of("unexplained"), of("surplus"), said["verdict"]["agrees"].as_bool()), (0, 0, Some(true)), "{said:#}");
     assert_eq!(of("frames"), of("not_sent") + of("sent"), "{said:#}");
     assert_eq!(of("sent"), of("lost") + of("in_time") + of("late") + of("after_end"), "{said:#}");
+    assert_eq!((of("never_received"), of("out_of_track")), (0, 0), "{said:#}");
+    if cfg!(target_os = "linux") {
+        assert_eq!((number(said, "/report/dropped/host"), number(said, "/report/dropped/players")), (0, 0), "{said:#}");
+    }
 }
 
 /// Whether every tag of a page that must be closed is, in order.
@@ -92,7 +101,7 @@ fn games_that_end_are_opened_anew_and_a_journal_is_played_again() {
         assert!(opened > 3, "{said:#}");
         assert_eq!(number(&said, "/report/inputs/games") + number(&said, "/report/inputs/not_compared"), opened);
 
-        let race = ["--host", &host.url, "--rooms", "1", "--seconds", "1", "--seed", "5"];
+        let race = ["--host", &host.url, "--rooms", "1", "--seconds", "1", "--seed", "5", "--players-per-socket", "1"];
         adds_up(&load(&race).await);
         let rooms = host.request("/api/rooms?limit=100", None).await;
         let of_race = |room: &&Value| room.to_string().contains("drag-race");
@@ -132,6 +141,8 @@ fn what_cannot_be_run_is_told_before_a_host_is_started() {
             (&["--rooms", "0"], 1, "0 rooms of 2 players; one generator plays 1 to 8000"),
             (&["--rooms", "4001"], 1, "one generator plays 1 to 8000"),
             (&["--threads", "17"], 1, "1 to 16 threads"),
+            (&["--players-per-socket", "0"], 1, "1 to 1000 players can share a socket"),
+            (&["--players-per-socket", "1001"], 1, "1 to 1000 players can share a socket"),
             (&["--seconds", "0"], 1, "--seconds is 0; accepted: 1 to 86400"),
             (&["--ramp", "0"], 1, "1 to 1000 rooms can be opened in a second"),
             (&["--delay-ms", "2001"], 1, "delay in ms is 2001; accepted: 0 to 2000"),

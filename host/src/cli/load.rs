@@ -1,4 +1,4 @@
-//! `holeshot load`: rooms full of players on a host, over a network as bad as asked for, and what they saw of it.
+//! `holeshot load`: rooms full of players on a host, over a network as bad as asked for, what they saw of it, and whether the host lost any input: the exit code says so.
 
 use std::io::{IsTerminal, Write as _, stderr};
 use std::path::PathBuf;
@@ -9,15 +9,16 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::Failed;
 use super::dyno::check_place;
 use super::host::HostArgs;
 use super::output::{note, say};
 use super::serve::stop_signal;
+use super::{Failed, Undecided};
 use crate::child;
 use crate::files::{Readers, write_whole};
 use crate::load::impairment::Impairment;
 use crate::load::recording::Recording;
+use crate::load::report::Outcome;
 use crate::load::run::{self, Options};
 use crate::load::{self, PLAYERS_MAX, PLAYERS_PER_SOCKET, page};
 
@@ -175,7 +176,12 @@ pub(super) async fn load(args: LoadArgs, as_json: bool) -> anyhow::Result<()> {
     let report = report?;
     drop(own);
     if as_json {
-        let verdict = json!({ "doubts": report.doubts(), "faults": report.faults(), "agrees": report.inputs.agrees() });
+        let verdict = json!({
+            "outcome": report.outcome(),
+            "doubts": report.doubts(),
+            "faults": report.faults(),
+            "agrees": report.inputs.agrees(),
+        });
         say(json!({ "report": report, "verdict": verdict }));
     } else {
         say(report.text().trim_end());
@@ -186,7 +192,11 @@ pub(super) async fn load(args: LoadArgs, as_json: bool) -> anyhow::Result<()> {
         write_whole(path, html.as_bytes(), Readers::Usual).with_context(|| format!("the report {}", path.display()))?;
         note(format_args!("the report is in {}", path.display()));
     }
-    if report.faults().is_empty() { Ok(()) } else { Err(Failed.into()) }
+    match report.outcome() {
+        Outcome::Held => Ok(()),
+        Outcome::NotShown => Err(Undecided.into()),
+        Outcome::NotHeld => Err(Failed.into()),
+    }
 }
 
 /// Says what is being done, to a person who waits.

@@ -102,7 +102,8 @@ enum Command {
     TicketKey(ticket::TicketKeyArgs),
     /// What the operations of a server's frame cost together: by a model file, or measured on this machine
     Budget(budget::BudgetArgs),
-    /// Let rooms full of players play on a host, over a network as bad as asked for, and say what they saw
+    /// Let rooms full of players play on a host, over a network as bad as asked for, and say what they saw; the exit code is 0 if no input was lost, 1 if one was, 3 if the
+    /// run is not to be believed
     Load(Box<load::LoadArgs>),
     /// Find the best that each car can do under rules made from the drag race: launch, changes of gear, times, limits
     Dyno(dyno::DynoArgs),
@@ -174,11 +175,22 @@ pub fn run() -> ExitCode {
             if error.is::<Failed>() {
                 return ExitCode::FAILURE;
             }
+            if error.is::<Undecided>() {
+                return ExitCode::from(UNDECIDED);
+            }
             note(format_args!("error: {error:#}"));
             if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
+
+/// The exit code of [`Undecided`]: 1 is a no, 2 a command that cannot be run.
+const UNDECIDED: u8 = 3;
+
+/// The command did what it should, and what it measured is not to be believed: it is printed why.
+#[derive(Debug, thiserror::Error)]
+#[error("undecided")]
+struct Undecided;
 
 /// The command did what it should and the answer is no: it is printed already, and the exit code says so too.
 #[derive(Debug, thiserror::Error)]

@@ -154,10 +154,16 @@ fn inputs(report: &Report) -> Markup {
     };
     let head = html! { th.text scope="col" { "inputs" } th scope="col" { "count" } th.text scope="col" { "known" } };
     let note = format!(
-        "{} player-games were compared, {} not: their last snapshot was not seen, or their record did not come.",
+        "{} player-games were compared, {} not: their last snapshot was not seen, or their record did not come. Datagrams that the system dropped at full buffers: {} before \
+         the host read them, {} before the players did.",
         grouped(report.inputs.games as f64),
-        grouped(report.inputs.not_compared as f64)
+        grouped(report.inputs.not_compared as f64),
+        dropped(report.dropped.host),
+        dropped(report.dropped.players)
     );
+    fn dropped(datagrams: Option<u64>) -> String {
+        datagrams.map_or_else(|| "an unknown number".to_owned(), |datagrams| grouped(datagrams as f64))
+    }
     html! {
         section id="inputs" {
             h2 { "Inputs, by the counters of both sides" }

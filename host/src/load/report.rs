@@ -13,6 +13,8 @@ use crate::budget::report::columns;
 
 /// How late 99 of 100 datagrams with inputs may leave this generator, in microseconds: a quarter of a tick at 50 Hz. Beyond that delays are its own, not the host's.
 pub const SEND_LATE_US_MAX: u64 = 5_000;
+/// Inputs in a datagram, at most: so many at once are lost to a room if the system drops one.
+const INPUTS_PER_DATAGRAM_MAX: u64 = holeshot_wire::payload::INPUTS_COUNT_MAX as u64;
 /// The parts of all values at which a curve is drawn: up to one in a hundred thousand.
 const CURVE: [f64; 22] = [
     0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.98, 0.99, 0.995, 0.999, 0.9995,
@@ -60,12 +62,35 @@ pub struct Report {
     pub curves: [Curve; 3],
     /// The inputs of all games, by the counters of both sides.
     pub inputs: Account,
+    /// Datagrams that a system dropped because nobody read them in time, from the first room to the last goodbye.
+    pub dropped: Dropped,
     /// What happened in the host in a frame of 20 ms meanwhile; none if it does not tell.
     pub host_frame: Option<PerFrame>,
     /// Why the first room that could not be opened was not, or why the host's count is not known.
     pub trouble: Option<String>,
     /// How it was over the time.
     pub samples: Vec<Sample>,
+}
+
+/// Datagrams that found the buffer of a socket full: none where the system does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Dropped {
+    /// At the host's sockets, by its own `/metrics`.
+    pub host: Option<u64>,
+    /// At the players' sockets.
+    pub players: Option<u64>,
+}
+
+/// What is to be made of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Both sides account for every input, no input was lost that a copy could have saved, and the figures are to be believed.
+    Held,
+    /// Nothing is wrong by the counters of both sides, but generator or machine did not keep up, so that another run may say something else.
+    NotShown,
+    /// Something is wrong, whether the figures are to be believed or not.
+    NotHeld,
 }
 
 /// A part of the time.
@@ -119,7 +144,20 @@ impl Report {
             ));
         }
         if self.whole.datagrams_unsent > 0 {
-            doubts.push(format!("this machine did not take {} datagrams for sending", self.whole.datagrams_unsent));
+            doubts.push(format!(
+                "this machine did not take {} datagrams for sending: play with fewer players",
+                self.whole.datagrams_unsent
+            ));
+        }
+        if let Some(dropped) = self.dropped.host.filter(|dropped| *dropped > 0) {
+            doubts.push(format!(
+                "the host's system dropped {dropped} datagrams before the host read them: it had too little of the machine. Play fewer rooms, from another machine, or see what `holeshot doctor` says of its receive buffer"
+            ));
+        }
+        if let Some(dropped) = self.dropped.players.filter(|dropped| *dropped > 0) {
+            doubts.push(format!(
+                "this machine dropped {dropped} datagrams before the players read them: give the generator more threads, more sockets (--players-per-socket), or a machine of its own"
+            ));
         }
         if self.players.snapshots == 0 {
             doubts.push("no snapshot came at all".to_owned());
@@ -131,9 +169,25 @@ impl Report {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        let Account { unexplained, surplus, games, not_compared, too_long, .. } = self.inputs;
+        let Account { unexplained, surplus, games, too_long, never_received, out_of_track, .. } = self.inputs;
         if unexplained > 0 {
             faults.push(format!("{unexplained} inputs came and the host knows nothing of them"));
+        }
+        if never_received > 0 {
+            let why = match self.dropped.host {
+                Some(dropped) if dropped.saturating_mul(INPUTS_PER_DATAGRAM_MAX) >= never_received => {
+                    format!("the host's system dropped {dropped} datagrams at a full buffer")
+                }
+                Some(dropped) => format!("its system dropped {dropped} datagrams only, so the host lost them"),
+                None => "its system does not say whether it dropped them".to_owned(),
+            };
+            faults
+                .push(format!("{never_received} inputs were sent to the host and no copy came to their rooms: {why}"));
+        }
+        if out_of_track > 0 {
+            faults.push(format!(
+                "{out_of_track} inputs came when the host had no place for their frame: it or the generator stood still for more than a second"
+            ));
         }
         if too_long > 0 {
             faults.push("inputs are longer than the rules take them: play this game with --inputs JOURNAL".to_owned());
@@ -141,7 +195,7 @@ impl Report {
         if surplus > 0 {
             faults.push(format!("the host counts {surplus} inputs more than came to it"));
         }
-        if games == 0 && not_compared > 0 {
+        if games == 0 {
             faults.push("the host's count of inputs is not known, so nothing was compared".to_owned());
         }
         if self.whole.sessions_lost > 0 {
@@ -156,10 +210,21 @@ impl Report {
         faults
     }
 
+    /// What is to be made of it, in a word. [`verdict`](Self::verdict) has the reasons.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match (self.faults().is_empty(), self.doubts().is_empty()) {
+            (true, true) => Outcome::Held,
+            (true, false) => Outcome::NotShown,
+            (false, _) => Outcome::NotHeld,
+        }
+    }
+
     /// Rows of the account of inputs: what, how many, and what it means.
     #[must_use]
-    pub fn account_rows(&self) -> [(&'static str, u64, &'static str); 10] {
-        let Account { frames, not_sent, sent, lost, after_end, in_time, late, .. } = self.inputs;
+    pub fn account_rows(&self) -> [(&'static str, u64, &'static str); 12] {
+        let Account { frames, not_sent, sent, lost, after_end, in_time, late, out_of_track, never_received, .. } =
+            self.inputs;
         [
             ("frames that the host stepped", frames, "of all games, once for each player"),
             ("  no input was sent for them", not_sent, "before the first snapshot, and while a player left"),
@@ -168,6 +233,12 @@ impl Report {
             ("    came in time", in_time, "by the host's count"),
             ("    came too late", late, "by the host's count"),
             ("    came after the end of the game", after_end, "by the last snapshot"),
+            ("    came far too late or early", out_of_track, "by the host's count: it keeps no input that far away"),
+            (
+                "    never came to their room",
+                never_received,
+                "by both counts: dropped by the system, or lost in the host",
+            ),
             ("    unexplained", self.inputs.unexplained, "came, and the host knows nothing of it"),
             (
                 "too late after a lost first copy",
@@ -270,7 +341,13 @@ impl Report {
         );
         let rows = self.account_rows().map(|(what, count, why)| [what.to_owned(), count.to_string(), why.to_owned()]);
         account_columns(&mut text, &rows);
-        text.push('\n');
+        let said = |dropped: Option<u64>| dropped.map_or("not known".to_owned(), |dropped| dropped.to_string());
+        let _ = writeln!(
+            text,
+            "datagrams dropped by the system at full buffers: before the host read them {}, before the players read them {}\n",
+            said(self.dropped.host),
+            said(self.dropped.players)
+        );
         text.push_str(&self.verdict());
         text
     }
@@ -299,6 +376,14 @@ impl Report {
                 self.send_late_us.p99 as f64 / 1_000.0
             );
         }
+        text.push_str(match self.outcome() {
+            Outcome::Held => "HELD, and to be believed.\n",
+            Outcome::NotShown => "NOT SHOWN: nothing is wrong, but the run is not to be believed; do what is said above and run it again.\n",
+            Outcome::NotHeld if doubts.is_empty() => "NOT HELD.\n",
+            Outcome::NotHeld => {
+                "NOT HELD; whether that is the host's fault is not known before the run is to be believed: do what is said above and run it again.\n"
+            }
+        });
         text
     }
 }
@@ -359,6 +444,7 @@ pub(super) mod tests {
                 late: 5,
                 ..Account::default()
             },
+            dropped: Dropped { host: Some(0), players: Some(0) },
             host_frame: None,
             trouble: None,
             samples: (1..=10).map(|at| sample(f64::from(at))).collect(),
@@ -369,6 +455,8 @@ pub(super) mod tests {
     fn a_good_run_says_so_and_nothing_else() {
         let report = good();
         assert!(report.doubts().is_empty() && report.faults().is_empty());
+        assert_eq!(report.outcome(), Outcome::Held);
+        assert!(report.text().trim_end().ends_with("HELD, and to be believed."), "{}", report.text());
         let text = report.text();
         for words in
             ["1000 expected, 990 received", "5 % lost, 40 ms ± 10 ms, each way", "50.12", "Both sides agree", "seed 7"]
@@ -386,8 +474,31 @@ pub(super) mod tests {
         report.whole.datagrams_unsent = 4;
         assert_eq!(report.doubts().len(), 3);
         assert!(report.text().contains("NOT TO BE BELIEVED: the generator was too slow"), "{}", report.text());
+        assert_eq!(report.outcome(), Outcome::NotShown);
+        assert!(report.text().contains("\nNOT SHOWN"), "{}", report.text());
         report.players.snapshots = 0;
         assert_eq!(report.doubts().len(), 4);
+        report.dropped = Dropped { host: Some(5), players: Some(6) };
+        assert!(report.doubts().concat().contains("dropped 5 datagrams before the host"), "{:?}", report.doubts());
+        assert_eq!(report.doubts().len(), 6);
+        report.dropped = Dropped { host: None, players: None };
+        assert_eq!(report.doubts().len(), 4);
+        assert!(report.text().contains("read them not known"), "{}", report.text());
+    }
+
+    #[test]
+    fn what_the_system_dropped_is_told_from_what_the_host_lost() {
+        let lost = Account { never_received: 40, ..good().inputs };
+        let told = |host: Option<u64>| {
+            let report = Report { inputs: lost, dropped: Dropped { host, players: Some(0) }, ..good() };
+            assert_eq!(report.outcome(), Outcome::NotHeld);
+            report.faults().concat()
+        };
+        assert!(told(Some(3)).contains("dropped 3 datagrams at a full buffer"), "{}", told(Some(3)));
+        assert!(told(Some(2)).contains("so the host lost them"), "three hold 40 inputs, and two do not");
+        assert!(told(None).contains("does not say"));
+        let far = Report { inputs: Account { out_of_track: 2, ..good().inputs }, ..good() };
+        assert!(far.faults().concat().contains("stood still") && far.outcome() == Outcome::NotHeld);
     }
 
     #[test]

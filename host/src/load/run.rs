@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use tokio::time::sleep;
 
-use super::report::{Curve, Report, Sample};
+use super::report::{Curve, Dropped, Report, Sample};
 use super::{Counts, Load, Options as LoadOptions};
 use crate::api::Api;
-use crate::budget::counts;
+use crate::budget::counts::{self, PAGES_APART_MS};
 
 /// Longest time that is measured, in seconds: a day.
 pub const SECONDS_MAX: u64 = 86_400;
@@ -42,6 +42,7 @@ pub async fn run(
     if !(1..=SECONDS_MAX).contains(&options.seconds) {
         bail!("1 to {SECONDS_MAX} seconds can be measured, not {}", options.seconds);
     }
+    let page_first = counts::page(api).await.ok();
     let load = Load::begin(api, &options.load)?;
     let mut stop = std::pin::pin!(stop);
     tokio::select! {
@@ -88,6 +89,13 @@ pub async fn run(
     progress("letting everybody leave, and comparing with the host's records");
     let stopped = load.stop().await?;
     let whole: Counts = stopped.counts;
+    // Not the page of before: it counts for half a second.
+    sleep(Duration::from_millis(PAGES_APART_MS)).await;
+    let dropped = |page: Option<counts::Page>| page.and_then(|page| page.dropped());
+    let dropped_host = match (dropped(page_first), dropped(counts::page(api).await.ok())) {
+        (Some(before), Some(after)) => after.checked_sub(before),
+        _ => None,
+    };
     Ok(Report {
         version: env!("CARGO_PKG_VERSION"),
         optimised: !cfg!(debug_assertions),
@@ -108,6 +116,7 @@ pub async fn run(
         send_late_us: observed.send_late.quantiles(),
         curves: [&observed.snapshot_gap, &observed.input_delay, &observed.send_late].map(Curve::of),
         inputs: stopped.account,
+        dropped: Dropped { host: dropped_host, players: stopped.dropped },
         host_frame,
         trouble: stopped.trouble,
         samples,
