@@ -549,6 +549,7 @@ fn every_command_explains_its_options() {
                 "load",
                 &[
                     "--url",
+                    "--ca",
                     "--data-dir",
                     "--token",
                     "--rooms",

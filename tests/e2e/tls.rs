@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use holeshot::api::Api;
+use holeshot::load::{Load, Options};
 use holeshot_client::{Client, ConnectError, ConnectOptions, Incoming, Trust};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
@@ -149,6 +150,16 @@ fn a_game_is_played_over_tls_by_those_who_trust_the_host() {
         }
         let api = Api::trusting(&secure.host.url(""), Some(&secure.authority.write(secure.files.path()))).unwrap();
         assert_eq!(api.get("/readyz").await.unwrap()["status"], "ready");
+        // The load generator's players have the same door.
+        let options = Options { module: Some(SHORT.into()), rooms: 2, players: 1, ..Options::default() };
+        let load = Load::start(&api, &options).await.unwrap();
+        load.begun().await.unwrap();
+        eventually("both games are over", SOON, async || match load.counts() {
+            counts if counts.games_over == 2 => Ok(()),
+            counts => Err(format!("{counts:?}")),
+        })
+        .await;
+        assert!(load.stop().await.unwrap().counts.snapshots > 0);
         let other = Api::trusting(&secure.host.url(""), Some(&secure.files.path().join("host.pem"))).unwrap();
         let error = format!("{:#}", other.get("/readyz").await.unwrap_err());
         assert!(error.contains("no TLS with https://") && error.contains("--ca FILE"), "{error}");

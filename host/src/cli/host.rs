@@ -31,9 +31,9 @@ impl std::fmt::Debug for HostArgs {
 }
 
 impl HostArgs {
-    /// Of the host at this URL, which speaks no TLS.
-    pub(super) const fn of(url: String, data_dir: PathBuf, token: Option<String>) -> Self {
-        Self { url, ca: None, data_dir, token }
+    /// Of the host at this URL; `ca` as the flag.
+    pub(super) const fn of(url: String, ca: Option<PathBuf>, data_dir: PathBuf, token: Option<String>) -> Self {
+        Self { url, ca, data_dir, token }
     }
 
     /// The token, for what needs it.

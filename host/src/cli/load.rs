@@ -31,9 +31,12 @@ const PROGRESS_CHARS: usize = 72;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct LoadArgs {
-    /// The host to play on, `http://…` [default: one that this command starts in a process of its own]
+    /// The host to play on, `http://…` or `https://…` [default: one that this command starts in a process of its own]
     #[arg(long, visible_alias = "host", env = "HOLESHOT_URL", value_name = "URL")]
     url: Option<String>,
+    /// Whom to trust for https://: certificates (PEM) of authorities, or the host's own if it signed itself [default: whom this machine trusts]
+    #[arg(long, env = "HOLESHOT_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The data folder of that host, where its admin token is read
     #[arg(long, env = "HOLESHOT_DATA_DIR", value_name = "FOLDER", default_value = "holeshot-data")]
     data_dir: PathBuf,
@@ -150,7 +153,7 @@ pub(super) async fn load(args: LoadArgs, as_json: bool) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let (api, own, host) = match &args.url {
         Some(url) => {
-            let host = HostArgs::of(url.clone(), args.data_dir.clone(), args.token.clone());
+            let host = HostArgs::of(url.clone(), args.ca.clone(), args.data_dir.clone(), args.token.clone());
             (host.api()?, None, url.clone())
         }
         None => {

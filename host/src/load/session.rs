@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::{SinkExt, StreamExt};
-use holeshot_client::ConnectOptions;
+use holeshot_client::{ConnectOptions, tls_problem};
 use holeshot_wire::message::HOST_MESSAGE_BYTES_MAX;
 use holeshot_wire::{ClientHandshake, ClientMessage, HostMessage, PROTOCOL_VERSION};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use super::Counters;
 use super::member::Line;
@@ -56,11 +56,17 @@ async fn open_unbounded(options: &ConnectOptions, actions: Vec<(u64, Value)>) ->
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_message_size(Some(HOST_MESSAGE_BYTES_MAX));
-    let connected = connect_async_with_config(options.ws_url.as_str(), Some(config), true).await;
-    let (mut websocket, _) = connected.context("cannot reach the host")?;
+    // Without one, `wss://` is refused: whoever gave the address gave the trust, too.
+    let connector = options.trust.as_ref().map_or(Connector::Plain, |trust| Connector::Rustls(trust.config()));
+    let connected = connect_async_tls_with_config(options.ws_url.as_str(), Some(config), true, Some(connector)).await;
+    let (mut websocket, _) = connected.map_err(|error| match tls_problem(&error) {
+        Some(problem) => anyhow::anyhow!("TLS with {}: {problem}", options.ws_url),
+        None => anyhow::Error::new(error).context("cannot reach the host"),
+    })?;
     let peer = match websocket.get_ref() {
         MaybeTlsStream::Plain(tcp) => tcp.peer_addr()?,
-        _ => bail!("the load generator plays over ws:// only, not over {}", options.ws_url),
+        MaybeTlsStream::Rustls(tls) => tls.get_ref().0.peer_addr()?,
+        _ => bail!("the way to {} is neither plain nor TLS", options.ws_url),
     };
     let hello = ClientMessage::Hello {
         protocol: PROTOCOL_VERSION,
