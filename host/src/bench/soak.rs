@@ -27,6 +27,10 @@ use crate::metrics::process::Process;
 const PLAYERS: usize = 2;
 /// Groups of rooms, each of which plays a game after the other.
 const WAVES: usize = 4;
+/// How much later than the wave before it each wave begins, at most: a race with its start takes four times that, so they are spread over one.
+const WAVES_APART_MAX: Duration = Duration::from_secs(5);
+/// Of a short run it is this part.
+const WAVES_APART: u32 = 16;
 /// Longest run, in minutes: a week.
 const MINUTES_MAX: f64 = 10_080.0;
 /// How often is looked what the host has; more seldom in long runs, so that there are at most [`SAMPLES_MAX`] looks.
@@ -237,12 +241,15 @@ struct Played {
 /// Lets every wave play a game after the other until that time; without one, a single game.
 async fn turns(api: &Api, options: &Options, until: Option<Instant>) -> anyhow::Result<Played> {
     let mut waves = JoinSet::new();
+    let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+    let apart = WAVES_APART_MAX.min(left / WAVES_APART);
     for wave in 0..WAVES {
         // As evenly as it goes.
         let rooms = options.rooms * (wave + 1) / WAVES - options.rooms * wave / WAVES;
         let (api, module, seed) = (api.clone(), options.game.clone(), options.seed);
         waves.spawn(async move {
             let mut played = Played::default();
+            sleep(apart * wave as u32).await;
             for turn in 0_u64.. {
                 let seed = seed.wrapping_add((turn * WAVES as u64 + wave as u64) * PLAYERS_MAX as u64);
                 let module = module.clone();
