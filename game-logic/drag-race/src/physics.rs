@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cars::{Car, Drive, Shared, Shift, Transmission};
+use crate::cars::{Car, Drive, Shift, Transmission};
 
 /// Standard gravity, in m/s².
 pub const GRAVITY_MPS2: f64 = 9.80665;
@@ -27,6 +27,8 @@ const BRAKING_SHARE_MAX: f64 = 0.8;
 /// Torque to turn a closed-throttle engine, over its peak torque: at rest and for each 1000 rpm more.
 const MOTORING_SHARE: f64 = 0.06;
 const MOTORING_SHARE_PER_1000_RPM: f64 = 0.02;
+/// Width of the band above idle in which that torque comes, in rpm.
+const MOTORING_BAND_RPM: f64 = 200.0;
 
 /// Width of the band above the limiter in which fuel is taken away, in rpm.
 const LIMITER_BAND_RPM: f64 = 100.0;
@@ -115,68 +117,134 @@ impl CarState {
 
 /// Moves `state` on by `dt_s` seconds (meant for 0.5 to 4 ms). Controls outside their ranges are cut to them.
 pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
-    Stepper::new(car, dt_s).step(state, controls);
+    Stepper::new(car, controls, dt_s).run(state, 1, |_, _, _| {});
 }
 
-/// A car with what does not change from step to step: who takes several steps pays for it once. The steps are the same to the bit.
+/// A car, its driver's feet and all that does not change from step to step: who takes several steps pays for it once. The steps are the same to
+/// the bit.
+///
+/// In a module every access to memory is checked, which costs more than what is then done with the number. So the figures of the car that a step needs
+/// are copied here, and the state is while its steps are taken: then both are in registers and on the machine's stack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stepper<'a> {
-    car: &'a Car,
     torque_nm: &'a [f64],
     ratios: &'a [f64],
+    gearbox: Gearbox,
     shift: Shift,
     road: Road,
+    load: Load,
+    /// The gear wished for; 0 keeps the present one.
+    wish: u8,
+    throttle: f64,
+    /// Force of the brakes, in N; 0 if nobody brakes.
+    brake_n: f64,
+    radius_m: f64,
+    tyre_grip: f64,
+    peak_slip: f64,
+    sliding_grip_share: f64,
+    driveline_efficiency: f64,
+    idle_rpm: f64,
+    limiter_rpm: f64,
+    peak_torque_nm: f64,
+    engine_inertia_kgm2: f64,
     weight_n: f64,
     /// Mass that the tyres' force moves: the car's and that of the undriven wheels as their turning feels.
     moving_kg: f64,
     /// Inertia of the driven wheels, in kg m².
     wheel_inertia_kgm2: f64,
-    /// The most that the clutch carries, in Nm.
-    clutch_nm: f64,
+    /// What the clutch can carry with the pedal where it is, in Nm.
+    pedal_nm: f64,
     /// Share of the way that the suspension comes nearer to the acceleration in one step.
     settling_share: f64,
     dt_s: f64,
 }
 
+/// What a step asks of the [`Transmission`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Gearbox {
+    Manual,
+    Dct,
+    Automatic(Converter),
+    SingleSpeed,
+}
+
 impl<'a> Stepper<'a> {
-    pub(crate) fn new(car: &'a Car, dt_s: f64) -> Self {
+    #[inline]
+    pub(crate) fn new(car: &'a Car, controls: &Controls, dt_s: f64) -> Self {
         let (driven_wheels, undriven_wheels) = wheels(car);
         let radius_m = car.tyre_radius_m;
-        Self {
-            car,
-            torque_nm: &car.torque_nm,
-            ratios: &car.ratios,
-            shift: car.shift(),
-            road: Road::of(car),
-            weight_n: car.mass_kg * GRAVITY_MPS2,
-            moving_kg: car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m),
-            wheel_inertia_kgm2: driven_wheels * car.wheel_inertia_kgm2,
-            clutch_nm: car.shared.clutch_capacity_factor * car.peak_torque_nm,
-            settling_share: dt_s / (car.shared.suspension_lag_s + dt_s),
-            dt_s,
-        }
-    }
-
-    pub(crate) fn step(&self, state: &mut CarState, controls: &Controls) {
-        let Self { car, weight_n, moving_kg, dt_s, .. } = *self;
-        let throttle = unit(controls.throttle);
+        let weight_n = car.mass_kg * GRAVITY_MPS2;
         let left_pedal = unit(controls.left_pedal);
         let (pedal_opens_clutch, brake) = if car.has_clutch() {
             (left_pedal, unit(controls.brake))
         } else {
             (0.0, larger(left_pedal, unit(controls.brake)))
         };
-        self.begin_shift(state, controls.gear);
+        let clutch_nm = car.shared.clutch_capacity_factor * car.peak_torque_nm;
+        Self {
+            torque_nm: &car.torque_nm,
+            ratios: &car.ratios,
+            gearbox: match car.transmission {
+                Transmission::Manual => Gearbox::Manual,
+                Transmission::Dct => Gearbox::Dct,
+                Transmission::Automatic { stall_rpm, torque_ratio } => {
+                    Gearbox::Automatic(Converter::of(car, stall_rpm, torque_ratio))
+                }
+                Transmission::SingleSpeed => Gearbox::SingleSpeed,
+            },
+            shift: car.shift(),
+            road: Road::of(car),
+            load: Load::of(car),
+            wish: if controls.gear <= car.top_gear() { controls.gear } else { 0 },
+            throttle: unit(controls.throttle),
+            brake_n: brake * BRAKING_SHARE_MAX * weight_n,
+            radius_m,
+            tyre_grip: car.tyre_grip,
+            peak_slip: car.shared.peak_slip,
+            sliding_grip_share: car.shared.sliding_grip_share,
+            driveline_efficiency: car.driveline_efficiency,
+            idle_rpm: car.idle_rpm,
+            limiter_rpm: car.limiter_rpm,
+            peak_torque_nm: car.peak_torque_nm,
+            engine_inertia_kgm2: car.engine_inertia_kgm2,
+            weight_n,
+            moving_kg: car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m),
+            wheel_inertia_kgm2: driven_wheels * car.wheel_inertia_kgm2,
+            pedal_nm: (1.0 - pedal_opens_clutch) * clutch_nm,
+            settling_share: dt_s / (car.shared.suspension_lag_s + dt_s),
+            dt_s,
+        }
+    }
 
-        let driven_load_n = weight_n * driven_load_share(car, state.settled_accel_mps2);
-        let grip_n = car.tyre_grip * driven_load_n;
-        let radius_m = car.tyre_radius_m;
-        let tyre = tyre_force(&car.shared, state.tread_mps(car), state.speed_mps, grip_n);
+    /// Takes so many steps. `moved` gets the number of each, and the distances before and after it.
+    #[inline(always)]
+    pub(crate) fn run(&self, state: &mut CarState, steps: u32, mut moved: impl FnMut(u32, f64, f64)) {
+        let mut moving = *state;
+        let mut ratio = self.ratio(moving.gear);
+        for number in 0..steps {
+            if self.begins_shift(&mut moving) {
+                ratio = self.ratio(moving.gear);
+            }
+            self.step(&mut moving, ratio, |before_m, now_m| moved(number, before_m, now_m));
+        }
+        *state = moving;
+    }
 
-        let brake_n = brake * BRAKING_SHARE_MAX * weight_n;
-
-        let drive = DriveStep::new(self, state, throttle, pedal_opens_clutch);
-        let held = state.speed_mps == 0.0 && brake > 0.0 && drive.wheel_torque_nm <= brake_n * radius_m;
+    #[inline(always)]
+    fn step(&self, state: &mut CarState, ratio: f64, moved: impl FnOnce(f64, f64)) {
+        let Self { weight_n, moving_kg, radius_m, brake_n, dt_s, .. } = *self;
+        let drive = DriveStep::new(self, state, ratio);
+        // A car that its brakes hold asks nothing of its tyres.
+        if state.speed_mps == 0.0 && brake_n > 0.0 && drive.wheel_torque_nm <= brake_n * radius_m {
+            drive.apply(self, state, 0.0);
+            state.shift_left_s = larger(0.0, state.shift_left_s - dt_s);
+            state.settled_accel_mps2 = 0.0;
+            moved(state.distance_m, state.distance_m);
+            return;
+        }
+        let driven_load_n = weight_n * self.load.share(state.settled_accel_mps2);
+        let grip_n = self.tyre_grip * driven_load_n;
+        let tyre = self.tyre_force(state.wheel_rad_s * radius_m, state.speed_mps, grip_n);
         let resistance_n = self.road.load_n(state.speed_mps) + brake_n;
 
         // A gripping tyre answers within a fraction of a step, so its force is taken linearly implicit: it is the one that
@@ -187,41 +255,87 @@ impl<'a> Stepper<'a> {
             + stiffness * (radius_m * drive.wheel_torque_nm / inertia + resistance_n / moving_kg))
             / (1.0 + stiffness * (radius_m * radius_m / inertia + 1.0 / moving_kg));
         let force_n = between(-grip_n, wished_n, grip_n);
-        let wheel_rad_s = if held {
-            0.0
-        } else {
-            larger(0.0, state.wheel_rad_s + (drive.wheel_torque_nm - force_n * radius_m) / inertia * dt_s)
-        };
-        drive.apply(car, state, wheel_rad_s, dt_s);
-        state.shift_left_s = larger(0.0, state.shift_left_s - dt_s);
-        if held {
-            state.settled_accel_mps2 = 0.0;
-            return;
-        }
         let wished_mps = state.speed_mps + (force_n - resistance_n) / moving_kg * dt_s;
         let speed_mps = larger(0.0, wished_mps);
-        let accel_mps2 = (speed_mps - state.speed_mps) / dt_s;
+        let before_m = state.distance_m;
         state.distance_m += 0.5 * (state.speed_mps + speed_mps) * dt_s;
+        // Asked here, before the engine: a compiler that puts a number off until it is needed (Cranelift does) would otherwise work out the force once for
+        // each way that the engine may take, and once more behind them.
+        moved(before_m, state.distance_m);
+        let accel_mps2 = (speed_mps - state.speed_mps) / dt_s;
         state.speed_mps = speed_mps;
         state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * self.settling_share;
+        let wheel_rad_s =
+            larger(0.0, state.wheel_rad_s + (drive.wheel_torque_nm - force_n * radius_m) / inertia * dt_s);
+        drive.apply(self, state, wheel_rad_s);
+        state.shift_left_s = larger(0.0, state.shift_left_s - dt_s);
     }
 
-    /// Starts a gear change if `wish` asks for another gear, none is under way and the engine would bear it.
-    fn begin_shift(&self, state: &mut CarState, wish: u8) {
-        let car = self.car;
-        if wish == 0 || wish == state.gear || wish > car.top_gear() || state.shift_left_s > 0.0 {
-            return;
+    /// Starts a gear change if another gear is wished for, none is under way and the engine would bear it.
+    #[inline(always)]
+    fn begins_shift(&self, state: &mut CarState) -> bool {
+        if self.wish == 0 || self.wish == state.gear || state.shift_left_s > 0.0 {
+            return false;
         }
-        if state.wheel_rad_s * self.ratio(wish) > car.limiter_rpm * RAD_S_PER_RPM * OVERREV_FACTOR_MAX {
-            return;
+        if state.wheel_rad_s * self.ratio(self.wish) > self.limiter_rpm * RAD_S_PER_RPM * OVERREV_FACTOR_MAX {
+            return false;
         }
-        state.gear = wish;
+        state.gear = self.wish;
         state.coupled = false;
         state.shift_left_s = self.shift.time_s;
+        true
     }
 
+    #[inline(always)]
     fn ratio(&self, gear: u8) -> f64 {
         self.ratios.get((gear as usize).wrapping_sub(1)).copied().unwrap_or(1.0)
+    }
+
+    /// Engine speed below which a lock-up clutch is open, in rad/s.
+    #[inline(always)]
+    fn lock_up_rad_s(&self) -> f64 {
+        LOCK_UP_IDLE_FACTOR * self.idle_rpm * RAD_S_PER_RPM
+    }
+
+    /// Losses count when the engine pulls; when the wheels turn the engine they are left out.
+    #[inline(always)]
+    fn efficiency(&self, torque_nm: f64) -> f64 {
+        if torque_nm > 0.0 { self.driveline_efficiency } else { 1.0 }
+    }
+
+    /// Torque of the engine at its flywheel: between motoring and full torque by the throttle, less above the limiter,
+    /// more below idle.
+    #[inline(always)]
+    fn engine_torque(&self, rpm: f64, throttle: f64, full_nm: f64) -> f64 {
+        // Asked before they are divided: as a rule the answer is 1, and a division is what a step waits for.
+        let limited =
+            if rpm <= self.limiter_rpm { 1.0 } else { unit(1.0 - (rpm - self.limiter_rpm) / LIMITER_BAND_RPM) };
+        if self.gearbox == Gearbox::SingleSpeed {
+            return throttle * limited * full_nm;
+        }
+        let over_idle_rpm = rpm - self.idle_rpm;
+        let turning = if over_idle_rpm >= MOTORING_BAND_RPM { 1.0 } else { unit(over_idle_rpm / MOTORING_BAND_RPM) };
+        let motoring_nm = self.peak_torque_nm * (MOTORING_SHARE + MOTORING_SHARE_PER_1000_RPM * rpm / 1000.0) * turning;
+        let fed = throttle * limited;
+        let torque_nm = fed * (full_nm + motoring_nm) - motoring_nm;
+        larger(torque_nm, (self.idle_rpm - rpm) * RAD_S_PER_RPM * IDLE_GOVERNOR_NMS)
+    }
+
+    /// Longitudinal force of the driven tyres. Rises to the whole grip at [`peak_slip`](crate::Shared::peak_slip) and falls to the sliding grip: the
+    /// shape of Pacejka's curves by a rational function, `2u / (1 + u²)` with `u` = slip / peak slip.
+    #[inline(always)]
+    fn tyre_force(&self, tread_mps: f64, speed_mps: f64, grip_n: f64) -> Tyre {
+        let (slip, against_mps) = slip(tread_mps, speed_mps);
+        let u = slip / self.peak_slip;
+        let bell = 1.0 + u * u;
+        let rise = 2.0 * u / bell;
+        if magnitude(u) <= 1.0 {
+            let slope = 2.0 * (1.0 - u * u) / (bell * bell) / self.peak_slip;
+            Tyre { force_n: grip_n * rise, stiffness_ns_m: grip_n * slope / against_mps }
+        } else {
+            let sliding = if u > 0.0 { self.sliding_grip_share } else { -self.sliding_grip_share };
+            Tyre { force_n: grip_n * (sliding + (1.0 - self.sliding_grip_share) * rise), stiffness_ns_m: 0.0 }
+        }
     }
 }
 
@@ -237,6 +351,7 @@ struct Road {
 }
 
 impl Road {
+    #[inline]
     fn of(car: &Car) -> Self {
         Self {
             air_kgpm: 0.5 * car.shared.air_density_kgm3 * car.drag_area_m2,
@@ -249,6 +364,7 @@ impl Road {
         }
     }
 
+    #[inline(always)]
     fn load_n(&self, speed_mps: f64) -> f64 {
         let rolling_n = self.rolling_n * (1.0 + speed_mps / ROLLING_DOUBLES_AT_MPS);
         let drag_n = self.air_kgpm * speed_mps * speed_mps;
@@ -276,26 +392,31 @@ struct DriveStep {
 }
 
 impl DriveStep {
-    fn new(stepper: &Stepper<'_>, state: &CarState, throttle: f64, pedal: f64) -> Self {
-        let car = stepper.car;
-        let ratio = stepper.ratio(state.gear);
+    #[inline(always)]
+    fn new(stepper: &Stepper<'_>, state: &CarState, ratio: f64) -> Self {
+        let Stepper { throttle, idle_rpm, .. } = *stepper;
         let rpm = state.engine_rpm();
         let shifting = state.shift_left_s > 0.0;
-        let engine_torque_nm = engine_torque(stepper, rpm, if shifting { 0.0 } else { throttle });
+        let full_nm = torque_of(stepper.torque_nm, rpm);
+        let engine_torque_nm = stepper.engine_torque(rpm, if shifting { 0.0 } else { throttle }, full_nm);
         // Near standstill a clutch that stayed closed would stall the engine: it opens below idle, as a launching
         // driver's foot or a gearbox's controller would have it.
-        let alive = if car.idle_rpm > 0.0 { unit(2.0 * rpm / car.idle_rpm - 1.0) } else { 1.0 };
-        let full_nm = stepper.clutch_nm;
-        let controlled = !matches!(car.transmission, Transmission::Manual);
-        let capacity_nm = if shifting {
-            stepper.shift.torque_share * throttle * torque_of(stepper.torque_nm, rpm) * alive
-        } else if controlled && !state.coupled && state.gear > 1 {
-            let wanted = SYNCHRONISING_FACTOR * larger(engine_torque_nm, 0.1 * car.peak_torque_nm);
-            smaller(wanted, (1.0 - pedal) * full_nm) * alive
+        let alive = if rpm >= idle_rpm {
+            1.0
+        } else if idle_rpm > 0.0 {
+            unit(2.0 * rpm / idle_rpm - 1.0)
         } else {
-            (1.0 - pedal) * full_nm * alive
+            1.0
         };
-        let input_rad_s = state.wheel_rad_s * ratio;
+        let controlled = stepper.gearbox != Gearbox::Manual;
+        let capacity_nm = if shifting {
+            stepper.shift.torque_share * throttle * full_nm * alive
+        } else if controlled && !state.coupled && state.gear > 1 {
+            let wanted = SYNCHRONISING_FACTOR * larger(engine_torque_nm, 0.1 * stepper.peak_torque_nm);
+            smaller(wanted, stepper.pedal_nm) * alive
+        } else {
+            stepper.pedal_nm * alive
+        };
 
         let wheel_inertia = stepper.wheel_inertia_kgm2;
         let mut drive = Self {
@@ -307,39 +428,41 @@ impl DriveStep {
             turning_inertia: wheel_inertia,
             by_converter: false,
         };
-        let to_wheels_nm = match car.transmission {
-            _ if state.coupled => {
-                let felt = ratio * ratio * efficiency(car, engine_torque_nm);
-                drive.turning_inertia = wheel_inertia + car.engine_inertia_kgm2 * felt;
-                engine_torque_nm
-            }
-            Transmission::Automatic { stall_rpm, torque_ratio } if state.gear == 1 && !shifting => {
-                drive.by_converter = true;
-                let (pump_nm, turbine_nm) =
-                    converter_torques(car, stall_rpm, torque_ratio, state.engine_rad_s, input_rad_s);
-                drive.load_torque_nm = pump_nm;
-                turbine_nm
-            }
-            _ => {
-                drive.load_torque_nm = if state.engine_rad_s >= input_rad_s { capacity_nm } else { -capacity_nm };
-                drive.load_torque_nm
+        let to_wheels_nm = if state.coupled {
+            let felt = ratio * ratio * stepper.efficiency(engine_torque_nm);
+            drive.turning_inertia = wheel_inertia + stepper.engine_inertia_kgm2 * felt;
+            engine_torque_nm
+        } else {
+            let input_rad_s = state.wheel_rad_s * ratio;
+            match stepper.gearbox {
+                Gearbox::Automatic(converter) if state.gear == 1 && !shifting => {
+                    drive.by_converter = true;
+                    let (pump_nm, turbine_nm) = converter.torques(state.engine_rad_s, input_rad_s);
+                    drive.load_torque_nm = pump_nm;
+                    turbine_nm
+                }
+                _ => {
+                    drive.load_torque_nm = if state.engine_rad_s >= input_rad_s { capacity_nm } else { -capacity_nm };
+                    drive.load_torque_nm
+                }
             }
         };
-        drive.wheel_torque_nm = to_wheels_nm * ratio * efficiency(car, to_wheels_nm);
+        drive.wheel_torque_nm = to_wheels_nm * ratio * stepper.efficiency(to_wheels_nm);
         drive
     }
 
     /// New speeds of engine and wheels, once the tyre has said what the wheels do.
-    fn apply(&self, car: &Car, state: &mut CarState, wheel_rad_s: f64, dt_s: f64) {
-        let engine_inertia = car.engine_inertia_kgm2;
+    #[inline(always)]
+    fn apply(&self, stepper: &Stepper<'_>, state: &mut CarState, wheel_rad_s: f64) {
+        let Stepper { engine_inertia_kgm2: engine_inertia, dt_s, .. } = *stepper;
         if state.coupled {
             let engine_rad_s = wheel_rad_s * self.ratio;
             let clutch_nm = self.engine_torque_nm - engine_inertia * (engine_rad_s - state.engine_rad_s) / dt_s;
             state.wheel_rad_s = wheel_rad_s;
             state.engine_rad_s = engine_rad_s;
-            state.coupled = match car.transmission {
-                Transmission::SingleSpeed => true,
-                Transmission::Automatic { .. } if engine_rad_s < lock_up_rad_s(car) => false,
+            state.coupled = match stepper.gearbox {
+                Gearbox::SingleSpeed => true,
+                Gearbox::Automatic(_) if engine_rad_s < stepper.lock_up_rad_s() => false,
                 _ => magnitude(clutch_nm) <= self.capacity_nm,
             };
             return;
@@ -352,7 +475,7 @@ impl DriveStep {
         state.wheel_rad_s = wheel_rad_s;
         if self.by_converter {
             state.coupled = wheel_rad_s * self.ratio > CONVERTER_COUPLING_RATIO * state.engine_rad_s
-                && state.engine_rad_s > lock_up_rad_s(car);
+                && state.engine_rad_s > stepper.lock_up_rad_s();
         } else if self.capacity_nm > 0.0 && (before > 0.0) != (after > 0.0) {
             state.coupled = true;
             state.shift_left_s = 0.0;
@@ -368,28 +491,32 @@ impl DriveStep {
     }
 }
 
-/// Torques that a converter takes from the engine and gives to the gearbox. The capacity law (torque by the square of
-/// the engine's speed) and the straight fall of the torque ratio to the coupling point are those of Gillespie, ch. 2
-/// and of SAE J643 charts.
-fn converter_torques(
-    car: &Car,
-    stall_rpm: f64,
+/// A torque converter. The capacity law (torque by the square of the engine's speed) and the straight fall of the torque ratio to the coupling point
+/// are those of Gillespie, ch. 2 and of SAE J643 charts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Converter {
+    /// Torque over the square of the engine's speed, with the turbine at rest.
+    capacity: f64,
     torque_ratio: f64,
-    engine_rad_s: f64,
-    turbine_rad_s: f64,
-) -> (f64, f64) {
-    let stall_rad_s = stall_rpm * RAD_S_PER_RPM;
-    let capacity = torque_at(car, stall_rpm) / (stall_rad_s * stall_rad_s);
-    let speed_ratio = if engine_rad_s > 1.0 { smaller(turbine_rad_s / engine_rad_s, 1.3) } else { 1.3 };
-    let square = speed_ratio * speed_ratio;
-    let pump_nm = capacity * engine_rad_s * engine_rad_s * (1.0 - square * square);
-    let gain = larger(1.0, torque_ratio - (torque_ratio - 1.0) * speed_ratio / CONVERTER_COUPLING_RATIO);
-    (pump_nm, pump_nm * gain)
 }
 
-/// Engine speed below which a lock-up clutch is open, in rad/s.
-fn lock_up_rad_s(car: &Car) -> f64 {
-    LOCK_UP_IDLE_FACTOR * car.idle_rpm * RAD_S_PER_RPM
+impl Converter {
+    #[inline]
+    fn of(car: &Car, stall_rpm: f64, torque_ratio: f64) -> Self {
+        let stall_rad_s = stall_rpm * RAD_S_PER_RPM;
+        Self { capacity: torque_at(car, stall_rpm) / (stall_rad_s * stall_rad_s), torque_ratio }
+    }
+
+    /// Torques that it takes from the engine and gives to the gearbox.
+    #[inline(always)]
+    fn torques(self, engine_rad_s: f64, turbine_rad_s: f64) -> (f64, f64) {
+        let Self { capacity, torque_ratio } = self;
+        let speed_ratio = if engine_rad_s > 1.0 { smaller(turbine_rad_s / engine_rad_s, 1.3) } else { 1.3 };
+        let square = speed_ratio * speed_ratio;
+        let pump_nm = capacity * engine_rad_s * engine_rad_s * (1.0 - square * square);
+        let gain = larger(1.0, torque_ratio - (torque_ratio - 1.0) * speed_ratio / CONVERTER_COUPLING_RATIO);
+        (pump_nm, pump_nm * gain)
+    }
 }
 
 /// What holds a car back on a flat road without its brakes, in N: air, rolling and the bearings of an axle that is not driven.
@@ -402,29 +529,16 @@ pub fn torque_at(car: &Car, rpm: f64) -> f64 {
     torque_of(&car.torque_nm, rpm)
 }
 
+#[inline(always)]
 fn torque_of(table: &[f64], rpm: f64) -> f64 {
     let place = larger(0.0, rpm / 100.0);
-    let index = place as usize;
+    // Signed, since that takes a third of the instructions; what is beyond either is beyond the table.
+    let whole = place as i32;
+    let index = whole as usize;
     match (table.get(index), table.get(index.saturating_add(1))) {
-        (Some(low), Some(high)) => low + (high - low) * (place - index as f64),
+        (Some(low), Some(high)) => low + (high - low) * (place - f64::from(whole)),
         _ => table.last().copied().unwrap_or(0.0),
     }
-}
-
-/// Torque of the engine at its flywheel: between motoring and full torque by the throttle, less above the limiter,
-/// more below idle.
-fn engine_torque(stepper: &Stepper<'_>, rpm: f64, throttle: f64) -> f64 {
-    let Stepper { car, torque_nm, .. } = *stepper;
-    if car.transmission == Transmission::SingleSpeed {
-        let fed = unit(1.0 - (rpm - car.limiter_rpm) / LIMITER_BAND_RPM);
-        return throttle * fed * torque_of(torque_nm, rpm);
-    }
-    let motoring_nm = car.peak_torque_nm
-        * (MOTORING_SHARE + MOTORING_SHARE_PER_1000_RPM * rpm / 1000.0)
-        * unit((rpm - car.idle_rpm) / 200.0);
-    let fed = throttle * unit(1.0 - (rpm - car.limiter_rpm) / LIMITER_BAND_RPM);
-    let torque_nm = fed * (torque_of(torque_nm, rpm) + motoring_nm) - motoring_nm;
-    larger(torque_nm, (car.idle_rpm - rpm) * RAD_S_PER_RPM * IDLE_GOVERNOR_NMS)
 }
 
 /// What the driven tyres do at a given slip.
@@ -435,23 +549,8 @@ struct Tyre {
     stiffness_ns_m: f64,
 }
 
-/// Longitudinal force of the driven tyres. Rises to the whole grip at [`Shared::peak_slip`] and falls to the sliding grip: the
-/// shape of Pacejka's curves by a rational function, `2u / (1 + u²)` with `u` = slip / peak slip.
-fn tyre_force(shared: &Shared, tread_mps: f64, speed_mps: f64, grip_n: f64) -> Tyre {
-    let (slip, against_mps) = slip(tread_mps, speed_mps);
-    let u = slip / shared.peak_slip;
-    let bell = 1.0 + u * u;
-    let rise = 2.0 * u / bell;
-    if magnitude(u) <= 1.0 {
-        let slope = 2.0 * (1.0 - u * u) / (bell * bell) / shared.peak_slip;
-        Tyre { force_n: grip_n * rise, stiffness_ns_m: grip_n * slope / against_mps }
-    } else {
-        let sliding = if u > 0.0 { shared.sliding_grip_share } else { -shared.sliding_grip_share };
-        Tyre { force_n: grip_n * (sliding + (1.0 - shared.sliding_grip_share) * rise), stiffness_ns_m: 0.0 }
-    }
-}
-
 /// Slip, and the speed that it is measured against.
+#[inline(always)]
 fn slip(tread_mps: f64, speed_mps: f64) -> (f64, f64) {
     let against_mps = larger(larger(tread_mps, speed_mps), SLIP_SPEED_MIN_MPS);
     ((tread_mps - speed_mps) / against_mps, against_mps)
@@ -460,25 +559,49 @@ fn slip(tread_mps: f64, speed_mps: f64) -> (f64, f64) {
 /// Share of the weight on the driven wheels when the car accelerates. Gillespie, ch. 1: the load that moves to the rear
 /// is m a h / L. With all wheels driven through a locked centre the whole weight pulls.
 pub fn driven_load_share(car: &Car, accel_mps2: f64) -> f64 {
-    let moved = accel_mps2 / GRAVITY_MPS2 * car.cg_height_m / car.wheelbase_m;
-    match car.drive {
-        Drive::Fwd => unit(car.front_weight_share - moved),
-        Drive::Rwd => unit(1.0 - car.front_weight_share + moved),
-        Drive::Awd => 1.0,
+    Load::of(car).share(accel_mps2)
+}
+
+/// Where a car's weight goes, see [`driven_load_share`].
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    drive: Drive,
+    /// Share on the driven wheels at rest.
+    at_rest: f64,
+    cg_height_m: f64,
+    wheelbase_m: f64,
+}
+
+impl Load {
+    #[inline]
+    fn of(car: &Car) -> Self {
+        let front = car.front_weight_share;
+        let at_rest = match car.drive {
+            Drive::Fwd => front,
+            Drive::Rwd => 1.0 - front,
+            Drive::Awd => 1.0,
+        };
+        Self { drive: car.drive, at_rest, cg_height_m: car.cg_height_m, wheelbase_m: car.wheelbase_m }
+    }
+
+    #[inline(always)]
+    fn share(&self, accel_mps2: f64) -> f64 {
+        if self.drive == Drive::Awd {
+            return 1.0;
+        }
+        let moved = accel_mps2 / GRAVITY_MPS2 * self.cg_height_m / self.wheelbase_m;
+        unit(if self.drive == Drive::Fwd { self.at_rest - moved } else { self.at_rest + moved })
     }
 }
 
 /// Numbers of driven and of undriven wheels.
+#[inline(always)]
 fn wheels(car: &Car) -> (f64, f64) {
     if car.drive == Drive::Awd { (4.0, 0.0) } else { (2.0, 2.0) }
 }
 
-/// Losses count when the engine pulls; when the wheels turn the engine they are left out.
-fn efficiency(car: &Car, torque_nm: f64) -> f64 {
-    if torque_nm > 0.0 { car.driveline_efficiency } else { 1.0 }
-}
-
 /// `value` cut to 0..1; a NaN becomes 0.
+#[inline(always)]
 fn unit(value: f64) -> f64 {
     if value >= 1.0 {
         1.0
@@ -490,18 +613,22 @@ fn unit(value: f64) -> f64 {
 }
 
 // Written out because `f64::min` and `f64::max` leave the sign of zero to the machine.
+#[inline(always)]
 fn larger(a: f64, b: f64) -> f64 {
     if a > b { a } else { b }
 }
 
+#[inline(always)]
 fn smaller(a: f64, b: f64) -> f64 {
     if a < b { a } else { b }
 }
 
+#[inline(always)]
 fn between(low: f64, value: f64, high: f64) -> f64 {
     smaller(larger(low, value), high)
 }
 
+#[inline(always)]
 fn magnitude(value: f64) -> f64 {
     if value < 0.0 { -value } else { value }
 }

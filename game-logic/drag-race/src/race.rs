@@ -264,6 +264,39 @@ impl Lane {
         &self.timing
     }
 
+    /// How far it is to the next beam that its clocks wait for, in m from the staged position.
+    fn next_beam_m(&self) -> f64 {
+        if self.fate.is_none() { self.timing.next_beam_m() } else { f64::INFINITY }
+    }
+
+    /// Its tyre went from one place to another in the time from `at_s`: stops the clocks of the beams in between.
+    #[cold]
+    #[inline(never)]
+    fn cross(
+        &mut self,
+        number: u16,
+        (from_m, to_m): (f64, f64),
+        (at_s, dt_s): (f64, f64),
+        green_s: Option<f64>,
+        happened: &mut Vec<(u16, Happened)>,
+    ) {
+        let crossed = self.timing.note(from_m, to_m, at_s, dt_s);
+        for beam in self.timing.crossed() - crossed as usize..self.timing.crossed() {
+            if beam == BEAM_START {
+                self.phase = Phase::Racing;
+                let start_s = self.timing.at_s(BEAM_START).unwrap_or(at_s);
+                self.red_light = green_s.is_none_or(|green_s| start_s < green_s);
+                happened.push((number, if self.red_light { Happened::RedLight } else { Happened::Launched }));
+            } else {
+                happened.push((number, Happened::Beam(beam)));
+            }
+            if beam == BEAM_1320_FT {
+                self.end(Fate::Finished);
+                happened.push((number, Happened::TimeSlip));
+            }
+        }
+    }
+
     fn end(&mut self, fate: Fate) {
         self.fate = Some(fate);
         self.phase = if fate == Fate::Finished { Phase::Finished } else { Phase::Out };
@@ -665,28 +698,15 @@ fn run(
         return;
     }
     let dt_s = tick_s / f64::from(substeps);
-    let stepper = Stepper::new(car, dt_s);
-    for substep in 0..substeps {
-        let before_m = lane.state.distance_m;
-        stepper.step(&mut lane.state, &controls);
-        if lane.fate.is_some() {
-            continue;
+    let mut state = lane.state;
+    let mut next_beam_m = lane.next_beam_m();
+    Stepper::new(car, &controls, dt_s).run(&mut state, substeps, |substep, before_m, now_m| {
+        // As a rule it reached no beam, and no more than this is asked.
+        if now_m >= next_beam_m {
+            let at_s = start_s + dt_s * f64::from(substep);
+            lane.cross(number, (before_m, now_m), (at_s, dt_s), green_s, happened);
+            next_beam_m = lane.next_beam_m();
         }
-        let at_s = start_s + dt_s * f64::from(substep);
-        let crossed = lane.timing.note(before_m, lane.state.distance_m, at_s, dt_s);
-        for beam in lane.timing.crossed() - crossed as usize..lane.timing.crossed() {
-            if beam == BEAM_START {
-                lane.phase = Phase::Racing;
-                let start_s = lane.timing.at_s(BEAM_START).unwrap_or(at_s);
-                lane.red_light = green_s.is_none_or(|green_s| start_s < green_s);
-                happened.push((number, if lane.red_light { Happened::RedLight } else { Happened::Launched }));
-            } else {
-                happened.push((number, Happened::Beam(beam)));
-            }
-            if beam == BEAM_1320_FT {
-                lane.end(Fate::Finished);
-                happened.push((number, Happened::TimeSlip));
-            }
-        }
-    }
+    });
+    lane.state = state;
 }

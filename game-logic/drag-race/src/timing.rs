@@ -69,6 +69,12 @@ impl Timing {
         self.crossed - before
     }
 
+    /// Where the next beam is, in m; infinitely far when all are crossed.
+    #[inline]
+    pub(crate) fn next_beam_m(&self) -> f64 {
+        BEAMS_M.get(self.crossed as usize).copied().unwrap_or(f64::INFINITY)
+    }
+
     /// Number of beams crossed.
     pub fn crossed(&self) -> usize {
         self.crossed as usize
