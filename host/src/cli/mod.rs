@@ -111,6 +111,12 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
+/// Threads of a host that serve WebSockets, HTTP and MQTT: half of the cores, as what they do for a room is a seventh of what its shard does. A thread that is woken wakes
+/// another one where there is one that sleeps, and on two cores that one would take the shard's.
+const fn host_workers(cores: usize) -> usize {
+    if cores < 4 { 1 } else { cores / 2 }
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -133,7 +139,13 @@ pub fn run() -> ExitCode {
         }
     };
     crate::tls::install_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if matches!(command, Command::Serve(_))
+        && let Ok(cores) = std::thread::available_parallelism()
+    {
+        runtime.worker_threads(host_workers(cores.get()));
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             note(format_args!("error: the system gives no threads or timers: {error}"));
