@@ -361,6 +361,34 @@ fn the_default_game_describes_the_same_state_in_wasm_and_natively() {
     assert!(state.is_object() && text.contains("distance_m"), "{text}");
 }
 
+#[test]
+fn a_room_of_the_default_game_asks_for_no_memory_beyond_what_its_module_begins_with() {
+    // 8 KiB of pages that it would touch: see `small-heap` of holeshot-guest.
+    let memories = wasmparser::Parser::new(0).parse_all(DRAG_RACE_WASM).find_map(|payload| match payload {
+        Ok(wasmparser::Payload::MemorySection(memories)) => memories.into_iter().next(),
+        _ => None,
+    });
+    let begins_with = usize::try_from(memories.unwrap().unwrap().initial).unwrap() << 16;
+    let module = store().load(DRAG_RACE_WASM).unwrap();
+    let mut rules = module.instantiate(&setup(2), "room").unwrap();
+    let mut tick = TickRecord::default();
+    for frame in 0..1_000 {
+        tick.begin(frame, 2, module.manifest().input_stride_bytes());
+        for player in 0..2 {
+            let bytes = &[200, if frame < 110 { 255 } else { 0 }, 1];
+            assert!(tick.set_input(player, PlayerInput { status: InputStatus::Fresh, age_frames: 0, bytes }));
+            if frame == 0 {
+                assert!(tick.push_change(Change { player: player as u16, kind: ChangeKind::Joined }));
+            }
+        }
+        rules.tick(tick.bytes()).unwrap();
+        if frame % 50 == 0 {
+            rules.save().unwrap();
+        }
+    }
+    assert_eq!(rules.memory_bytes(), begins_with);
+}
+
 // ---- the cache ----
 
 #[test]
