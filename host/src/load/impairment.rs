@@ -377,12 +377,13 @@ mod tests {
             let (mut random, mut waiting, mut list) = (Random::new(seed), Waiting::new(), Vec::new());
             let (mut now_us, mut bytes) = (0, Vec::new());
             for number in 0u32..4_000 {
-                // Now and then nobody looks for a second.
-                now_us += if random.below(500) == 0 { 1_000_000 } else { random.below(400) };
+                // Now and then nobody looks for a second, and then at once.
+                let stood_still = random.below(500) == 0;
+                now_us += if stood_still { 1_000_000 } else { random.below(400) };
                 let due_us = now_us.saturating_sub(random.below(3_000)) + random.below(1 + (seed % 4) * 900_000);
                 waiting.push(due_us, number, &number.to_le_bytes()).unwrap();
                 list.push((due_us, number));
-                if random.below(30) == 0 {
+                if random.below(30) == 0 || stood_still {
                     let mut due: Vec<_> = list.extract_if(.., |(due_us, _)| *due_us <= now_us).collect();
                     due.sort_unstable();
                     let mut popped = Vec::new();
