@@ -11,6 +11,9 @@ use crate::supervisor::{CheckpointEnd, Checkpointed, Supervisor, TickEnd, Ticked
 use crate::trial::{Candidate, SwapRefusal, SwapRefusalKind, check_compatible};
 use crate::{output, payloads};
 
+/// Players of a room that is told its snapshots without clearing places for [`PLAYERS_MAX`].
+const PLAYERS_FEW: usize = 8;
+
 /// The rules of a room were replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Swapped {
@@ -161,16 +164,9 @@ impl Room {
         out: &mut dyn FnMut(Departure<'_>),
     ) -> Option<&'o str> {
         let mut results = None;
-        let mut shared: Option<&[u8]> = None;
-        let mut own: [Option<&[u8]>; PLAYERS_MAX] = [None; PLAYERS_MAX];
         for item in output::items(output) {
             match (item, &mut rules) {
-                (Item::SharedSnapshot(bytes), _) => shared = Some(bytes),
-                (Item::Snapshot { player, bytes }, _) => {
-                    if let Some(place) = own.get_mut(usize::from(player)) {
-                        *place = Some(bytes);
-                    }
-                }
+                (Item::SharedSnapshot(_) | Item::Snapshot { .. }, _) => {}
                 (Item::PublicEvent { name, json }, Some(rules)) => {
                     let seq = self.tell_public(name, Some(frame), json, out);
                     rules.told(Some(seq), frame, name, json);
@@ -181,6 +177,30 @@ impl Room {
                 }
                 (Item::Results(json), _) => results = Some(json),
                 (Item::PublicEvent { .. } | Item::InternalEvent { .. }, None) => {}
+            }
+        }
+        // Clearing places for all players that there could be would take a room of two longer than the rest of this.
+        if self.players.len() <= PLAYERS_FEW {
+            self.tell_snapshots::<PLAYERS_FEW>(frame, output, out);
+        } else {
+            self.tell_snapshots::<PLAYERS_MAX>(frame, output, out);
+        }
+        results
+    }
+
+    /// Sends the snapshots in an output record of a room with at most `PLAYERS` players.
+    fn tell_snapshots<const PLAYERS: usize>(&self, frame: u32, output: &[u8], out: &mut dyn FnMut(Departure<'_>)) {
+        let mut shared: Option<&[u8]> = None;
+        let mut own: [Option<&[u8]>; PLAYERS] = [None; PLAYERS];
+        for item in output::items(output) {
+            match item {
+                Item::SharedSnapshot(bytes) => shared = Some(bytes),
+                Item::Snapshot { player, bytes } => {
+                    if let Some(place) = own.get_mut(usize::from(player)) {
+                        *place = Some(bytes);
+                    }
+                }
+                Item::PublicEvent { .. } | Item::InternalEvent { .. } | Item::Results(_) => {}
             }
         }
         if let Some(bytes) = shared {
@@ -198,7 +218,6 @@ impl Room {
                 });
             }
         }
-        results
     }
 
     fn end_if_too_long(&mut self, out: &mut dyn FnMut(Departure<'_>)) -> bool {
