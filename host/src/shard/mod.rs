@@ -28,6 +28,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use holeshot_room::{AbortReason, Arrival, Departure, Phase, Program, Room, Supervisor, ask_for};
 use holeshot_wire::{ByeCode, HandshakeMessage, Header, RefusalCode, SentToAll, SessionKeys, ToHost};
@@ -372,6 +373,7 @@ impl ShardLayout {
                 registry: Arc::clone(rooms),
                 sink: sink.clone(),
                 counters: handle.counters,
+                asked: Duration::ZERO,
                 received: std::iter::repeat_with(Received::default).take(DATAGRAMS_PER_TURN).collect(),
                 seal_buffer: Vec::with_capacity(holeshot_wire::datagram::DATAGRAM_BYTES_MAX),
                 modules: ModuleBudgets::default(),
@@ -458,6 +460,8 @@ struct Shard {
     counters: Arc<ShardCounters>,
     /// Places for datagrams that are taken together.
     received: Vec<Received>,
+    /// What asking for memory took for each of the datagrams or rooms that follow, while operations are timed: a part of theirs.
+    asked: Duration,
     seal_buffer: Vec<u8>,
     /// What the modules of its rooms cost.
     modules: ModuleBudgets,
@@ -832,7 +836,9 @@ impl Shard {
                 break false;
             }
             let (count, nothing_left) = self.receive(&mut received);
+            let begun = self.counters.meter.begin();
             self.warm_sessions(received.get(..count).unwrap_or_default());
+            self.asked = share(begun, count);
             let now_us = self.clock.now_us();
             for Received { from, len, id, bytes } in received.iter_mut().take(count) {
                 let Some(datagram) = bytes.get_mut(..*len) else { continue };
@@ -847,7 +853,7 @@ impl Shard {
                 break true;
             }
         };
-        self.received = received;
+        (self.received, self.asked) = (received, Duration::ZERO);
         all
     }
 
@@ -859,7 +865,6 @@ impl Shard {
             let begun = self.counters.meter.begin();
             match self.socket.recv_from(&mut place.bytes) {
                 Ok((len, from)) => {
-                    self.counters.meter.end(Operation::Receive, begun);
                     count(&self.counters.datagrams_received, 1);
                     count(&self.counters.bytes_received, len as u64);
                     let header = place.bytes.get(..len).and_then(|datagram| Header::peek(datagram).ok());
@@ -869,6 +874,7 @@ impl Shard {
                     };
                     (place.from, place.len, place.id) = (from, len, SessionId::from_bits(header.session));
                     self.sessions.warm(place.id);
+                    self.counters.meter.end(Operation::Receive, begun);
                     taken += 1;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return (taken, true),
@@ -935,7 +941,7 @@ impl Shard {
     }
 
     fn datagram(&mut self, now_us: u64, id: SessionId, from: SocketAddr, datagram: &mut [u8]) {
-        let begun = self.counters.meter.begin();
+        let begun = self.counters.meter.begin().and_then(|begun| begun.checked_sub(self.asked));
         let bytes = datagram.len();
         let opened = self.sessions.get_mut(id).and_then(|session| session.open(datagram));
         let Some((sequence_is_newest, payload)) = opened else {
@@ -1019,7 +1025,9 @@ impl Shard {
                 return;
             }
             let turn = turn.get(..rooms).unwrap_or_default();
+            let begun = self.counters.meter.begin();
             self.warm(turn);
+            self.asked = share(begun, turn.len());
             for &(due_us, index) in turn {
                 let current =
                     self.rooms.get(index).and_then(Option::as_ref).is_some_and(|slot| slot.scheduled_us == due_us);
@@ -1028,6 +1036,7 @@ impl Shard {
                     self.drain_room(index);
                 }
             }
+            self.asked = Duration::ZERO;
         }
     }
 
@@ -1069,7 +1078,7 @@ impl Shard {
         now_us: u64,
         act: impl FnOnce(&mut Room, &mut Supervisor, &mut dyn FnMut(Departure<'_>)) -> T,
     ) -> Option<(T, u64)> {
-        let begun = self.counters.meter.begin();
+        let begun = self.counters.meter.begin().and_then(|begun| begun.checked_sub(self.asked));
         let slot = self.rooms.get_mut(index).and_then(Option::as_mut)?;
         let late_us = now_us.saturating_sub(slot.scheduled_us);
         let RoomSlot { room, rules, live, journal, feed, sessions, gallery, farewell, budget, sent_to_all, .. } = slot;
@@ -1155,6 +1164,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// The part of each of so many in the time since then; nothing while operations are not timed.
+fn share(begun: Option<Instant>, of: usize) -> Duration {
+    begun.map_or(Duration::ZERO, |begun| begun.elapsed() / u32::try_from(of).unwrap_or(u32::MAX).max(1))
 }
 
 /// The queue of due rooms without left-overs.
