@@ -10,6 +10,7 @@ mod beats;
 mod drain;
 mod farewell;
 pub mod meter;
+mod options;
 mod outbound;
 mod seats;
 mod session;

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-use super::steer;
+use super::{options, steer};
 use crate::limits::drops::inode;
 use crate::limits::receive_buffer::{RECEIVE_BUFFER_BYTES, ask_receive_buffer};
 
@@ -50,6 +50,8 @@ impl Sockets {
         let mut granted_bytes = RECEIVE_BUFFER_BYTES;
         for socket in &all {
             socket.set_nonblocking(true)?;
+            // A saving; without it they go out all the same.
+            let _as_before = options::send_whole(socket);
             granted_bytes = granted_bytes.min(ask_receive_buffer(socket, RECEIVE_BUFFER_BYTES).unwrap_or_default());
         }
         Ok(Self { all, address, granted_bytes })

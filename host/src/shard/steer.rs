@@ -43,9 +43,10 @@ pub(super) fn steer(socket: &UdpSocket) -> io::Result<()> {
 mod linux {
     use std::io;
     use std::net::UdpSocket;
-    use std::os::fd::AsRawFd;
 
-    use libc::{c_int, c_void, sock_filter, sock_fprog, socklen_t};
+    use libc::{SOL_SOCKET, c_int, sock_filter, sock_fprog};
+
+    use crate::shard::options::set;
 
     /// Where in a datagram its shard is: the lowest byte of the session number, which follows the version, little-endian (`holeshot_wire::datagram`, `SessionId`).
     const SHARD_AT: u32 = 1;
@@ -55,7 +56,7 @@ mod linux {
     const RETURN_ACCUMULATOR: u16 = libc::BPF_RET as u16 | 0x10;
 
     pub(super) fn share_port(socket: &UdpSocket, is_shared: bool) -> io::Result<()> {
-        set(socket, libc::SO_REUSEPORT, &c_int::from(is_shared))
+        set(socket, SOL_SOCKET, libc::SO_REUSEPORT, &c_int::from(is_shared))
     }
 
     /// The program sees a datagram from its first byte on (of UDP, unlike TCP, the header is taken off), and what it returns is the index of a socket in the order in
@@ -68,18 +69,7 @@ mod linux {
         ];
         // The pointer is good until the end of this function; the system copies what it points to.
         let program = sock_fprog { len: program.len() as libc::c_ushort, filter: program.as_mut_ptr() };
-        set(socket, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
-    }
-
-    fn set<T>(socket: &UdpSocket, option: c_int, value: &T) -> io::Result<()> {
-        let bytes = socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
-        // SAFETY: the call reads `bytes` bytes of `value`, a whole T that lives until it returns, and what a program in it points to, which lives as long. The descriptor
-        // is that of an open socket. Nothing is written.
-        #[allow(unsafe_code)]
-        let failed = unsafe {
-            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const *value).cast::<c_void>(), bytes)
-        };
-        if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        set(socket, SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &program)
     }
 }
 
