@@ -8,6 +8,7 @@
 
 mod beats;
 mod drain;
+mod due;
 mod farewell;
 pub mod meter;
 mod options;
@@ -21,8 +22,7 @@ mod steer;
 mod swap;
 mod translate;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::mem::offset_of;
 use std::net::{SocketAddr, UdpSocket};
@@ -46,6 +46,7 @@ use crate::metrics::distribution::{Distribution, LATENESS_US, STEP_US};
 use crate::prefetch;
 use crate::rooms::{LiveRoom, NewSetup, Rooms};
 use beats::Beats;
+use due::Due;
 use farewell::Farewells;
 use meter::{Meter, Operation};
 pub use outbound::{OUTBOUND_QUEUED_MAX, Outbound, OutboundReceiver, OutboundSender, SessionLimits, outbound};
@@ -368,7 +369,7 @@ impl ShardLayout {
                 rooms: Vec::new(),
                 free_rooms: Vec::new(),
                 places: HashMap::new(),
-                due: BinaryHeap::new(),
+                due: Due::default(),
                 beats: Beats::default(),
                 sessions: Sessions::new(u8::try_from(index).unwrap_or(u8::MAX)),
                 registry: Arc::clone(rooms),
@@ -452,7 +453,7 @@ struct Shard {
     free_rooms: Vec<usize>,
     /// Where the open rooms are in `rooms`.
     places: HashMap<String, usize>,
-    due: BinaryHeap<Reverse<(u64, usize)>>,
+    due: Due,
     /// When its rooms tick.
     beats: Beats,
     sessions: Sessions,
@@ -502,10 +503,9 @@ impl Shard {
                 continue;
             }
             let poll_us = if self.places.is_empty() && self.farewells.is_empty() { IDLE_POLL_US } else { POLL_US };
-            let due_us = self.due.peek().map_or(u64::MAX, |Reverse((due_us, _))| *due_us);
             // At multiples of the poll: at these moments rooms are due.
             let look_us = (now_us / poll_us).saturating_add(1).saturating_mul(poll_us);
-            let wake_us = look_us.min(due_us);
+            let wake_us = self.due.next_between_looks_us().map_or(look_us, |due_us| look_us.min(due_us));
             if wake_us > now_us {
                 count(&self.counters.sleeps, 1);
                 self.clock.sleep_until(wake_us);
@@ -823,9 +823,8 @@ impl Shard {
     }
 
     /// Whether a room is due; looked at now and then.
-    fn is_due(&self, taken: usize) -> bool {
-        taken % DATAGRAMS_PER_LOOK == DATAGRAMS_PER_LOOK - DATAGRAMS_PER_TURN
-            && self.due.peek().is_some_and(|Reverse((due_us, _))| *due_us <= self.clock.now_us())
+    fn is_due(&mut self, taken: usize) -> bool {
+        taken % DATAGRAMS_PER_LOOK == DATAGRAMS_PER_LOOK - DATAGRAMS_PER_TURN && self.due.is_due(self.clock.now_us())
     }
 
     /// Takes what has arrived. False if something may be left.
@@ -1015,10 +1014,7 @@ impl Shard {
         loop {
             let mut rooms = 0;
             for place in &mut turn {
-                let Some(&Reverse(next)) = self.due.peek().filter(|Reverse((due_us, _))| *due_us <= looked_us) else {
-                    break;
-                };
-                self.due.pop();
+                let Some(next) = self.due.pop(looked_us) else { break };
                 *place = next;
                 rooms += 1;
             }
@@ -1159,7 +1155,7 @@ impl Shard {
         let Some(due_us) = slot.room.next_due_us() else { return };
         if slot.scheduled_us != due_us {
             slot.scheduled_us = due_us;
-            self.due.push(Reverse((due_us, index)));
+            self.due.push(due_us, index);
             if self.due.len() > DUE_ENTRIES_PER_ROOM_MAX * self.rooms.len() {
                 self.due = scheduled(&self.rooms);
             }
@@ -1173,7 +1169,9 @@ fn share(begun: Option<Instant>, of: usize) -> Duration {
 }
 
 /// The queue of due rooms without left-overs.
-fn scheduled(rooms: &[Option<RoomSlot>]) -> BinaryHeap<Reverse<(u64, usize)>> {
+fn scheduled(rooms: &[Option<RoomSlot>]) -> Due {
+    let mut due = Due::default();
     let open = rooms.iter().enumerate().filter_map(|(index, slot)| Some((slot.as_ref()?.scheduled_us, index)));
-    open.filter(|(due_us, _)| *due_us != u64::MAX).map(Reverse).collect()
+    open.filter(|(due_us, _)| *due_us != u64::MAX).for_each(|(due_us, index)| due.push(due_us, index));
+    due
 }
