@@ -1,4 +1,4 @@
-//! Asking the processor for memory before it is needed: the one instruction that [`holeshot_room::Ask`] stands for. What is asked for is known where it lies.
+//! Asking the processor for memory before it is needed: the one instruction that [`holeshot_room::Ask`] stands for, and [`holeshot_room::AskMany`] for many. What is asked for is known where it lies.
 
 /// Asks for the line of memory at an address. Nothing waits for it, and an address without memory behind it does nothing.
 #[inline(always)]
@@ -24,4 +24,11 @@ pub(crate) fn ask(at: *const u8) {
     // Elsewhere it is fetched when it is needed.
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;
+}
+
+/// Asks for the lines at these distances from an address.
+pub(crate) fn ask_many(from: *const u8, distances: &[u32]) {
+    for distance in distances {
+        ask(from.wrapping_add(*distance as usize));
+    }
 }

@@ -24,6 +24,9 @@ pub(crate) enum Verdict {
     TooLong,
 }
 
+/// How far ahead of the frame that is stepped next inputs come, mostly: what [`InputCache::warm_of`] asks for, which may be wrong.
+const AHEAD_FRAMES: usize = 3;
+
 /// What is known of one frame of one player.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
@@ -122,9 +125,10 @@ impl InputCache {
     /// The part of the inputs in [`Room::warm_inputs`](crate::Room::warm_inputs).
     pub(crate) fn warm_of(&self, player: usize, frame: u32, ask: impl Ask) {
         let at = self.slots.as_ptr().wrapping_add(self.at(player, frame));
-        // The frames before it come with it, as copies: mostly two lines.
-        ask(at);
+        // The frames before it come with it, as copies, and it is mostly one or two ahead of the frame that is stepped next.
         ask(at.wrapping_sub(LINE_BYTES));
+        ask(at);
+        ask(at.wrapping_add(AHEAD_FRAMES * self.stride_bytes));
     }
 
     /// Takes an input, or says why not. `next_frame` is the frame that is stepped next.

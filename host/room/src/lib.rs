@@ -39,4 +39,4 @@ pub use room::{Beat, PlayerView, Room, Swapped};
 pub use rules::{BeginError, Fault, FaultKind, Program, RestoreError, Rules, Usage};
 pub use supervisor::{Probation, RECORDS_BYTES_MAX, RETRIES_MAX, Supervision, Supervisor};
 pub use trial::{Candidate, INSTANCES_PER_CANDIDATE_MAX, SwapRefusal, SwapRefusalKind, TRIAL_FRAMES_BEYOND, Trial};
-pub use warm::{Ask, LINE_BYTES, ask_for};
+pub use warm::{Ask, AskMany, LINE_BYTES, ask_for};

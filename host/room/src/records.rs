@@ -1,6 +1,6 @@
 //! What it takes to bring fresh rules to where the old ones were: a saved state, and the tick records since.
 
-use crate::warm::Ask;
+use crate::warm::{Ask, LINE_BYTES};
 
 /// A saved state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,10 @@ impl Records {
 
     /// The part of the records in [`Room::warm`](crate::Room::warm): where the next one goes.
     pub(crate) fn warm(&self, ask: impl Ask) {
-        ask(self.bytes.as_ptr().wrapping_add(self.bytes.len()));
+        // It is shorter than a line, and mostly lies in two.
+        let end = self.bytes.as_ptr().wrapping_add(self.bytes.len());
+        ask(end);
+        ask(end.wrapping_add(LINE_BYTES));
         ask(self.kept.as_ptr().wrapping_add(self.kept.len()).cast());
     }
 

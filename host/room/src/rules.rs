@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use holeshot_abi::{Manifest, Setup};
 
+use crate::warm::AskMany;
+
 /// What a room steps: a wasm instance in the host, native rules in tests.
 ///
 /// The records are those of `holeshot-abi`. Setting the rules up (`init`) is [`Program::begin`]'s affair and not
@@ -35,8 +37,12 @@ pub trait Rules {
         Usage::default()
     }
 
-    /// Asks for memory that the next tick comes to: see [`Room::warm`](crate::Room::warm).
-    fn warm(&self, _ask: fn(*const u8)) {}
+    /// Asks for one line of each page of memory that the next tick comes to: see [`Room::warm`](crate::Room::warm). Where a page is takes a processor longer to
+    /// find out than to fetch its lines, and an instruction that asks waits for it; so it comes first, for many rules one after the other.
+    fn warm_pages(&self, _ask: AskMany) {}
+
+    /// Asks for the other lines: after [`warm_pages`](Rules::warm_pages).
+    fn warm(&self, _ask: AskMany) {}
 
     /// Reads what lies behind several pointers in a row, which can only be waited for: after [`warm`](Rules::warm), for many rules one after the other.
     fn touch(&self) {}

@@ -9,7 +9,7 @@ use crate::records::{Checkpoint, Records};
 use crate::rollback::{Comparison, Probationary, Rerun, Rollback};
 use crate::rules::{BeginError, Fault, FaultKind, Program, Rules, Usage};
 use crate::trial::{Candidate, SwapRefusal, SwapRefusalKind, Trial, saved};
-use crate::warm::{Ask, ask_for};
+use crate::warm::{Ask, AskMany, ask_for};
 
 /// How often a room's only rules may fail and be run again. A fault that does not come again is the machine's, or that of rules which break
 /// determinism; after eight of them neither is to be trusted with a race.
@@ -247,8 +247,16 @@ impl Supervisor {
         self.records.warm(ask);
     }
 
-    /// Asks for what is behind the rules' own pointers, once the rules themselves are there: after [`Room::warm`](crate::Room::warm).
-    pub fn warm_rules(&self, ask: fn(*const u8)) {
+    /// Asks for what is behind the rules' own pointers, once the rules themselves are there: after [`Room::warm`](crate::Room::warm), and first for their
+    /// pages, see [`Rules::warm_pages`].
+    pub fn warm_pages_of_rules(&self, ask: AskMany) {
+        if let Some(instance) = &self.instance {
+            instance.warm_pages(ask);
+        }
+    }
+
+    /// Asks for the rest of it: after [`warm_pages_of_rules`](Supervisor::warm_pages_of_rules).
+    pub fn warm_rules(&self, ask: AskMany) {
         if let Some(instance) = &self.instance {
             instance.warm(ask);
         }

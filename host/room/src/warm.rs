@@ -5,6 +5,9 @@
 pub trait Ask: Fn(*const u8) + Copy {}
 impl<F: Fn(*const u8) + Copy> Ask for F {}
 
+/// Asks for the lines at these distances from an address, as [`Ask`] does for one.
+pub type AskMany = fn(*const u8, &[u32]);
+
 /// Bytes that are fetched at once, on the processors that servers have.
 pub const LINE_BYTES: usize = 64;
 

@@ -7,7 +7,7 @@ use holeshot_abi::{
     DESCRIPTION_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, REFUSAL_BYTES_MAX, STATE_BYTES_MAX, Setup,
     TABLE_ELEMENTS_MAX, names, unpack_span, write_restore,
 };
-use holeshot_room::{Ask, Fault, FaultKind, LINE_BYTES, RestoreError, Rules, Usage};
+use holeshot_room::{AskMany, Fault, FaultKind, LINE_BYTES, RestoreError, Rules, Usage};
 use wasmtime::{
     InstancePre, Memory, PoolConcurrencyLimitError, Store, Trap, TypedFunc, WasmBacktrace, WasmParams, WasmResults,
 };
@@ -21,8 +21,10 @@ use super::{CALL_WATCHDOG_MS, DESCRIBE_FUEL, INIT_FUEL, RESTORE_FUEL, SAVE_FUEL,
 /// The least that is asked of `holeshot_buffer`, in bytes: a record of a few players, so that it is asked once and not for every action.
 const BUFFER_BYTES_MIN: usize = 512;
 
-/// Lines of a store that are asked for: what its end, where the guest's data is, leaves of wasmtime's own in front of it.
-const STORE_LINES: usize = 16;
+/// Lines of a store that are asked for, from the first: what its end, where the guest's data is, leaves of wasmtime's own in front of it.
+const STORE_LINES: [u32; 16] = lines();
+/// Lines of an instance: what wasmtime has of its own in front of what it calls the tick by, or the nearest part of that.
+const INSTANCE_LINES: [u32; 11] = lines();
 
 /// Rules that run in WebAssembly: one instance, one room.
 pub struct WasmRules {
@@ -51,6 +53,8 @@ pub(super) struct Live {
     buffer_bytes: usize,
     /// Where the memory begins, which does not move: for [`Live::warm`] alone, which may be wrong.
     memory_at: usize,
+    /// Likewise what wasmtime calls the tick by.
+    tick_at: usize,
 }
 
 /// Fuel and watchdog of one call.
@@ -64,6 +68,17 @@ impl Budget {
     pub(super) const fn call(fuel: u64) -> Self {
         Self { fuel, watchdog_ms: CALL_WATCHDOG_MS }
     }
+}
+
+/// The distances of so many lines in a row.
+#[allow(clippy::indexing_slicing, reason = "for constants, whose indices are checked by the compiler")]
+const fn lines<const N: usize>() -> [u32; N] {
+    let (mut lines, mut line) = ([0; N], 0);
+    while line < N {
+        lines[line] = (line * LINE_BYTES) as u32;
+        line += 1;
+    }
+    lines
 }
 
 /// Why there is no instance.
@@ -213,9 +228,15 @@ impl Rules for WasmRules {
         }
     }
 
-    fn warm(&self, ask: fn(*const u8)) {
+    fn warm_pages(&self, ask: AskMany) {
         if let Some(live) = &self.live {
-            live.warm(self.lines.found(), ask);
+            ask(live.memory_at(), self.lines.of_pages());
+        }
+    }
+
+    fn warm(&self, ask: AskMany) {
+        if let Some(live) = &self.live {
+            live.warm(self.lines.of_rest(), ask);
         }
     }
 
@@ -259,8 +280,19 @@ impl Live {
             exports.map_err(|error| StartError::Fault(fault(&error, "the exports", store.data())))?;
         store.data_mut().memory = Some(memory);
         let memory_at = memory.data_ptr(&store).addr();
-        let mut live =
-            Self { store, instance, memory, buffer, tick, save, buffer_address: 0, buffer_bytes: 0, memory_at };
+        let tick_at = tick.func().to_raw(&mut store).addr();
+        let mut live = Self {
+            store,
+            instance,
+            memory,
+            buffer,
+            tick,
+            save,
+            buffer_address: 0,
+            buffer_bytes: 0,
+            memory_at,
+            tick_at,
+        };
         if live.instance.get_export(&mut live.store, names::INITIALIZE).is_some() {
             live.call_named::<(), ()>(names::INITIALIZE, (), budget).map_err(StartError::Fault)?;
         }
@@ -321,15 +353,17 @@ impl Live {
         super::description(bytes).map(Some)
     }
 
-    /// Asks for the store, and these lines of its memory.
-    fn warm(&self, lines: &[u32], ask: impl Ask) {
+    fn memory_at(&self) -> *const u8 {
+        std::ptr::without_provenance(self.memory_at)
+    }
+
+    /// Asks for store and instance, and these lines of its memory.
+    fn warm(&self, lines: &[u32], ask: AskMany) {
         let store = std::ptr::from_ref(self.store.data()).cast::<u8>();
-        for line in 0..STORE_LINES {
-            ask(store.wrapping_sub(line * LINE_BYTES));
-        }
-        for address in lines {
-            ask(std::ptr::without_provenance::<u8>(self.memory_at).wrapping_add(*address as usize));
-        }
+        ask(store.wrapping_sub((STORE_LINES.len() - 1) * LINE_BYTES), &STORE_LINES);
+        let tick = std::ptr::without_provenance::<u8>(self.tick_at);
+        ask(tick.wrapping_sub((INSTANCE_LINES.len() - 1) * LINE_BYTES), &INSTANCE_LINES);
+        ask(self.memory_at(), lines);
     }
 
     /// Hands over a record and takes the answer: nothing, or the text of a refusal.

@@ -1050,8 +1050,9 @@ impl Shard {
             slot.journal.warm(prefetch::ask);
             ask_for(slot.sessions.as_slice(), prefetch::ask);
         }
+        slots().for_each(|slot| slot.rules.warm_pages_of_rules(prefetch::ask_many));
         for slot in slots() {
-            slot.rules.warm_rules(prefetch::ask);
+            slot.rules.warm_rules(prefetch::ask_many);
             for id in slot.sessions.iter().flatten() {
                 self.sessions.warm(*id);
             }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::messages::{Departure, Outcome, Ran};
 use crate::rules::Fault;
-use crate::warm::Ask;
+use crate::warm::{Ask, LINE_BYTES};
 
 /// Writes the journal of one room.
 ///
@@ -156,7 +156,9 @@ impl JournalWriter {
     /// The part of the journal in [`Room::warm`](crate::Room::warm).
     pub fn warm(&self, ask: impl Ask) {
         self.expected.warm(ask);
-        ask(self.body.as_ptr().wrapping_add(self.body.len()));
+        let end = self.body.as_ptr().wrapping_add(self.body.len());
+        ask(end);
+        ask(end.wrapping_add(LINE_BYTES));
     }
 
     /// Bytes that [`take`](Self::take) would give.
