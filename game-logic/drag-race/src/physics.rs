@@ -1,17 +1,22 @@
 //! One car on a straight, flat strip: engine, clutch or converter, gearbox, tyres, load transfer and air, moved on by
 //! one small step. It knows nothing of races, lanes or players. README.md gives the formulas and their sources.
 //!
-//! Only `+ - * /` and comparisons are used, so a step gives the same bits natively and in any wasm engine.
+//! Only `+ - * /` and comparisons are used, so a step gives the same bits natively and in any wasm engine. A division takes as long as a dozen of the others, and
+//! a step waits for most of them: what many steps divide by is divided once, and multiplied by.
 
 use serde::{Deserialize, Serialize};
 
 use crate::cars::{Car, Drive, Shift, Transmission};
+use crate::curve::STEP_RPM;
 
 /// Standard gravity, in m/s².
 pub const GRAVITY_MPS2: f64 = 9.80665;
 
 /// Radians per second for one turn per minute: π / 30.
 pub const RAD_S_PER_RPM: f64 = core::f64::consts::PI / 30.0;
+
+/// Turns per minute for one radian per second.
+const RPM_PER_RAD_S: f64 = 1.0 / RAD_S_PER_RPM;
 
 /// Rolling resistance over weight at rest. Gillespie, Fundamentals of Vehicle Dynamics, ch. 4: 0.01 (1 + V/100 mph).
 const ROLLING_RESISTANCE: f64 = 0.01;
@@ -24,9 +29,9 @@ const SLIP_SPEED_MIN_MPS: f64 = 0.5;
 /// Deceleration of a car with its brakes fully applied, over gravity: what an ordinary driver asks of a street tyre.
 const BRAKING_SHARE_MAX: f64 = 0.8;
 
-/// Torque to turn a closed-throttle engine, over its peak torque: at rest and for each 1000 rpm more.
+/// Torque to turn a closed-throttle engine, over its peak torque: at rest and for each rpm more, of which it is 0.02 for 1000.
 const MOTORING_SHARE: f64 = 0.06;
-const MOTORING_SHARE_PER_1000_RPM: f64 = 0.02;
+const MOTORING_SHARE_PER_RPM: f64 = 0.02 / 1000.0;
 /// Width of the band above idle in which that torque comes, in rpm.
 const MOTORING_BAND_RPM: f64 = 200.0;
 
@@ -101,7 +106,7 @@ impl CarState {
 
     /// Engine speed, in rpm.
     pub fn engine_rpm(&self) -> f64 {
-        self.engine_rad_s / RAD_S_PER_RPM
+        self.engine_rad_s * RPM_PER_RAD_S
     }
 
     /// Speed of the driven tyres' tread, in m/s.
@@ -140,16 +145,17 @@ pub(crate) struct Stepper<'a> {
     brake_n: f64,
     radius_m: f64,
     tyre_grip: f64,
-    peak_slip: f64,
+    per_peak_slip: f64,
     sliding_grip_share: f64,
     driveline_efficiency: f64,
     idle_rpm: f64,
     limiter_rpm: f64,
     peak_torque_nm: f64,
     engine_inertia_kgm2: f64,
+    per_engine_inertia: f64,
     weight_n: f64,
-    /// Mass that the tyres' force moves: the car's and that of the undriven wheels as their turning feels.
-    moving_kg: f64,
+    /// One over the mass that the tyres' force moves: the car's and that of the undriven wheels as their turning feels.
+    per_moving_kg: f64,
     /// Inertia of the driven wheels, in kg m².
     wheel_inertia_kgm2: f64,
     /// What the clutch can carry with the pedal where it is, in Nm.
@@ -157,6 +163,7 @@ pub(crate) struct Stepper<'a> {
     /// Share of the way that the suspension comes nearer to the acceleration in one step.
     settling_share: f64,
     dt_s: f64,
+    per_dt_s: f64,
 }
 
 /// What a step asks of the [`Transmission`].
@@ -200,19 +207,21 @@ impl<'a> Stepper<'a> {
             brake_n: brake * BRAKING_SHARE_MAX * weight_n,
             radius_m,
             tyre_grip: car.tyre_grip,
-            peak_slip: car.shared.peak_slip,
+            per_peak_slip: 1.0 / car.shared.peak_slip,
             sliding_grip_share: car.shared.sliding_grip_share,
             driveline_efficiency: car.driveline_efficiency,
             idle_rpm: car.idle_rpm,
             limiter_rpm: car.limiter_rpm,
             peak_torque_nm: car.peak_torque_nm,
             engine_inertia_kgm2: car.engine_inertia_kgm2,
+            per_engine_inertia: 1.0 / car.engine_inertia_kgm2,
             weight_n,
-            moving_kg: car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m),
+            per_moving_kg: 1.0 / (car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m)),
             wheel_inertia_kgm2: driven_wheels * car.wheel_inertia_kgm2,
             pedal_nm: (1.0 - pedal_opens_clutch) * clutch_nm,
             settling_share: dt_s / (car.shared.suspension_lag_s + dt_s),
             dt_s,
+            per_dt_s: 1.0 / dt_s,
         }
     }
 
@@ -232,7 +241,7 @@ impl<'a> Stepper<'a> {
 
     #[inline(always)]
     fn step(&self, state: &mut CarState, ratio: f64, moved: impl FnOnce(f64, f64)) {
-        let Self { weight_n, moving_kg, radius_m, brake_n, dt_s, .. } = *self;
+        let Self { weight_n, per_moving_kg, radius_m, brake_n, dt_s, .. } = *self;
         let drive = DriveStep::new(self, state, ratio);
         // A car that its brakes hold asks nothing of its tyres.
         if state.speed_mps == 0.0 && brake_n > 0.0 && drive.wheel_torque_nm <= brake_n * radius_m {
@@ -249,24 +258,24 @@ impl<'a> Stepper<'a> {
 
         // A gripping tyre answers within a fraction of a step, so its force is taken linearly implicit: it is the one that
         // goes with the speeds that wheel and car will have at the step's end.
-        let inertia = drive.turning_inertia;
+        let per_inertia = 1.0 / drive.turning_inertia;
         let stiffness = tyre.stiffness_ns_m * dt_s;
         let wished_n = (tyre.force_n
-            + stiffness * (radius_m * drive.wheel_torque_nm / inertia + resistance_n / moving_kg))
-            / (1.0 + stiffness * (radius_m * radius_m / inertia + 1.0 / moving_kg));
+            + stiffness * (radius_m * drive.wheel_torque_nm * per_inertia + resistance_n * per_moving_kg))
+            / (1.0 + stiffness * (radius_m * radius_m * per_inertia + per_moving_kg));
         let force_n = between(-grip_n, wished_n, grip_n);
-        let wished_mps = state.speed_mps + (force_n - resistance_n) / moving_kg * dt_s;
+        let wished_mps = state.speed_mps + (force_n - resistance_n) * per_moving_kg * dt_s;
         let speed_mps = larger(0.0, wished_mps);
         let before_m = state.distance_m;
         state.distance_m += 0.5 * (state.speed_mps + speed_mps) * dt_s;
         // Asked here, before the engine: a compiler that puts a number off until it is needed (Cranelift does) would otherwise work out the force once for
         // each way that the engine may take, and once more behind them.
         moved(before_m, state.distance_m);
-        let accel_mps2 = (speed_mps - state.speed_mps) / dt_s;
+        let accel_mps2 = (speed_mps - state.speed_mps) * self.per_dt_s;
         state.speed_mps = speed_mps;
         state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * self.settling_share;
         let wheel_rad_s =
-            larger(0.0, state.wheel_rad_s + (drive.wheel_torque_nm - force_n * radius_m) / inertia * dt_s);
+            larger(0.0, state.wheel_rad_s + (drive.wheel_torque_nm - force_n * radius_m) * per_inertia * dt_s);
         drive.apply(self, state, wheel_rad_s);
         state.shift_left_s = larger(0.0, state.shift_left_s - dt_s);
     }
@@ -315,7 +324,7 @@ impl<'a> Stepper<'a> {
         }
         let over_idle_rpm = rpm - self.idle_rpm;
         let turning = if over_idle_rpm >= MOTORING_BAND_RPM { 1.0 } else { unit(over_idle_rpm / MOTORING_BAND_RPM) };
-        let motoring_nm = self.peak_torque_nm * (MOTORING_SHARE + MOTORING_SHARE_PER_1000_RPM * rpm / 1000.0) * turning;
+        let motoring_nm = self.peak_torque_nm * (MOTORING_SHARE + MOTORING_SHARE_PER_RPM * rpm) * turning;
         let fed = throttle * limited;
         let torque_nm = fed * (full_nm + motoring_nm) - motoring_nm;
         larger(torque_nm, (self.idle_rpm - rpm) * RAD_S_PER_RPM * IDLE_GOVERNOR_NMS)
@@ -325,13 +334,13 @@ impl<'a> Stepper<'a> {
     /// shape of Pacejka's curves by a rational function, `2u / (1 + u²)` with `u` = slip / peak slip.
     #[inline(always)]
     fn tyre_force(&self, tread_mps: f64, speed_mps: f64, grip_n: f64) -> Tyre {
-        let (slip, against_mps) = slip(tread_mps, speed_mps);
-        let u = slip / self.peak_slip;
-        let bell = 1.0 + u * u;
-        let rise = 2.0 * u / bell;
+        let (slip, per_against_mps) = slip(tread_mps, speed_mps);
+        let u = slip * self.per_peak_slip;
+        let per_bell = 1.0 / (1.0 + u * u);
+        let rise = 2.0 * u * per_bell;
         if magnitude(u) <= 1.0 {
-            let slope = 2.0 * (1.0 - u * u) / (bell * bell) / self.peak_slip;
-            Tyre { force_n: grip_n * rise, stiffness_ns_m: grip_n * slope / against_mps }
+            let slope = 2.0 * (1.0 - u * u) * per_bell * per_bell * self.per_peak_slip;
+            Tyre { force_n: grip_n * rise, stiffness_ns_m: grip_n * slope * per_against_mps }
         } else {
             let sliding = if u > 0.0 { self.sliding_grip_share } else { -self.sliding_grip_share };
             Tyre { force_n: grip_n * (sliding + (1.0 - self.sliding_grip_share) * rise), stiffness_ns_m: 0.0 }
@@ -366,7 +375,7 @@ impl Road {
 
     #[inline(always)]
     fn load_n(&self, speed_mps: f64) -> f64 {
-        let rolling_n = self.rolling_n * (1.0 + speed_mps / ROLLING_DOUBLES_AT_MPS);
+        let rolling_n = self.rolling_n * (1.0 + speed_mps * (1.0 / ROLLING_DOUBLES_AT_MPS));
         let drag_n = self.air_kgpm * speed_mps * speed_mps;
         drag_n + rolling_n + self.bearing_n
     }
@@ -454,10 +463,10 @@ impl DriveStep {
     /// New speeds of engine and wheels, once the tyre has said what the wheels do.
     #[inline(always)]
     fn apply(&self, stepper: &Stepper<'_>, state: &mut CarState, wheel_rad_s: f64) {
-        let Stepper { engine_inertia_kgm2: engine_inertia, dt_s, .. } = *stepper;
+        let Stepper { engine_inertia_kgm2: engine_inertia, per_engine_inertia, dt_s, per_dt_s, .. } = *stepper;
         if state.coupled {
             let engine_rad_s = wheel_rad_s * self.ratio;
-            let clutch_nm = self.engine_torque_nm - engine_inertia * (engine_rad_s - state.engine_rad_s) / dt_s;
+            let clutch_nm = self.engine_torque_nm - engine_inertia * (engine_rad_s - state.engine_rad_s) * per_dt_s;
             state.wheel_rad_s = wheel_rad_s;
             state.engine_rad_s = engine_rad_s;
             state.coupled = match stepper.gearbox {
@@ -468,7 +477,7 @@ impl DriveStep {
             return;
         }
 
-        let engine_rad_s = state.engine_rad_s + dt_s * (self.engine_torque_nm - self.load_torque_nm) / engine_inertia;
+        let engine_rad_s = state.engine_rad_s + dt_s * (self.engine_torque_nm - self.load_torque_nm) * per_engine_inertia;
         let before = state.engine_rad_s - state.wheel_rad_s * self.ratio;
         let after = engine_rad_s - wheel_rad_s * self.ratio;
         state.engine_rad_s = larger(0.0, engine_rad_s);
@@ -514,7 +523,7 @@ impl Converter {
         let speed_ratio = if engine_rad_s > 1.0 { smaller(turbine_rad_s / engine_rad_s, 1.3) } else { 1.3 };
         let square = speed_ratio * speed_ratio;
         let pump_nm = capacity * engine_rad_s * engine_rad_s * (1.0 - square * square);
-        let gain = larger(1.0, torque_ratio - (torque_ratio - 1.0) * speed_ratio / CONVERTER_COUPLING_RATIO);
+        let gain = larger(1.0, torque_ratio - (torque_ratio - 1.0) * speed_ratio * (1.0 / CONVERTER_COUPLING_RATIO));
         (pump_nm, pump_nm * gain)
     }
 }
@@ -531,7 +540,7 @@ pub fn torque_at(car: &Car, rpm: f64) -> f64 {
 
 #[inline(always)]
 fn torque_of(table: &[f64], rpm: f64) -> f64 {
-    let place = larger(0.0, rpm / 100.0);
+    let place = larger(0.0, rpm * (1.0 / STEP_RPM));
     // Signed, since that takes a third of the instructions; what is beyond either is beyond the table.
     let whole = place as i32;
     let index = whole as usize;
@@ -549,11 +558,12 @@ struct Tyre {
     stiffness_ns_m: f64,
 }
 
-/// Slip, and the speed that it is measured against.
+/// Slip, and one over the speed that it is measured against.
 #[inline(always)]
 fn slip(tread_mps: f64, speed_mps: f64) -> (f64, f64) {
     let against_mps = larger(larger(tread_mps, speed_mps), SLIP_SPEED_MIN_MPS);
-    ((tread_mps - speed_mps) / against_mps, against_mps)
+    let per_against_mps = 1.0 / against_mps;
+    ((tread_mps - speed_mps) * per_against_mps, per_against_mps)
 }
 
 /// Share of the weight on the driven wheels when the car accelerates. Gillespie, ch. 1: the load that moves to the rear
@@ -568,8 +578,8 @@ struct Load {
     drive: Drive,
     /// Share on the driven wheels at rest.
     at_rest: f64,
-    cg_height_m: f64,
-    wheelbase_m: f64,
+    /// What moves to the rear for each m/s².
+    moved_per_mps2: f64,
 }
 
 impl Load {
@@ -581,7 +591,7 @@ impl Load {
             Drive::Rwd => 1.0 - front,
             Drive::Awd => 1.0,
         };
-        Self { drive: car.drive, at_rest, cg_height_m: car.cg_height_m, wheelbase_m: car.wheelbase_m }
+        Self { drive: car.drive, at_rest, moved_per_mps2: car.cg_height_m / (GRAVITY_MPS2 * car.wheelbase_m) }
     }
 
     #[inline(always)]
@@ -589,7 +599,7 @@ impl Load {
         if self.drive == Drive::Awd {
             return 1.0;
         }
-        let moved = accel_mps2 / GRAVITY_MPS2 * self.cg_height_m / self.wheelbase_m;
+        let moved = accel_mps2 * self.moved_per_mps2;
         unit(if self.drive == Drive::Fwd { self.at_rest - moved } else { self.at_rest + moved })
     }
 }
