@@ -149,7 +149,7 @@ async fn one(name: Name, quick: bool, progress: &mut impl FnMut(&str)) -> anyhow
         Name::Tick => {
             let options =
                 options(quick, tick::Options { players: vec![2], rooms: 20, rounds: 1, ..tick::Options::default() });
-            Box::new(tokio::task::spawn_blocking(move || tick::run(&options)).await??)
+            Box::new(tokio::task::spawn_blocking(move || tick::run(&options, |_| {})).await??)
         }
         Name::Seal => {
             let options = options(quick, seal::Options { sessions: 8, rounds: 20, ..seal::Options::default() });

@@ -151,11 +151,11 @@ pub enum BenchError {
     },
 }
 
-/// Measures. Takes some seconds per number of players.
+/// Measures. Takes some seconds per number of players, and a minute for 64 of them.
 ///
 /// # Errors
 /// An option out of range, too little room on this system, or wasm and native rules that differ.
-pub fn run(options: &Options) -> Result<Report, BenchError> {
+pub fn run(options: &Options, mut progress: impl FnMut(&str)) -> Result<Report, BenchError> {
     if let Some(players) = options.players.iter().find(|players| !(1..=64).contains(*players)) {
         return Err(BenchError::Option(format!("a room has 1 to 64 players, not {players}")));
     }
@@ -174,8 +174,8 @@ pub fn run(options: &Options) -> Result<Report, BenchError> {
     let mut rows = Vec::new();
     for game in &options.games {
         rows.extend(match game {
-            GameName::DragRace => rows_of::<DragRace>(&store, options)?,
-            GameName::Arena => rows_of::<Arena>(&store, options)?,
+            GameName::DragRace => rows_of::<DragRace>(&store, options, &mut progress)?,
+            GameName::Arena => rows_of::<Arena>(&store, options, &mut progress)?,
         });
     }
     Ok(Report { optimised: !cfg!(debug_assertions), rooms: options.rooms, empty_call, rows })
@@ -243,12 +243,25 @@ impl Game for Arena {
     }
 }
 
-fn rows_of<G: Game>(store: &ModuleStore, options: &Options) -> Result<Vec<Row>, BenchError> {
+fn rows_of<G: Game>(
+    store: &ModuleStore,
+    options: &Options,
+    progress: &mut impl FnMut(&str),
+) -> Result<Vec<Row>, BenchError> {
+    let name = G::NAME;
     let module = store.load(G::WASM)?;
-    let recordings: Vec<Recording> =
-        options.players.iter().map(|&players| record::<G>(players)).collect::<Result<_, _>>()?;
+    let recordings = options.players.iter().map(|&players| {
+        progress(&format!("{name}: recording a game of {players} players"));
+        record::<G>(players)
+    });
+    let recordings: Vec<Recording> = recordings.collect::<Result<_, _>>()?;
+    progress(&format!("{name}: measuring the memory of {} rooms", options.rooms));
     let memories = memories::<G>(&module, &recordings, options.rooms)?;
-    recordings.iter().zip(memories).map(|(recording, memory)| row::<G>(&module, recording, memory, options)).collect()
+    let rows = recordings.iter().zip(memories).map(|(recording, memory)| {
+        progress(&format!("{name}: measuring ticks of {} players", recording.setup.players.len()));
+        row::<G>(&module, recording, memory, options)
+    });
+    rows.collect()
 }
 
 impl Report {
@@ -629,7 +642,9 @@ mod tests {
     #[test]
     fn a_small_run_compares_wasm_with_native_and_has_figures() {
         let options = Options { players: vec![2], rooms: 3, rounds: 1, ..Options::default() };
-        let report = run(&options).unwrap();
+        let mut said = Vec::new();
+        let report = run(&options, |what| said.push(what.to_owned())).unwrap();
+        assert!(said.iter().any(|what| what == "arena: measuring ticks of 2 players"), "{said:?}");
         assert_eq!(report.rows.iter().map(|row| row.game).collect::<Vec<_>>(), options.games);
         for row in &report.rows {
             assert_eq!(row.players, 2);
@@ -651,9 +666,9 @@ mod tests {
             Options { players: vec![0], ..Options::default() },
             Options { rooms: 0, ..Options::default() },
         ] {
-            assert!(matches!(run(&options), Err(BenchError::Option(_))), "{options:?}");
+            assert!(matches!(run(&options, |_| {}), Err(BenchError::Option(_))), "{options:?}");
         }
         let many = Options { rooms: u32::MAX, ..Options::default() };
-        assert!(matches!(run(&many), Err(BenchError::Engine(_))));
+        assert!(matches!(run(&many, |_| {}), Err(BenchError::Engine(_))));
     }
 }

@@ -265,8 +265,7 @@ pub(super) async fn bench(args: BenchArgs, as_json: bool) -> anyhow::Result<()> 
         }
         What::Tick(TickArgs { games, players, rooms, rounds }) => {
             let options = tick::Options { games, players, rooms, rounds };
-            half_a_minute(as_json);
-            Box::new(tokio::task::spawn_blocking(move || tick::run(&options)).await??)
+            Box::new(tokio::task::spawn_blocking(move || tick::run(&options, progress)).await??)
         }
         What::Replay(ReplayArgs { players, rounds }) => {
             let options = replay::Options { players, rounds };
