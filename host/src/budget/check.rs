@@ -60,6 +60,33 @@ pub struct Row {
     pub drift: f64,
 }
 
+/// What the rows say of the predictions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All are within [`OFF_MAX`].
+    Fits,
+    /// One is not, on a machine that was steady meanwhile.
+    Off,
+    /// One is not, and the machine was not steady: [`DRIFT_MAX`]. What is predicted from one minute is then measured in another one.
+    NotShown,
+}
+
+impl Outcome {
+    /// That of a check.
+    #[must_use]
+    pub fn of(rows: &[Row]) -> Self {
+        let mut off = rows.iter().filter(|row| !(row.off.abs() <= OFF_MAX)).peekable();
+        if off.peek().is_none() {
+            Self::Fits
+        } else if off.any(|row| row.drift <= DRIFT_MAX) {
+            Self::Off
+        } else {
+            Self::NotShown
+        }
+    }
+}
+
 /// Runs the loads, one after the other, on one host.
 ///
 /// # Errors
@@ -143,4 +170,39 @@ async fn carry(host: &Host, options: &Options, rooms: usize) -> anyhow::Result<(
     windows.sort_by(|a, b| cpu_us(a).total_cmp(&cpu_us(b)));
     let middle = windows.get(windows.len() / 2).context("nothing was counted")?;
     Ok((*middle, players))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::queue::Outcome as Queue;
+    use super::*;
+
+    fn row(off: f64, drift: f64) -> Row {
+        let queue =
+            Queue { rooms: 1, lateness_p50_ms: 0.0, lateness_p99_ms: 0.0, unread_ticks: 0.0, sleeps: 0.0, busy: 0.0 };
+        let measured = PerFrame {
+            rooms: 1.0,
+            players: 2.0,
+            datagrams: 0.0,
+            inputs: 0.0,
+            snapshots: 0.0,
+            sent: 0.0,
+            public_events: 0.0,
+            internal_events: 0.0,
+            opened: 0.0,
+            closed: 0.0,
+            sleeps: 0.0,
+            cpu_us: None,
+            lateness_p99_ms: 0.0,
+        };
+        Row { predicted: Prediction { rooms: 1, cpu_us: 1.0, queue }, measured, players: Counts::default(), off, drift }
+    }
+
+    #[test]
+    fn a_prediction_is_wrong_only_where_the_machine_was_steady() {
+        assert_eq!(Outcome::of(&[row(0.2, 0.5), row(-0.2, 0.0)]), Outcome::Fits);
+        assert_eq!(Outcome::of(&[row(0.0, 0.0), row(-0.21, 0.11)]), Outcome::NotShown);
+        assert_eq!(Outcome::of(&[row(0.3, 0.11), row(0.21, 0.1)]), Outcome::Off);
+        assert_eq!(Outcome::of(&[row(f64::NAN, 0.0)]), Outcome::Off);
+    }
 }
