@@ -477,7 +477,8 @@ impl DriveStep {
             return;
         }
 
-        let engine_rad_s = state.engine_rad_s + dt_s * (self.engine_torque_nm - self.load_torque_nm) * per_engine_inertia;
+        let engine_rad_s =
+            state.engine_rad_s + dt_s * (self.engine_torque_nm - self.load_torque_nm) * per_engine_inertia;
         let before = state.engine_rad_s - state.wheel_rad_s * self.ratio;
         let after = engine_rad_s - wheel_rad_s * self.ratio;
         state.engine_rad_s = larger(0.0, engine_rad_s);
