@@ -76,7 +76,7 @@ impl Outcome {
     /// That of a check.
     #[must_use]
     pub fn of(rows: &[Row]) -> Self {
-        let mut off = rows.iter().filter(|row| !(row.off.abs() <= OFF_MAX)).peekable();
+        let mut off = rows.iter().filter(|row| row.off.abs() > OFF_MAX || row.off.is_nan()).peekable();
         if off.peek().is_none() {
             Self::Fits
         } else if off.any(|row| row.drift <= DRIFT_MAX) {
