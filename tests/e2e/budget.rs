@@ -110,7 +110,7 @@ fn a_check_runs_its_loads_and_prints_both_numbers() {
             assert!((number("/off") - (predicted / measured - 1.0)).abs() < 1e-9, "{row}");
             let (is_off, drift) = (number("/off").abs() > 0.2, number("/drift"));
             fits &= !is_off;
-            off |= is_off && drift <= 0.1;
+            off |= is_off && drift <= 0.2;
             assert!(drift >= 0.0, "{row}");
             assert!(number("/players/snapshots") > 0.0 && number("/players/inputs") > 0.0, "{row}");
         }

@@ -1,7 +1,8 @@
 //! `holeshot budget --check`: predicts what loads cost a shard, and lets a real host carry them, in a process of its own, with players in this one.
 //!
 //! A shared machine is not as fast in one minute as in the next. So the operations are measured before and after each load, with other numbers of rooms, and
-//! the prediction is the mean of both. A load during which the two moved apart says more about the machine than about the prediction, and is run again.
+//! the prediction is the mean of both; each load is run several times, and the run counts whose prediction is off by the median. How far the runs are apart
+//! says how steady the machine was.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,8 +20,8 @@ use crate::load::{Counts, Load, Options as LoadOptions};
 pub const OFF_MAX: f64 = 0.2;
 /// A load is measured in windows of this length, and the one in the middle counts: what a neighbour takes of a shared machine comes in bursts.
 const WINDOW: Duration = Duration::from_secs(1);
-/// How far the predictions from before and after a load may be apart, as a part of their mean: the machine was steady then.
-pub const DRIFT_MAX: f64 = 0.1;
+/// How far the runs of a load may be apart in what their predictions are off: the machine was steady then.
+pub const DRIFT_MAX: f64 = 0.2;
 /// Most runs of a load on a machine that is not steady: with the most loads and the longest measurements that is half a day.
 const RUNS_MAX: usize = 10;
 /// Places for rooms that the host has beyond the largest load: those of the load before may still be closing.
@@ -41,7 +42,7 @@ pub struct Options {
     pub seconds: u64,
     /// With how many rooms the operations are measured: few and many.
     pub measured_rooms: [usize; 2],
-    /// How often a load is run, if the machine is not steady. Of so many runs the steadiest counts.
+    /// How often each load is run.
     pub runs: usize,
 }
 
@@ -56,7 +57,7 @@ pub struct Row {
     pub players: Counts,
     /// The prediction's difference, as a part of what was measured.
     pub off: f64,
-    /// How far apart the predictions from before and after the load were, as a part of their mean.
+    /// How far the runs of this load were apart in that.
     pub drift: f64,
 }
 
@@ -113,25 +114,16 @@ pub async fn run(options: &Options, mut progress: impl FnMut(&str)) -> anyhow::R
     .await?;
     let mut rows = Vec::new();
     for &rooms in &options.loads {
-        let mut steadiest: Option<Row> = None;
+        let mut of_load = Vec::new();
         for run in 1..=options.runs {
-            progress(&format!("{rooms} rooms of {} players", options.load.players));
+            progress(&format!("{rooms} rooms of {} players, run {run} of {}", options.load.players, options.runs));
             let (counted, players) = carry(&host, options, rooms).await?;
             progress("measuring the operations");
             let after = Calibration::run(&measured, options.measured_rooms, |_| {}).await?;
-            let row = Row::of([&before, &after].map(|at| at.predict(rooms, options.load.seed)), counted, players)?;
+            of_load.push(Row::of([&before, &after].map(|at| at.predict(rooms, options.load.seed)), counted, players)?);
             before = after;
-            if steadiest.is_none_or(|steadiest| row.drift < steadiest.drift) {
-                steadiest = Some(row);
-            }
-            if row.drift <= DRIFT_MAX {
-                break;
-            }
-            if run < options.runs {
-                progress(&format!("the machine's speed changed by {:.0} % meanwhile: once more", row.drift * 100.0));
-            }
         }
-        rows.extend(steadiest);
+        rows.extend(Row::median(of_load));
     }
     Ok(rows)
 }
@@ -141,8 +133,16 @@ impl Row {
         let cpu_us = measured.cpu_us.context("the host's system does not tell the processor time of a thread")?;
         let [before, after] = predicted;
         let predicted = before.between(&after, 0.5);
-        let drift = (after.cpu_us - before.cpu_us).abs() / predicted.cpu_us.max(f64::MIN_POSITIVE);
-        Ok(Self { predicted, measured, players, off: predicted.cpu_us / cpu_us - 1.0, drift })
+        Ok(Self { predicted, measured, players, off: predicted.cpu_us / cpu_us - 1.0, drift: 0.0 })
+    }
+
+    /// The one in the middle of the runs of a load; of an even number the one that is off by more.
+    fn median(mut runs: Vec<Self>) -> Option<Self> {
+        runs.sort_by(|a, b| a.off.total_cmp(&b.off));
+        let [least, most] = [runs.first()?.off, runs.last()?.off];
+        let middle = [runs.get((runs.len() - 1) / 2)?, runs.get(runs.len() / 2)?];
+        let row = middle.into_iter().max_by(|a, b| a.off.abs().total_cmp(&b.off.abs()))?;
+        Some(Self { drift: most - least, ..*row })
     }
 }
 
@@ -201,8 +201,19 @@ mod tests {
     #[test]
     fn a_prediction_is_wrong_only_where_the_machine_was_steady() {
         assert_eq!(Outcome::of(&[row(0.2, 0.5), row(-0.2, 0.0)]), Outcome::Fits);
-        assert_eq!(Outcome::of(&[row(0.0, 0.0), row(-0.21, 0.11)]), Outcome::NotShown);
-        assert_eq!(Outcome::of(&[row(0.3, 0.11), row(0.21, 0.1)]), Outcome::Off);
+        assert_eq!(Outcome::of(&[row(0.0, 0.0), row(-0.21, 0.21)]), Outcome::NotShown);
+        assert_eq!(Outcome::of(&[row(0.3, 0.21), row(0.21, 0.2)]), Outcome::Off);
         assert_eq!(Outcome::of(&[row(f64::NAN, 0.0)]), Outcome::Off);
+    }
+
+    #[test]
+    fn the_median_of_the_runs_counts() {
+        let of = |offs: &[f64]| {
+            let row = Row::median(offs.iter().map(|off| row(*off, 0.0)).collect());
+            row.map(|row| (row.off, (row.drift * 100.0).round()))
+        };
+        assert_eq!(of(&[0.3, -0.1, 0.05]), Some((0.05, 40.0)));
+        assert_eq!(of(&[0.05, -0.1]), Some((-0.1, 15.0)));
+        assert_eq!((of(&[0.2]), of(&[])), (Some((0.2, 0.0)), None));
     }
 }

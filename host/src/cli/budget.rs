@@ -63,18 +63,24 @@ pub(super) struct BudgetArgs {
     /// Rooms of each load of --check
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_values_t = [30, 60, 120, 300], requires = "check")]
     loads: Vec<usize>,
-    /// How often a load of --check is run, if the machine's speed changes meanwhile; the steadiest run counts
+    /// How often each load of --check is run: the run counts whose prediction is off by the median
     #[arg(long, value_name = "N", default_value_t = 3, requires = "check")]
     runs: usize,
-    /// How long is measured, for each load, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 9, requires = "real")]
-    seconds: u64,
+    /// How long is measured, each time, in seconds [default: 9; 5 with --check, which measures more often]
+    #[arg(long, value_name = "SECONDS", requires = "real")]
+    seconds: Option<u64>,
     /// With --measure: how late 99 of 100 steps may come, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 5.0, requires = "measure")]
     lateness_ms: f64,
     /// What draws and players begin with
     #[arg(long, value_name = "N", default_value_t = spread::SEED)]
     seed: u64,
+}
+
+impl BudgetArgs {
+    fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or(if self.check { 5 } else { 9 })
+    }
 }
 
 pub(super) async fn budget(args: BudgetArgs, as_json: bool) -> anyhow::Result<()> {
@@ -115,13 +121,13 @@ async fn real(args: &BudgetArgs, as_json: bool) -> anyhow::Result<()> {
         seed: args.seed,
         ..load::Options::default()
     };
-    let options = measure::Options { modules: args.modules.clone(), load: load.clone(), seconds: args.seconds };
+    let options = measure::Options { modules: args.modules.clone(), load: load.clone(), seconds: args.seconds() };
     if args.check {
         let options = check::Options {
             modules: args.modules.clone(),
             load,
             loads: args.loads.clone(),
-            seconds: args.seconds,
+            seconds: args.seconds(),
             measured_rooms: [few, many],
             runs: args.runs,
         };
@@ -147,7 +153,7 @@ async fn real(args: &BudgetArgs, as_json: bool) -> anyhow::Result<()> {
         Some(url) => {
             progress("counting what the host at that URL does");
             let api = Api::trusting(url, args.ca.as_deref())?;
-            (counts::between(&api, Duration::from_secs(args.seconds)).await?, url.clone())
+            (counts::between(&api, Duration::from_secs(args.seconds())).await?, url.clone())
         }
         None => (measured.counts, "this measurement's own rooms".to_owned()),
     };
@@ -174,7 +180,7 @@ fn head(args: &BudgetArgs, source: &str) -> Vec<String> {
     let game = args.game.as_deref().unwrap_or("the default game");
     let mut head = vec![
         format!("What a frame of 20 ms of a shard consists of: {game}, {} players in a room.", args.players),
-        format!("T: measured by `holeshot budget --measure`, with {many} rooms in turn, in {} s.", args.seconds),
+        format!("T: measured by `holeshot budget --measure`, with {many} rooms in turn, in {} s.", args.seconds()),
         format!("N and P: counted, of {source}."),
         "T is { min, likely, max }: 5 % took less than min, 1 % more than max, and likely is the mean without the latter.".into(),
     ];
@@ -274,7 +280,7 @@ fn check_table(args: &BudgetArgs, rows: &[Row], outcome: Outcome) -> String {
     if rows.iter().any(|row| row.drift > DRIFT_MAX) {
         let _ = writeln!(
             text,
-            "The machine's speed changed by more than {:.0} % around a load (drift), each time that it was run: other programs took the processor. Check again when they do not.",
+            "The runs of a load differ by more than {:.0} % (drift): the machine's speed changed meanwhile, by what other programs took of it. Check again when they do not.",
             DRIFT_MAX * 100.0
         );
     }
