@@ -13,6 +13,7 @@ mod farewell;
 pub mod meter;
 mod options;
 mod outbound;
+mod outgoing;
 mod seats;
 mod session;
 mod setup;
@@ -25,7 +26,7 @@ mod translate;
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::mem::offset_of;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -50,6 +51,7 @@ use due::Due;
 use farewell::Farewells;
 use meter::{Meter, Operation};
 pub use outbound::{OUTBOUND_QUEUED_MAX, Outbound, OutboundReceiver, OutboundSender, SessionLimits, outbound};
+use outgoing::{OUTGOING_WAIT_US, Outgoing};
 use seats::{Gallery, Place, Seat};
 pub use seats::{Pass, REOPEN_WITHIN_US, SPECTATOR_TICKETS_MAX, TICKETS_PER_SECOND_MAX, TicketId};
 pub use session::{SESSIONS_MAX, SessionId};
@@ -361,7 +363,7 @@ impl ShardLayout {
             let shard = Shard {
                 index,
                 udp_port: sockets.address().port(),
-                socket: sockets.of(index)?,
+                outgoing: Outgoing::new(sockets.of(index)?),
                 clock,
                 inbox,
                 handed_over,
@@ -377,10 +379,10 @@ impl ShardLayout {
                 counters: handle.counters,
                 asked: Duration::ZERO,
                 received: std::iter::repeat_with(Received::default).take(DATAGRAMS_PER_TURN).collect(),
-                seal_buffer: Vec::with_capacity(holeshot_wire::datagram::DATAGRAM_BYTES_MAX),
                 modules: ModuleBudgets::default(),
                 lateness_us: Distribution::new(LATENESS_US),
                 step_us: Distribution::new(STEP_US),
+                stepped: Vec::with_capacity(ROOMS_PER_TURN),
                 farewells: Farewells::default(),
                 bell: Arc::default(),
                 shed: Shed::new(clock.now_us()),
@@ -414,6 +416,13 @@ impl Default for Received {
     }
 }
 
+/// What a step took by itself.
+struct Stepped {
+    /// While operations are timed.
+    took: Option<Duration>,
+    took_us: u64,
+}
+
 /// A room in its shard.
 struct RoomSlot {
     room: Room,
@@ -444,7 +453,7 @@ struct RoomSlot {
 struct Shard {
     index: usize,
     udp_port: u16,
-    socket: UdpSocket,
+    outgoing: Outgoing,
     clock: Clock,
     inbox: mpsc::Receiver<Command>,
     handed_over: std::sync::mpsc::Receiver<HandedOver>,
@@ -464,13 +473,14 @@ struct Shard {
     received: Vec<Received>,
     /// What asking for memory took for each of the datagrams or rooms that follow, while operations are timed: a part of theirs.
     asked: Duration,
-    seal_buffer: Vec<u8>,
     /// What the modules of its rooms cost.
     modules: ModuleBudgets,
     /// How late steps with ticks come.
     lateness_us: Distribution,
     /// How long steps with ticks take, with everything that leaves the room.
     step_us: Distribution,
+    /// The steps with ticks whose datagrams have not left.
+    stepped: Vec<Stepped>,
     /// The sessions of closed rooms that are still to be told so.
     farewells: Farewells,
     /// Wakes the tasks of its WebSockets.
@@ -498,6 +508,7 @@ impl Shard {
             let now_us = self.clock.now_us();
             self.look_back(now_us);
             self.bell.ring(now_us);
+            let now_us = self.send(now_us);
             if !(all_received && all_taken_over) {
                 // What is left would wait while the system throws newer datagrams away.
                 continue;
@@ -863,7 +874,7 @@ impl Shard {
         for _ in 0..received.len() {
             let Some(place) = received.get_mut(taken) else { break };
             let begun = self.counters.meter.begin();
-            match self.socket.recv_from(&mut place.bytes) {
+            match self.outgoing.socket().recv_from(&mut place.bytes) {
                 Ok((len, from)) => {
                     count(&self.counters.datagrams_received, 1);
                     count(&self.counters.bytes_received, len as u64);
@@ -956,15 +967,7 @@ impl Shard {
             if session.is_too_much(bytes, now_us) {
                 return;
             }
-            session.heard(
-                from,
-                bytes,
-                sequence_is_newest,
-                &payload,
-                &self.socket,
-                &mut self.seal_buffer,
-                &self.counters,
-            );
+            session.heard(from, bytes, sequence_is_newest, &payload, &mut self.outgoing, &self.counters);
         }
         self.counters.meter.end(Operation::Open, begun);
         self.payload(now_us, id, payload);
@@ -1000,7 +1003,7 @@ impl Shard {
                 let _counted = slot.room.handle_inputs(now_us, player, inputs.iter());
                 self.counters.meter.end_many(Operation::Input, begun, inputs.count() as u64);
             }
-            ToHost::Ping(value) => session.pong(value, &self.socket, &mut self.seal_buffer, &self.counters),
+            ToHost::Ping(value) => session.pong(value, &mut self.outgoing, &self.counters),
             ToHost::Ack(frame) => session.acknowledged(frame),
             ToHost::Probe | ToHost::Response(_) => {}
         }
@@ -1025,6 +1028,7 @@ impl Shard {
             let begun = self.counters.meter.begin();
             self.warm(turn);
             self.asked = share(begun, turn.len());
+            let mut sent_us = now_us;
             for &(due_us, index) in turn {
                 let current =
                     self.rooms.get(index).and_then(Option::as_ref).is_some_and(|slot| slot.scheduled_us == due_us);
@@ -1032,9 +1036,32 @@ impl Shard {
                     now_us = self.step(index, now_us);
                     self.drain_room(index);
                 }
+                if now_us.saturating_sub(sent_us) > OUTGOING_WAIT_US {
+                    now_us = self.send(now_us);
+                    sent_us = now_us;
+                }
             }
             self.asked = Duration::ZERO;
+            now_us = self.send(now_us);
         }
+    }
+
+    /// Sends what the last steps have for players. Gives the time at which that is done. Each of those steps took its part of that, too.
+    fn send(&mut self, now_us: u64) -> u64 {
+        let begun = self.counters.meter.begin();
+        self.outgoing.send(&self.counters);
+        let done_us = self.clock.now_us();
+        let sent = share(begun, self.stepped.len());
+        let sent_us = done_us.saturating_sub(now_us) / (self.stepped.len() as u64).max(1);
+        for Stepped { took, took_us } in self.stepped.drain(..) {
+            if let Some(took) = took {
+                let ns = took.saturating_add(sent).as_nanos();
+                self.counters.meter.took(Operation::Step, u64::try_from(ns).unwrap_or(u64::MAX));
+            }
+            // In whole microseconds, whose remainders cancel out over many steps.
+            self.step_us.record(took_us.saturating_add(sent_us));
+        }
+        done_us
     }
 
     /// Asks for the memory that the steps of these rooms come to, in rounds: in each for what is behind the pointers that the one before asked for.
@@ -1088,11 +1115,10 @@ impl Shard {
             farewell,
             sessions: &mut self.sessions,
             sent_to_all,
-            socket: &self.socket,
+            outgoing: &mut self.outgoing,
             sink: &self.sink,
             counters: &self.counters,
             clock: self.clock,
-            seal_buffer: &mut self.seal_buffer,
             budget,
             modules: &mut self.modules,
             shed: &mut self.shed,
@@ -1107,8 +1133,8 @@ impl Shard {
         let result = act(room, rules, &mut out);
         departures.hand_over();
         let (ticked, lost) = (departures.ticked, departures.lost);
+        let took = begun.map(|begun| begun.elapsed());
         if ticked {
-            self.counters.meter.end(Operation::Step, begun);
             self.lateness_us.record(late_us);
             self.shed.stepped(late_us);
         }
@@ -1124,8 +1150,7 @@ impl Shard {
         }
         let done_us = self.clock.now_us();
         if ticked {
-            // In whole microseconds, whose remainders cancel out over many steps.
-            self.step_us.record(done_us.saturating_sub(now_us));
+            self.stepped.push(Stepped { took, took_us: done_us.saturating_sub(now_us) });
         }
         Some((result, done_us))
     }

@@ -1,8 +1,7 @@
 //! Sessions of a shard: where a player's messages and payloads go, and the keys that its datagrams are opened and sealed with.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use holeshot_room::ask_for;
 use holeshot_seal::RingCipher;
@@ -13,6 +12,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 use super::meter::Operation;
 use super::outbound::{Outbound, OutboundSender};
+use super::outgoing::Outgoing;
 use super::{ShardCounters, count};
 use crate::doors::gate::Allowance;
 use crate::prefetch;
@@ -128,8 +128,7 @@ impl Session {
         bytes: usize,
         newest: bool,
         payload: &ToHost<'_>,
-        socket: &UdpSocket,
-        buffer: &mut Vec<u8>,
+        outgoing: &mut Outgoing,
         counters: &ShardCounters,
     ) {
         let heard = Heard { from, bytes, newest, asks: Asks::from(payload) };
@@ -142,14 +141,14 @@ impl Session {
         });
         if let Some(challenge) = challenge.filter(|_| !failed)
             && let Some((sealer, _)) = &mut self.keys
-            && sealer.seal(&ToClient::Challenge(challenge.bytes), buffer).is_ok()
         {
-            send_datagram(socket, buffer, challenge.to, counters);
+            let payload = ToClient::Challenge(challenge.bytes);
+            outgoing.put(challenge.to, counters, |datagram| sealer.seal(&payload, datagram).is_ok());
         }
     }
 
-    pub(super) fn pong(&mut self, value: u64, socket: &UdpSocket, buffer: &mut Vec<u8>, counters: &ShardCounters) {
-        self.send_payload(&ToClient::Pong(value), socket, buffer, counters);
+    pub(super) fn pong(&mut self, value: u64, outgoing: &mut Outgoing, counters: &ShardCounters) {
+        self.send_payload(&ToClient::Pong(value), outgoing, counters);
     }
 
     /// Where payloads go now.
@@ -157,28 +156,21 @@ impl Session {
         self.path.route()
     }
 
-    /// Sends a payload the way the client last asked for. It may be lost.
-    pub(super) fn send_payload(
-        &mut self,
-        payload: &impl Encode,
-        socket: &UdpSocket,
-        buffer: &mut Vec<u8>,
-        counters: &ShardCounters,
-    ) {
+    /// Sends a payload the way the client last asked for, a datagram with the next that [leave](Outgoing::send). It may be lost.
+    pub(super) fn send_payload(&mut self, payload: &impl Encode, outgoing: &mut Outgoing, counters: &ShardCounters) {
         match self.path.route() {
             Route::Nowhere => {}
             Route::Udp(to) => {
+                let Some((sealer, _)) = &mut self.keys else { return };
                 let begun = counters.meter.begin();
-                if let Some((sealer, _)) = &mut self.keys
-                    && sealer.seal(payload, buffer).is_ok()
-                {
+                outgoing.put(to, counters, |datagram| {
+                    let sealed = sealer.seal(payload, datagram).is_ok();
                     counters.meter.end(Operation::Seal, begun);
-                    let begun = counters.meter.begin();
-                    send_datagram(socket, buffer, to, counters);
-                    counters.meter.end(Operation::Send, begun);
-                }
+                    sealed
+                });
             }
             Route::WebSocket => {
+                let Some(buffer) = outgoing.buffer() else { return };
                 buffer.clear();
                 if payload.encode(buffer).is_ok() {
                     let sent = self.outbound.payload(Bytes::copy_from_slice(buffer));
@@ -198,21 +190,6 @@ impl Session {
             let _full = self.send_text(text.into());
         }
         let _full = self.outbound.message(Outbound::Close);
-    }
-}
-
-fn send_datagram(socket: &UdpSocket, datagram: &[u8], to: SocketAddr, counters: &ShardCounters) {
-    match socket.send_to(datagram, to) {
-        Ok(bytes) => {
-            count(&counters.datagrams_sent, 1);
-            count(&counters.bytes_sent, bytes as u64);
-        }
-        Err(error) => {
-            count(&counters.datagrams_unsent, 1);
-            if error.kind() != ErrorKind::WouldBlock {
-                tracing::trace!(%to, %error, "a datagram was not sent");
-            }
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Between the wire and the room: the one module that knows both. What leaves a room becomes messages, payloads and events.
 
-use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
@@ -12,6 +11,7 @@ use holeshot_wire::{
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::meter::Operation;
+use super::outgoing::Outgoing;
 use super::seats::Spectator;
 use super::session::{SessionId, Sessions};
 use super::shed::Shed;
@@ -34,11 +34,10 @@ pub(super) struct Departures<'a> {
     pub(super) sessions: &'a mut Sessions,
     /// What the room's snapshots for everybody were.
     pub(super) sent_to_all: &'a mut Option<Box<SentToAll>>,
-    pub(super) socket: &'a UdpSocket,
+    pub(super) outgoing: &'a mut Outgoing,
     pub(super) sink: &'a EventSink,
     pub(super) counters: &'a ShardCounters,
     pub(super) clock: Clock,
-    pub(super) seal_buffer: &'a mut Vec<u8>,
     /// What the room's rules cost, and those of its shard's other rooms.
     pub(super) budget: &'a mut RoomBudget,
     pub(super) modules: &'a mut ModuleBudgets,
@@ -292,7 +291,7 @@ impl Departures<'_> {
         let mut send = |part, parts, bytes| {
             let part = Snapshot { part, parts, bytes, ..whole };
             let payload = if delta.is_some() { ToClient::Delta(part) } else { ToClient::Snapshot(part) };
-            session.send_payload(&payload, self.socket, self.seal_buffer, self.counters);
+            session.send_payload(&payload, self.outgoing, self.counters);
         };
         if route == Route::WebSocket {
             send(0, 1, bytes);
