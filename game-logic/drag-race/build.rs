@@ -84,7 +84,7 @@ fn write_car(text: &mut String, car: &CarEntry) {
             car.stall_rpm, car.converter_torque_ratio
         ),
     };
-    let torque = format!("Torque::fixed(&{:?}, &{:?})", car.torque_nm, curve::table(&car.torque_nm));
+    let torque = format!("Torque::fixed(&{:?})", car.torque_nm);
     let published = match car.published {
         Some((quarter_mile_s, trap_mph)) => {
             format!("Some(Published {{ quarter_mile_s: {quarter_mile_s:?}, trap_mph: {trap_mph:?} }})")

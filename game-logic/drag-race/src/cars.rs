@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::curve;
-
 /// Which wheels drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,35 +114,70 @@ impl Default for Shared {
     }
 }
 
-/// Full-throttle torque by engine speed: points, and the table made from them that physics reads. As text and in states it is its points
-/// `[rpm, Nm]`; it stands for its table everywhere else: the torque at 0, 100, 200 … rpm, in Nm.
+/// Full-throttle torque by engine speed, drawn straight between points `[rpm, Nm]`, which it is as text and in states. Beyond the last point it stays what it
+/// is there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Torque {
     points: Cow<'static, [[f64; 2]]>,
-    table: Cow<'static, [f64]>,
+}
+
+/// A part of a [`Torque`] curve that is straight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TorqueLine {
+    from_rpm: f64,
+    to_rpm: f64,
+    from_nm: f64,
+    nm_per_rpm: f64,
+}
+
+impl Default for TorqueLine {
+    /// One that holds nowhere.
+    fn default() -> Self {
+        Self { from_rpm: f64::INFINITY, to_rpm: 0.0, from_nm: 0.0, nm_per_rpm: 0.0 }
+    }
+}
+
+impl TorqueLine {
+    /// Whether the curve is this line at an engine speed.
+    #[inline(always)]
+    pub(crate) fn holds(&self, rpm: f64) -> bool {
+        rpm >= self.from_rpm && rpm < self.to_rpm
+    }
+
+    /// Torque at an engine speed on it, in Nm.
+    #[inline(always)]
+    pub(crate) fn nm(&self, rpm: f64) -> f64 {
+        self.from_nm + (rpm - self.from_rpm) * self.nm_per_rpm
+    }
 }
 
 impl Torque {
-    const fn fixed(points: &'static [[f64; 2]], table: &'static [f64]) -> Self {
-        Self { points: Cow::Borrowed(points), table: Cow::Borrowed(table) }
+    const fn fixed(points: &'static [[f64; 2]]) -> Self {
+        Self { points: Cow::Borrowed(points) }
     }
 
     /// The curve drawn straight between points [rpm, Nm]. Which points are accepted is for [`Car::check`] to say.
     pub fn new(points: Vec<[f64; 2]>) -> Self {
-        Self { table: curve::table(&points).into(), points: points.into() }
+        Self { points: points.into() }
     }
 
     /// Its points [rpm, Nm].
     pub fn points(&self) -> &[[f64; 2]] {
         &self.points
     }
-}
 
-impl std::ops::Deref for Torque {
-    type Target = [f64];
-
-    fn deref(&self) -> &[f64] {
-        &self.table
+    /// The line that it is at an engine speed.
+    pub(crate) fn line_at(&self, rpm: f64) -> TorqueLine {
+        let mut from = self.points.first().copied().unwrap_or_default();
+        for &[to_rpm, to_nm] in self.points.iter().skip(1) {
+            let [from_rpm, from_nm] = from;
+            if rpm < to_rpm {
+                return TorqueLine { from_rpm, to_rpm, from_nm, nm_per_rpm: (to_nm - from_nm) / (to_rpm - from_rpm) };
+            }
+            from = [to_rpm, to_nm];
+        }
+        let [from_rpm, from_nm] = from;
+        TorqueLine { from_rpm, to_rpm: f64::INFINITY, from_nm, nm_per_rpm: 0.0 }
     }
 }
 
@@ -225,7 +258,7 @@ pub struct Car {
     pub peak_torque_nm: f64,
     /// Rated power, in kW.
     pub peak_power_kw: f64,
-    /// Full-throttle torque at 0, 100, 200 … rpm, in Nm.
+    /// Full-throttle torque by engine speed, in Nm.
     pub torque_nm: Torque,
     /// A good engine speed to leave the line with, in rpm: advice for drivers, not part of the physics.
     pub launch_rpm: f64,
@@ -320,20 +353,33 @@ impl Car {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::physics::torque_at;
 
     #[test]
     fn torque_curves_peak_where_the_maker_says() {
         for car in cars() {
-            let torque_nm = car.torque_nm.iter().copied().fold(0.0, f64::max);
-            let power_kw = car
-                .torque_nm
-                .iter()
-                .enumerate()
-                .map(|(step, nm)| nm * (step as f64 * 100.0) * core::f64::consts::PI / 30.0 / 1000.0)
-                .fold(0.0, f64::max);
+            let rpms =
+                || (0..=250).map(|hundreds| f64::from(hundreds) * 100.0).take_while(|rpm| *rpm <= car.limiter_rpm);
+            let torque_nm = rpms().map(|rpm| torque_at(car, rpm)).fold(0.0, f64::max);
+            let power_kw =
+                rpms().map(|rpm| torque_at(car, rpm) * rpm * core::f64::consts::PI / 30.0 / 1000.0).fold(0.0, f64::max);
             assert!((torque_nm / car.peak_torque_nm - 1.0).abs() < 0.005, "{}: {torque_nm} Nm", car.id);
             assert!((power_kw / car.peak_power_kw - 1.0).abs() < 0.005, "{}: {power_kw} kW", car.id);
         }
+    }
+
+    #[test]
+    fn a_curve_goes_straight_from_point_to_point_and_stays_beyond_the_last() {
+        let torque = Torque::new(vec![[0.0, 100.0], [1000.0, 200.0], [3000.0, 50.0]]);
+        for (rpm, nm) in [(0.0, 100.0), (250.0, 125.0), (1000.0, 200.0), (2000.0, 125.0), (3000.0, 50.0), (9e9, 50.0)] {
+            let line = torque.line_at(rpm);
+            assert!(line.holds(rpm) && line.nm(rpm) == nm, "{rpm} rpm: {line:?}");
+        }
+        let line = torque.line_at(999.0);
+        assert!(line.holds(0.0) && !line.holds(1000.0) && !line.holds(f64::NAN) && !TorqueLine::default().holds(0.0));
+        // No curve is without points and no engine turns backwards, but a number is a number.
+        assert_eq!(Torque::new(Vec::new()).line_at(5.0).nm(5.0), 0.0);
+        assert!(torque.line_at(f64::NAN).nm(2.0).is_finite() && torque.line_at(-1.0).nm(-1.0).is_finite());
     }
 
     #[test]

@@ -6,8 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cars::{Car, Drive, Shift, Transmission};
-use crate::curve::STEP_RPM;
+use crate::cars::{Car, Drive, TorqueLine, Transmission};
 
 /// Standard gravity, in m/s².
 pub const GRAVITY_MPS2: f64 = 9.80665;
@@ -54,6 +53,9 @@ const CONVERTER_COUPLING_RATIO: f64 = 0.88;
 
 /// A converter's lock-up clutch is open below this many times idle.
 const LOCK_UP_IDLE_FACTOR: f64 = 1.5;
+
+/// Of a gear that a car has not, which only a damaged state names.
+const RATIO_OF_NO_GEAR: f64 = 1.0;
 
 /// What moves the car during a step, from the driver's feet and hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -122,27 +124,20 @@ impl CarState {
 
 /// Moves `state` on by `dt_s` seconds (meant for 0.5 to 4 ms). Controls outside their ranges are cut to them.
 pub fn step(car: &Car, state: &mut CarState, controls: &Controls, dt_s: f64) {
-    Stepper::new(car, controls, dt_s).run(state, 1, |_, _, _| {});
+    Figures::of(car, dt_s).run(&|| car, controls, state, &mut Recall::default(), 1, |_, _, _| {});
 }
 
-/// A car, its driver's feet and all that does not change from step to step: who takes several steps pays for it once. The steps are the same to
-/// the bit.
-///
-/// In a module every access to memory is checked, which costs more than what is then done with the number. So the figures of the car that a step needs
-/// are copied here, and the state is while its steps are taken: then both are in registers and on the machine's stack.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stepper<'a> {
-    torque_nm: &'a [f64],
-    ratios: &'a [f64],
+/// What steps of one length need of a car, as they need it: worked out once for a race and not in every tick. A car has a kilobyte of figures, in several pages
+/// of memory that all rooms share and that each has to find: with hundreds of rooms a tick waited longer for those than for the rest of its memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Figures {
     gearbox: Gearbox,
-    shift: Shift,
+    has_clutch: bool,
+    top_gear: u8,
+    shift_time_s: f64,
+    shift_torque_share: f64,
     road: Road,
     load: Load,
-    /// The gear wished for; 0 keeps the present one.
-    wish: u8,
-    throttle: f64,
-    /// Force of the brakes, in N; 0 if nobody brakes.
-    brake_n: f64,
     radius_m: f64,
     tyre_grip: f64,
     per_peak_slip: f64,
@@ -158,39 +153,53 @@ pub(crate) struct Stepper<'a> {
     per_moving_kg: f64,
     /// Inertia of the driven wheels, in kg m².
     wheel_inertia_kgm2: f64,
-    /// What the clutch can carry with the pedal where it is, in Nm.
-    pedal_nm: f64,
+    /// What the clutch can carry with the pedal up, in Nm.
+    clutch_nm: f64,
     /// Share of the way that the suspension comes nearer to the acceleration in one step.
     settling_share: f64,
     dt_s: f64,
     per_dt_s: f64,
 }
 
+/// What was looked up of a car last, and is mostly what the next step needs too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recall {
+    /// The gear that was engaged, and its ratio.
+    gear: u8,
+    ratio: f64,
+    /// Where on its curve the engine was: it stays on one line for many ticks.
+    line: TorqueLine,
+}
+
+impl Default for Recall {
+    fn default() -> Self {
+        Self { gear: 0, ratio: RATIO_OF_NO_GEAR, line: TorqueLine::default() }
+    }
+}
+
+/// What is recalled changes no step: states that differ in it alone are the same.
+impl PartialEq for Recall {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// What a step asks of the [`Transmission`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Gearbox {
+    #[default]
     Manual,
     Dct,
     Automatic(Converter),
     SingleSpeed,
 }
 
-impl<'a> Stepper<'a> {
-    #[inline]
-    pub(crate) fn new(car: &'a Car, controls: &Controls, dt_s: f64) -> Self {
+impl Figures {
+    pub(crate) fn of(car: &Car, dt_s: f64) -> Self {
         let (driven_wheels, undriven_wheels) = wheels(car);
         let radius_m = car.tyre_radius_m;
-        let weight_n = car.mass_kg * GRAVITY_MPS2;
-        let left_pedal = unit(controls.left_pedal);
-        let (pedal_opens_clutch, brake) = if car.has_clutch() {
-            (left_pedal, unit(controls.brake))
-        } else {
-            (0.0, larger(left_pedal, unit(controls.brake)))
-        };
-        let clutch_nm = car.shared.clutch_capacity_factor * car.peak_torque_nm;
+        let shift = car.shift();
         Self {
-            torque_nm: &car.torque_nm,
-            ratios: &car.ratios,
             gearbox: match car.transmission {
                 Transmission::Manual => Gearbox::Manual,
                 Transmission::Dct => Gearbox::Dct,
@@ -199,12 +208,12 @@ impl<'a> Stepper<'a> {
                 }
                 Transmission::SingleSpeed => Gearbox::SingleSpeed,
             },
-            shift: car.shift(),
+            has_clutch: car.has_clutch(),
+            top_gear: car.top_gear(),
+            shift_time_s: shift.time_s,
+            shift_torque_share: shift.torque_share,
             road: Road::of(car),
             load: Load::of(car),
-            wish: if controls.gear <= car.top_gear() { controls.gear } else { 0 },
-            throttle: unit(controls.throttle),
-            brake_n: brake * BRAKING_SHARE_MAX * weight_n,
             radius_m,
             tyre_grip: car.tyre_grip,
             per_peak_slip: 1.0 / car.shared.peak_slip,
@@ -215,34 +224,95 @@ impl<'a> Stepper<'a> {
             peak_torque_nm: car.peak_torque_nm,
             engine_inertia_kgm2: car.engine_inertia_kgm2,
             per_engine_inertia: 1.0 / car.engine_inertia_kgm2,
-            weight_n,
+            weight_n: car.mass_kg * GRAVITY_MPS2,
             per_moving_kg: 1.0 / (car.mass_kg + undriven_wheels * car.wheel_inertia_kgm2 / (radius_m * radius_m)),
             wheel_inertia_kgm2: driven_wheels * car.wheel_inertia_kgm2,
-            pedal_nm: (1.0 - pedal_opens_clutch) * clutch_nm,
+            clutch_nm: car.shared.clutch_capacity_factor * car.peak_torque_nm,
             settling_share: dt_s / (car.shared.suspension_lag_s + dt_s),
             dt_s,
             per_dt_s: 1.0 / dt_s,
         }
     }
 
-    /// Takes so many steps. `moved` gets the number of each, and the distances before and after it.
+    /// Whether the left pedal is a clutch, see [`Car::has_clutch`].
+    pub(crate) const fn has_clutch(&self) -> bool {
+        self.has_clutch
+    }
+
+    /// Speed of the driven tyres' tread in a state, in m/s, and whether they slip by more than half as much again as is best.
+    pub(crate) fn tread(&self, state: &CarState) -> (f64, bool) {
+        let tread_mps = state.wheel_rad_s * self.radius_m;
+        (tread_mps, slip(tread_mps, state.speed_mps).0 * self.per_peak_slip > 1.5)
+    }
+
+    /// Takes so many steps. `car` finds the car that these are the figures of. `moved` gets the number of each, and the distances before and after it.
     #[inline(always)]
-    pub(crate) fn run(&self, state: &mut CarState, steps: u32, mut moved: impl FnMut(u32, f64, f64)) {
+    pub(crate) fn run<'a>(
+        &self,
+        car: &impl Fn() -> &'a Car,
+        controls: &Controls,
+        state: &mut CarState,
+        recall: &mut Recall,
+        steps: u32,
+        mut moved: impl FnMut(u32, f64, f64),
+    ) {
+        let stepper = Stepper::new(self, controls);
         let mut moving = *state;
-        let mut ratio = self.ratio(moving.gear);
+        let Recall { mut gear, mut ratio, mut line } = *recall;
         for number in 0..steps {
-            if self.begins_shift(&mut moving) {
-                ratio = self.ratio(moving.gear);
+            stepper.begin_shift(&mut moving, car);
+            if gear != moving.gear {
+                (gear, ratio) = (moving.gear, look_up_ratio(car, moving.gear));
             }
-            self.step(&mut moving, ratio, |before_m, now_m| moved(number, before_m, now_m));
+            let rpm = moving.engine_rpm();
+            if !line.holds(rpm) {
+                line = look_up_line(car, rpm);
+            }
+            stepper.step(&mut moving, rpm, line.nm(rpm), ratio, |before_m, now_m| moved(number, before_m, now_m));
         }
         *state = moving;
+        *recall = Recall { gear, ratio, line };
+    }
+}
+
+/// A car and its driver's feet: all that does not change from step to step of a tick.
+///
+/// In a module every access to memory is checked, which costs more than what is then done with the number. So the figures are copied here, and the state is while
+/// its steps are taken: then both are in registers and on the machine's stack.
+#[derive(Clone, Copy, Debug)]
+struct Stepper {
+    figures: Figures,
+    /// The gear wished for; 0 keeps the present one.
+    wish: u8,
+    throttle: f64,
+    /// Force of the brakes, in N; 0 if nobody brakes.
+    brake_n: f64,
+    /// What the clutch can carry with the pedal where it is, in Nm.
+    pedal_nm: f64,
+}
+
+impl Stepper {
+    #[inline(always)]
+    fn new(figures: &Figures, controls: &Controls) -> Self {
+        let left_pedal = unit(controls.left_pedal);
+        let (pedal_opens_clutch, brake) = if figures.has_clutch {
+            (left_pedal, unit(controls.brake))
+        } else {
+            (0.0, larger(left_pedal, unit(controls.brake)))
+        };
+        Self {
+            figures: *figures,
+            wish: if controls.gear <= figures.top_gear { controls.gear } else { 0 },
+            throttle: unit(controls.throttle),
+            brake_n: brake * BRAKING_SHARE_MAX * figures.weight_n,
+            pedal_nm: (1.0 - pedal_opens_clutch) * figures.clutch_nm,
+        }
     }
 
     #[inline(always)]
-    fn step(&self, state: &mut CarState, ratio: f64, moved: impl FnOnce(f64, f64)) {
-        let Self { weight_n, per_moving_kg, radius_m, brake_n, dt_s, .. } = *self;
-        let drive = DriveStep::new(self, state, ratio);
+    fn step(&self, state: &mut CarState, rpm: f64, full_nm: f64, ratio: f64, moved: impl FnOnce(f64, f64)) {
+        let Self { brake_n, figures: Figures { weight_n, per_moving_kg, radius_m, dt_s, per_dt_s, .. }, .. } = *self;
+        let drive = DriveStep::new(self, state, rpm, full_nm, ratio);
         // A car that its brakes hold asks nothing of its tyres.
         if state.speed_mps == 0.0 && brake_n > 0.0 && drive.wheel_torque_nm <= brake_n * radius_m {
             drive.apply(self, state, 0.0);
@@ -251,10 +321,10 @@ impl<'a> Stepper<'a> {
             moved(state.distance_m, state.distance_m);
             return;
         }
-        let driven_load_n = weight_n * self.load.share(state.settled_accel_mps2);
-        let grip_n = self.tyre_grip * driven_load_n;
+        let driven_load_n = weight_n * self.figures.load.share(state.settled_accel_mps2);
+        let grip_n = self.figures.tyre_grip * driven_load_n;
         let tyre = self.tyre_force(state.wheel_rad_s * radius_m, state.speed_mps, grip_n);
-        let resistance_n = self.road.load_n(state.speed_mps) + brake_n;
+        let resistance_n = self.figures.road.load_n(state.speed_mps) + brake_n;
 
         // A gripping tyre answers within a fraction of a step, so its force is taken linearly implicit: it is the one that
         // goes with the speeds that wheel and car will have at the step's end.
@@ -271,9 +341,9 @@ impl<'a> Stepper<'a> {
         // Asked here, before the engine: a compiler that puts a number off until it is needed (Cranelift does) would otherwise work out the force once for
         // each way that the engine may take, and once more behind them.
         moved(before_m, state.distance_m);
-        let accel_mps2 = (speed_mps - state.speed_mps) * self.per_dt_s;
+        let accel_mps2 = (speed_mps - state.speed_mps) * per_dt_s;
         state.speed_mps = speed_mps;
-        state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * self.settling_share;
+        state.settled_accel_mps2 += (accel_mps2 - state.settled_accel_mps2) * self.figures.settling_share;
         let wheel_rad_s =
             larger(0.0, state.wheel_rad_s + (drive.wheel_torque_nm - force_n * radius_m) * per_inertia * dt_s);
         drive.apply(self, state, wheel_rad_s);
@@ -282,34 +352,30 @@ impl<'a> Stepper<'a> {
 
     /// Starts a gear change if another gear is wished for, none is under way and the engine would bear it.
     #[inline(always)]
-    fn begins_shift(&self, state: &mut CarState) -> bool {
+    fn begin_shift<'a>(&self, state: &mut CarState, car: &impl Fn() -> &'a Car) {
         if self.wish == 0 || self.wish == state.gear || state.shift_left_s > 0.0 {
-            return false;
+            return;
         }
-        if state.wheel_rad_s * self.ratio(self.wish) > self.limiter_rpm * RAD_S_PER_RPM * OVERREV_FACTOR_MAX {
-            return false;
+        if state.wheel_rad_s * look_up_ratio(car, self.wish)
+            > self.figures.limiter_rpm * RAD_S_PER_RPM * OVERREV_FACTOR_MAX
+        {
+            return;
         }
         state.gear = self.wish;
         state.coupled = false;
-        state.shift_left_s = self.shift.time_s;
-        true
-    }
-
-    #[inline(always)]
-    fn ratio(&self, gear: u8) -> f64 {
-        self.ratios.get((gear as usize).wrapping_sub(1)).copied().unwrap_or(1.0)
+        state.shift_left_s = self.figures.shift_time_s;
     }
 
     /// Engine speed below which a lock-up clutch is open, in rad/s.
     #[inline(always)]
     fn lock_up_rad_s(&self) -> f64 {
-        LOCK_UP_IDLE_FACTOR * self.idle_rpm * RAD_S_PER_RPM
+        LOCK_UP_IDLE_FACTOR * self.figures.idle_rpm * RAD_S_PER_RPM
     }
 
     /// Losses count when the engine pulls; when the wheels turn the engine they are left out.
     #[inline(always)]
     fn efficiency(&self, torque_nm: f64) -> f64 {
-        if torque_nm > 0.0 { self.driveline_efficiency } else { 1.0 }
+        if torque_nm > 0.0 { self.figures.driveline_efficiency } else { 1.0 }
     }
 
     /// Torque of the engine at its flywheel: between motoring and full torque by the throttle, less above the limiter,
@@ -317,17 +383,20 @@ impl<'a> Stepper<'a> {
     #[inline(always)]
     fn engine_torque(&self, rpm: f64, throttle: f64, full_nm: f64) -> f64 {
         // Asked before they are divided: as a rule the answer is 1, and a division is what a step waits for.
-        let limited =
-            if rpm <= self.limiter_rpm { 1.0 } else { unit(1.0 - (rpm - self.limiter_rpm) / LIMITER_BAND_RPM) };
-        if self.gearbox == Gearbox::SingleSpeed {
+        let limited = if rpm <= self.figures.limiter_rpm {
+            1.0
+        } else {
+            unit(1.0 - (rpm - self.figures.limiter_rpm) / LIMITER_BAND_RPM)
+        };
+        if self.figures.gearbox == Gearbox::SingleSpeed {
             return throttle * limited * full_nm;
         }
-        let over_idle_rpm = rpm - self.idle_rpm;
+        let over_idle_rpm = rpm - self.figures.idle_rpm;
         let turning = if over_idle_rpm >= MOTORING_BAND_RPM { 1.0 } else { unit(over_idle_rpm / MOTORING_BAND_RPM) };
-        let motoring_nm = self.peak_torque_nm * (MOTORING_SHARE + MOTORING_SHARE_PER_RPM * rpm) * turning;
+        let motoring_nm = self.figures.peak_torque_nm * (MOTORING_SHARE + MOTORING_SHARE_PER_RPM * rpm) * turning;
         let fed = throttle * limited;
         let torque_nm = fed * (full_nm + motoring_nm) - motoring_nm;
-        larger(torque_nm, (self.idle_rpm - rpm) * RAD_S_PER_RPM * IDLE_GOVERNOR_NMS)
+        larger(torque_nm, (self.figures.idle_rpm - rpm) * RAD_S_PER_RPM * IDLE_GOVERNOR_NMS)
     }
 
     /// Longitudinal force of the driven tyres. Rises to the whole grip at [`peak_slip`](crate::Shared::peak_slip) and falls to the sliding grip: the
@@ -335,22 +404,22 @@ impl<'a> Stepper<'a> {
     #[inline(always)]
     fn tyre_force(&self, tread_mps: f64, speed_mps: f64, grip_n: f64) -> Tyre {
         let (slip, per_against_mps) = slip(tread_mps, speed_mps);
-        let u = slip * self.per_peak_slip;
+        let u = slip * self.figures.per_peak_slip;
         let per_bell = 1.0 / (1.0 + u * u);
         let rise = 2.0 * u * per_bell;
         if magnitude(u) <= 1.0 {
-            let slope = 2.0 * (1.0 - u * u) * per_bell * per_bell * self.per_peak_slip;
+            let slope = 2.0 * (1.0 - u * u) * per_bell * per_bell * self.figures.per_peak_slip;
             Tyre { force_n: grip_n * rise, stiffness_ns_m: grip_n * slope * per_against_mps }
         } else {
-            let sliding = if u > 0.0 { self.sliding_grip_share } else { -self.sliding_grip_share };
-            Tyre { force_n: grip_n * (sliding + (1.0 - self.sliding_grip_share) * rise), stiffness_ns_m: 0.0 }
+            let sliding = if u > 0.0 { self.figures.sliding_grip_share } else { -self.figures.sliding_grip_share };
+            Tyre { force_n: grip_n * (sliding + (1.0 - self.figures.sliding_grip_share) * rise), stiffness_ns_m: 0.0 }
         }
     }
 }
 
 /// What holds a car back on a flat road without its brakes: air `rho CdA v^2 / 2`, rolling `0.01 (1 + v / 100 mph) m g` (Gillespie, ch. 4), and
 /// the bearings of an axle that is not driven.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Road {
     /// Air, over the square of the speed, in kg/m.
     air_kgpm: f64,
@@ -402,11 +471,9 @@ struct DriveStep {
 
 impl DriveStep {
     #[inline(always)]
-    fn new(stepper: &Stepper<'_>, state: &CarState, ratio: f64) -> Self {
-        let Stepper { throttle, idle_rpm, .. } = *stepper;
-        let rpm = state.engine_rpm();
+    fn new(stepper: &Stepper, state: &CarState, rpm: f64, full_nm: f64, ratio: f64) -> Self {
+        let Stepper { throttle, figures: Figures { idle_rpm, peak_torque_nm, .. }, .. } = *stepper;
         let shifting = state.shift_left_s > 0.0;
-        let full_nm = torque_of(stepper.torque_nm, rpm);
         let engine_torque_nm = stepper.engine_torque(rpm, if shifting { 0.0 } else { throttle }, full_nm);
         // Near standstill a clutch that stayed closed would stall the engine: it opens below idle, as a launching
         // driver's foot or a gearbox's controller would have it.
@@ -417,17 +484,17 @@ impl DriveStep {
         } else {
             1.0
         };
-        let controlled = stepper.gearbox != Gearbox::Manual;
+        let controlled = stepper.figures.gearbox != Gearbox::Manual;
         let capacity_nm = if shifting {
-            stepper.shift.torque_share * throttle * full_nm * alive
+            stepper.figures.shift_torque_share * throttle * full_nm * alive
         } else if controlled && !state.coupled && state.gear > 1 {
-            let wanted = SYNCHRONISING_FACTOR * larger(engine_torque_nm, 0.1 * stepper.peak_torque_nm);
+            let wanted = SYNCHRONISING_FACTOR * larger(engine_torque_nm, 0.1 * peak_torque_nm);
             smaller(wanted, stepper.pedal_nm) * alive
         } else {
             stepper.pedal_nm * alive
         };
 
-        let wheel_inertia = stepper.wheel_inertia_kgm2;
+        let wheel_inertia = stepper.figures.wheel_inertia_kgm2;
         let mut drive = Self {
             wheel_torque_nm: 0.0,
             engine_torque_nm,
@@ -439,11 +506,11 @@ impl DriveStep {
         };
         let to_wheels_nm = if state.coupled {
             let felt = ratio * ratio * stepper.efficiency(engine_torque_nm);
-            drive.turning_inertia = wheel_inertia + stepper.engine_inertia_kgm2 * felt;
+            drive.turning_inertia = wheel_inertia + stepper.figures.engine_inertia_kgm2 * felt;
             engine_torque_nm
         } else {
             let input_rad_s = state.wheel_rad_s * ratio;
-            match stepper.gearbox {
+            match stepper.figures.gearbox {
                 Gearbox::Automatic(converter) if state.gear == 1 && !shifting => {
                     drive.by_converter = true;
                     let (pump_nm, turbine_nm) = converter.torques(state.engine_rad_s, input_rad_s);
@@ -462,14 +529,14 @@ impl DriveStep {
 
     /// New speeds of engine and wheels, once the tyre has said what the wheels do.
     #[inline(always)]
-    fn apply(&self, stepper: &Stepper<'_>, state: &mut CarState, wheel_rad_s: f64) {
-        let Stepper { engine_inertia_kgm2: engine_inertia, per_engine_inertia, dt_s, per_dt_s, .. } = *stepper;
+    fn apply(&self, stepper: &Stepper, state: &mut CarState, wheel_rad_s: f64) {
+        let Figures { engine_inertia_kgm2: engine_inertia, per_engine_inertia, dt_s, per_dt_s, .. } = stepper.figures;
         if state.coupled {
             let engine_rad_s = wheel_rad_s * self.ratio;
             let clutch_nm = self.engine_torque_nm - engine_inertia * (engine_rad_s - state.engine_rad_s) * per_dt_s;
             state.wheel_rad_s = wheel_rad_s;
             state.engine_rad_s = engine_rad_s;
-            state.coupled = match stepper.gearbox {
+            state.coupled = match stepper.figures.gearbox {
                 Gearbox::SingleSpeed => true,
                 Gearbox::Automatic(_) if engine_rad_s < stepper.lock_up_rad_s() => false,
                 _ => magnitude(clutch_nm) <= self.capacity_nm,
@@ -503,7 +570,7 @@ impl DriveStep {
 
 /// A torque converter. The capacity law (torque by the square of the engine's speed) and the straight fall of the torque ratio to the coupling point
 /// are those of Gillespie, ch. 2 and of SAE J643 charts.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Converter {
     /// Torque over the square of the engine's speed, with the turbine at rest.
     capacity: f64,
@@ -534,21 +601,24 @@ pub fn road_load_n(car: &Car, speed_mps: f64) -> f64 {
     Road::of(car).load_n(speed_mps)
 }
 
-/// Full-throttle torque at `rpm`, in Nm, from the car's table.
+/// Full-throttle torque at `rpm`, in Nm.
 pub fn torque_at(car: &Car, rpm: f64) -> f64 {
-    torque_of(&car.torque_nm, rpm)
+    car.torque_nm.line_at(rpm).nm(rpm)
 }
 
-#[inline(always)]
-fn torque_of(table: &[f64], rpm: f64) -> f64 {
-    let place = larger(0.0, rpm * (1.0 / STEP_RPM));
-    // Signed, since that takes a third of the instructions; what is beyond either is beyond the table.
-    let whole = place as i32;
-    let index = whole as usize;
-    match (table.get(index), table.get(index.saturating_add(1))) {
-        (Some(low), Some(high)) => low + (high - low) * (place - f64::from(whole)),
-        _ => table.last().copied().unwrap_or(0.0),
-    }
+/// Engine turns for one of the wheels in a gear.
+///
+/// What looks something up in a car gets a way to find it, and is not inlined: of a car that is at hand a compiler reads all that may be needed before the first step.
+#[cold]
+#[inline(never)]
+fn look_up_ratio<'a>(car: &impl Fn() -> &'a Car, gear: u8) -> f64 {
+    car().ratios.get((gear as usize).wrapping_sub(1)).copied().unwrap_or(RATIO_OF_NO_GEAR)
+}
+
+#[cold]
+#[inline(never)]
+fn look_up_line<'a>(car: &impl Fn() -> &'a Car, rpm: f64) -> TorqueLine {
+    car().torque_nm.line_at(rpm)
 }
 
 /// What the driven tyres do at a given slip.
@@ -574,34 +644,30 @@ pub fn driven_load_share(car: &Car, accel_mps2: f64) -> f64 {
 }
 
 /// Where a car's weight goes, see [`driven_load_share`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Load {
-    drive: Drive,
     /// Share on the driven wheels at rest.
     at_rest: f64,
-    /// What moves to the rear for each m/s².
-    moved_per_mps2: f64,
+    /// What comes to it for each m/s².
+    gained_per_mps2: f64,
 }
 
 impl Load {
     #[inline]
     fn of(car: &Car) -> Self {
         let front = car.front_weight_share;
-        let at_rest = match car.drive {
-            Drive::Fwd => front,
-            Drive::Rwd => 1.0 - front,
-            Drive::Awd => 1.0,
+        let moved_per_mps2 = car.cg_height_m / (GRAVITY_MPS2 * car.wheelbase_m);
+        let (at_rest, gained_per_mps2) = match car.drive {
+            Drive::Fwd => (front, -moved_per_mps2),
+            Drive::Rwd => (1.0 - front, moved_per_mps2),
+            Drive::Awd => (1.0, 0.0),
         };
-        Self { drive: car.drive, at_rest, moved_per_mps2: car.cg_height_m / (GRAVITY_MPS2 * car.wheelbase_m) }
+        Self { at_rest, gained_per_mps2 }
     }
 
     #[inline(always)]
     fn share(&self, accel_mps2: f64) -> f64 {
-        if self.drive == Drive::Awd {
-            return 1.0;
-        }
-        let moved = accel_mps2 * self.moved_per_mps2;
-        unit(if self.drive == Drive::Fwd { self.at_rest - moved } else { self.at_rest + moved })
+        unit(self.at_rest + accel_mps2 * self.gained_per_mps2)
     }
 }
 

@@ -5,7 +5,7 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::cars::Car;
-use crate::physics::{CarState, Controls, Stepper};
+use crate::physics::{CarState, Controls, Figures, Recall};
 use crate::room_cars::RaceCars;
 use crate::snapshot::{Input, LaneView, Phase, Snapshot};
 use crate::timing::{
@@ -125,6 +125,11 @@ pub struct Lane {
     fate: Option<Fate>,
     state: CarState,
     timing: Timing,
+    /// What its steps need of its car.
+    #[serde(skip)]
+    figures: Figures,
+    #[serde(skip)]
+    recall: Recall,
 }
 
 /// The outcome of one lane in a decided race.
@@ -218,12 +223,16 @@ impl<'de> Deserialize<'de> for Race {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Race, A::Error> {
-                let head: Head = parts.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+                let mut head: Head = parts.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
                 let cars = if head.lanes.iter().any(|lane| RaceCars::is_own(lane.car)) {
                     parts.next_element()?.ok_or_else(|| A::Error::invalid_length(1, &self))?
                 } else {
                     RaceCars::default()
                 };
+                let (_, substep_s) = substeps(head.tick_hz);
+                for lane in &mut head.lanes {
+                    lane.figures = Figures::of(cars.car(lane.car), substep_s);
+                }
                 let Head { seed, tick_hz, tree, frames, first_staged_frame, tree_frame, decided_frame, lanes } = head;
                 Ok(Race { seed, tick_hz, tree, frames, first_staged_frame, tree_frame, decided_frame, lanes, cars })
             }
@@ -235,7 +244,7 @@ impl<'de> Deserialize<'de> for Race {
 }
 
 impl Lane {
-    fn new(number: u16, car: &Car) -> Self {
+    fn new(number: u16, car: &Car, substep_s: f64) -> Self {
         Self {
             car: number,
             phase: Phase::Approaching,
@@ -246,6 +255,8 @@ impl Lane {
             fate: None,
             state: CarState::at_rest(car),
             timing: Timing::default(),
+            figures: Figures::of(car, substep_s),
+            recall: Recall::default(),
         }
     }
 
@@ -311,6 +322,7 @@ impl Race {
 
     /// The same with cars of the race's own behind some of the numbers.
     pub(crate) fn with_cars(seed: u64, tick_hz: u32, tree: TreeKind, numbers: &[u16], cars: RaceCars) -> Self {
+        let (_, substep_s) = substeps(tick_hz);
         Self {
             seed,
             tick_hz,
@@ -319,7 +331,7 @@ impl Race {
             first_staged_frame: None,
             tree_frame: None,
             decided_frame: None,
-            lanes: numbers.iter().map(|number| Lane::new(*number, cars.car(*number))).collect(),
+            lanes: numbers.iter().map(|number| Lane::new(*number, cars.car(*number), substep_s)).collect(),
             cars,
         }
     }
@@ -376,12 +388,11 @@ impl Race {
     pub(crate) fn tick_with(&mut self, feet: impl Iterator<Item = Feet>, happened: &mut Vec<(u16, Happened)>) {
         let mut feet = feet.fuse();
         let start_s = self.time_s(self.frames);
-        let tick_s = 1.0 / f64::from(self.hz());
         let green_s = self.green_s();
         let hands_off_frames = self.frames_in(HANDS_OFF_AFTER_MS);
         let given_up_frames = self.frames_in(GIVEN_UP_AFTER_MS);
         let roll_frames = self.frames_in(ROLL_TO_BEAM_MS);
-        let substeps = 1000_u32.div_ceil(SUBSTEP_MAX_MS * self.hz());
+        let (substeps, substep_s) = substeps(self.tick_hz);
 
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             let number = index as u16;
@@ -397,18 +408,8 @@ impl Race {
             if driven {
                 roll_into_beams(lane, number, feet.input, roll_frames, happened);
             }
-            let car = self.cars.car(lane.car);
-            run(
-                car,
-                lane,
-                number,
-                controls(car, lane.phase, driven.then_some(feet.input)),
-                substeps,
-                start_s,
-                tick_s,
-                green_s,
-                happened,
-            );
+            let controls = controls(lane.figures.has_clutch(), lane.phase, driven.then_some(feet.input));
+            run(&self.cars, lane, number, controls, substeps, start_s, substep_s, green_s, happened);
         }
 
         self.frames = self.frames.saturating_add(1);
@@ -433,17 +434,17 @@ impl Race {
         let green_s = self.green_s();
         let lamps = self.tree_frame.map_or(Lamps::default(), |frame| self.tree.lamps(now_s - self.time_s(frame)));
         let view = |lane: &Lane| {
-            let car = self.car(lane);
+            let (tread_mps, wheel_spin) = lane.figures.tread(&lane.state);
             let start_s = lane.timing.at_s(BEAM_START);
             LaneView {
                 phase: lane.phase,
                 red_light: lane.red_light,
                 shifting: lane.state.shift_left_s > 0.0,
-                wheel_spin: lane.state.slip(car) > 1.5 * car.shared.peak_slip,
+                wheel_spin,
                 gear: lane.state.gear,
                 distance_m: lane.state.distance_m as f32,
                 speed_mps: lane.state.speed_mps as f32,
-                tread_mps: lane.state.tread_mps(car) as f32,
+                tread_mps: tread_mps as f32,
                 rpm: lane.state.engine_rpm() as f32,
                 reaction_s: start_s.zip(green_s).map(|(start_s, green_s)| (start_s - green_s) as f32),
                 elapsed_s: lane.timing.elapsed_s(BEAM_1320_FT).map(|elapsed_s| elapsed_s as f32),
@@ -663,7 +664,7 @@ fn roll_into_beams(lane: &mut Lane, number: u16, input: Input, roll_frames: u32,
 }
 
 /// What reaches the car from an input, or from nobody.
-fn controls(car: &Car, phase: Phase, input: Option<Input>) -> Controls {
+fn controls(has_clutch: bool, phase: Phase, input: Option<Input>) -> Controls {
     match (input, phase) {
         (Some(input), Phase::Approaching | Phase::PreStaged) => {
             Controls { throttle: f64::from(input.throttle) / 255.0, left_pedal: 1.0, brake: 1.0, gear: 0 }
@@ -675,7 +676,7 @@ fn controls(car: &Car, phase: Phase, input: Option<Input>) -> Controls {
             gear: input.gear,
         },
         (None, _) => {
-            let left_pedal = if car.has_clutch() { 1.0 } else { 0.0 };
+            let left_pedal = if has_clutch { 1.0 } else { 0.0 };
             Controls { throttle: 0.0, left_pedal, brake: ROLL_OUT_BRAKE, gear: 0 }
         }
     }
@@ -684,29 +685,35 @@ fn controls(car: &Car, phase: Phase, input: Option<Input>) -> Controls {
 /// One tick of physics and of the clocks for one lane.
 #[allow(clippy::too_many_arguments)]
 fn run(
-    car: &Car,
+    cars: &RaceCars,
     lane: &mut Lane,
     number: u16,
     controls: Controls,
     substeps: u32,
     start_s: f64,
-    tick_s: f64,
+    substep_s: f64,
     green_s: Option<f64>,
     happened: &mut Vec<(u16, Happened)>,
 ) {
     if lane.fate.is_some() && lane.state.speed_mps == 0.0 {
         return;
     }
-    let dt_s = tick_s / f64::from(substeps);
-    let mut state = lane.state;
+    let Lane { car, mut state, figures, mut recall, .. } = *lane;
     let mut next_beam_m = lane.next_beam_m();
-    Stepper::new(car, &controls, dt_s).run(&mut state, substeps, |substep, before_m, now_m| {
+    figures.run(&|| cars.car(car), &controls, &mut state, &mut recall, substeps, |substep, before_m, now_m| {
         // As a rule it reached no beam, and no more than this is asked.
         if now_m >= next_beam_m {
-            let at_s = start_s + dt_s * f64::from(substep);
-            lane.cross(number, (before_m, now_m), (at_s, dt_s), green_s, happened);
+            let at_s = start_s + substep_s * f64::from(substep);
+            lane.cross(number, (before_m, now_m), (at_s, substep_s), green_s, happened);
             next_beam_m = lane.next_beam_m();
         }
     });
-    lane.state = state;
+    (lane.state, lane.recall) = (state, recall);
+}
+
+/// Physics steps of a tick, and the length of one in s. A rate beyond what the boundary allows, in a damaged state, is cut to it.
+fn substeps(tick_hz: u32) -> (u32, f64) {
+    let hz = tick_hz.clamp(1, 128);
+    let substeps = 1000_u32.div_ceil(SUBSTEP_MAX_MS * hz);
+    (substeps, 1.0 / f64::from(hz) / f64::from(substeps))
 }

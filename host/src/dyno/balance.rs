@@ -412,7 +412,14 @@ mod tests {
         let changed = power.applied(car);
         assert!((changed.peak_power_kw / car.peak_power_kw - 0.943).abs() < 1e-9 && changed.check().is_ok());
         assert_eq!((power.size_percent(car), power.words()), (5.7, "-5.7 % of power".into()));
-        assert!(changed.torque_nm.iter().zip(car.torque_nm.iter()).all(|(after, before)| after < before));
+        assert!(
+            changed
+                .torque_nm
+                .points()
+                .iter()
+                .zip(car.torque_nm.points())
+                .all(|([_, after], [_, before])| after < before)
+        );
         let axle = Change { figure: Figure::FinalDrive, steps: 20 };
         assert!((axle.applied(car).ratios[2] / car.ratios[2] - 1.02).abs() < 1e-9);
         for figure in Figure::ALL {
