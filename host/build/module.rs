@@ -49,50 +49,123 @@ pub(crate) fn build<const N: usize>(root: &Path, folder: &Path, packages: [&str;
 
     // A folder of its own: the outer cargo holds the lock of the usual one while it waits for this.
     let target_dir = folder.join("module-target");
-    let mut cargo = Command::new(env("CARGO"));
-    for name in NOT_FOR_THE_MODULE {
-        cargo.env_remove(name);
-    }
-    // Variables of this build script's own package, which build scripts of the module would take for theirs.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_FEATURE_")
-            || text.starts_with("CARGO_CFG_")
-            || text.starts_with("CARGO_PROFILE_")
-            || text.starts_with("DEP_")
-        {
-            cargo.env_remove(name);
-        }
-    }
-    cargo
-        .current_dir(root)
-        .env("RUSTC", &rustc)
-        .env("CARGO_ENCODED_RUSTFLAGS", module_flags(root, folder))
-        .args(["build", "--locked", "--quiet", "--color", "never", "--lib"])
-        .args(packages.iter().flat_map(|package| ["--package", package]))
-        .args(["--target", TARGET, "--profile", PROFILE])
-        .arg("--target-dir")
-        .arg(&target_dir);
-    let output = cargo.output().unwrap_or_else(|error| stop(format!("{cargo:?} does not start: {error}")));
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        text.lines().for_each(|line| println!("cargo::warning={line}"));
-        stop(format!(
-            "a rules module does not build for {TARGET}; its errors are above. To see them alone: \
-             cargo build --package {} --target {TARGET} --profile {PROFILE}",
-            packages.join(" --package ")
-        ));
-    }
+    let cargo = Cargo { rustc: &rustc, root, flags: module_flags(root, folder), target_dir: &target_dir };
+    cargo.run("build", &packages, None);
     packages.map(|package| {
         let module = target_dir.join(TARGET).join(PROFILE).join(format!("{}.wasm", package.replace('-', "_")));
         if !module.is_file() {
             stop(format!("{} was not built; has the crate a cdylib of another name?", module.display()));
+        }
+        if let Some(base) = base_for_data_page(&module) {
+            cargo.run("rustc", &[package], Some(&format!("-Clink-arg=--global-base={base}")));
         }
         for source in noted_sources(&module.with_extension("d"), root, folder) {
             println!("cargo::rerun-if-changed={}", source.display());
         }
         module
     })
+}
+
+/// How cargo is called for modules.
+struct Cargo<'a> {
+    rustc: &'a str,
+    root: &'a Path,
+    flags: String,
+    target_dir: &'a Path,
+}
+
+impl Cargo<'_> {
+    /// Builds the libraries of these packages; with `rustc` for a command, of one package with a flag for it alone.
+    fn run(&self, command: &str, packages: &[&str], flag: Option<&str>) {
+        let mut cargo = Command::new(env("CARGO"));
+        for name in NOT_FOR_THE_MODULE {
+            cargo.env_remove(name);
+        }
+        // Variables of this build script's own package, which build scripts of the module would take for theirs.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_FEATURE_")
+                || text.starts_with("CARGO_CFG_")
+                || text.starts_with("CARGO_PROFILE_")
+                || text.starts_with("DEP_")
+            {
+                cargo.env_remove(name);
+            }
+        }
+        cargo
+            .current_dir(self.root)
+            .env("RUSTC", self.rustc)
+            .env("CARGO_ENCODED_RUSTFLAGS", &self.flags)
+            .args([command, "--locked", "--quiet", "--color", "never", "--lib"])
+            .args(packages.iter().flat_map(|package| ["--package", package]))
+            .args(["--target", TARGET, "--profile", PROFILE])
+            .arg("--target-dir")
+            .arg(self.target_dir)
+            .args(flag.iter().flat_map(|flag| ["--", flag]));
+        let output = cargo.output().unwrap_or_else(|error| stop(format!("{cargo:?} does not start: {error}")));
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            text.lines().for_each(|line| println!("cargo::warning={line}"));
+            stop(format!(
+                "a rules module does not build for {TARGET}; its errors are above. To see them alone: \
+                 cargo build --package {} --target {TARGET} --profile {PROFILE}",
+                packages.join(" --package ")
+            ));
+        }
+    }
+}
+
+/// A page of memory of the machines that run modules, in bytes.
+const PAGE_BYTES: u64 = 4 << 10;
+/// Constants may begin at multiples of this, in bytes: what the linker rounds up to is not more.
+const CONSTANTS_ALIGNED_BYTES: u64 = 256;
+
+/// Where a module's constants have to begin for what it writes, which comes after them, to begin where a page does. None if it does.
+///
+/// Each room has its own copy of the pages that its module writes. Where the data begins follows from how many constants there are before it, so that data and heap, 3 KiB
+/// for the drag race, lie in one page or in two by chance: 4 KiB of a room's 44, and a page more to find in every tick.
+fn base_for_data_page(module: &Path) -> Option<u64> {
+    let bytes = std::fs::read(module).unwrap_or_else(|error| stop(format!("{}: {error}", module.display())));
+    let segments = data_segments(&bytes).unwrap_or_else(|| stop(format!("{} is no module", module.display())));
+    let (Some(first), Some(last)) = (segments.iter().min(), segments.iter().max()) else { return None };
+    let over = last % PAGE_BYTES;
+    let is_there = over < CONSTANTS_ALIGNED_BYTES || first == last;
+    (!is_there).then(|| first + (PAGE_BYTES - over).next_multiple_of(CONSTANTS_ALIGNED_BYTES))
+}
+
+/// The addresses of a module's data segments (WebAssembly Core Specification 2.0, 5.5.14: section 11, a list of segments that each begin with a kind and, those that are
+/// copied at once, with `i32.const`, the address and `end`). Those of a linker's modules are such; the list ends before one that is not.
+fn data_segments(module: &[u8]) -> Option<Vec<u64>> {
+    const DATA_SECTION: u8 = 11;
+    const I32_CONST: u8 = 0x41;
+    let mut rest = module.strip_prefix(b"\0asm\x01\0\0\0")?;
+    let mut addresses = Vec::new();
+    while let Some((section, after)) = rest.split_first() {
+        let (len, content) = leb128(after)?;
+        let (mut content, after) = content.split_at_checked(usize::try_from(len).ok()?)?;
+        rest = after;
+        if *section != DATA_SECTION {
+            continue;
+        }
+        let (count, segments) = leb128(content)?;
+        content = segments;
+        for _ in 0..count {
+            let [0, I32_CONST, segment @ ..] = content else { break };
+            // It is signed, which for an address below 2 GiB makes no difference.
+            let (address, segment) = leb128(segment)?;
+            let (len, segment) = leb128(segment.split_first()?.1)?;
+            addresses.push(address);
+            content = segment.get(usize::try_from(len).ok()?..)?;
+        }
+    }
+    Some(addresses)
+}
+
+/// A number in LEB128, and what follows it.
+fn leb128(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let end = bytes.iter().take(9).position(|byte| byte & 0x80 == 0)?;
+    let (number, rest) = bytes.split_at(end + 1);
+    Some((number.iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f)), rest))
 }
 
 /// The sources within the workspace that cargo noted for the module, in the form of a makefile: `<module>: <source> <source> …`.

@@ -362,6 +362,31 @@ fn the_default_game_describes_the_same_state_in_wasm_and_natively() {
 }
 
 #[test]
+fn what_a_shipped_module_writes_begins_where_a_page_does() {
+    for module in SHIPPED {
+        let sections = wasmparser::Parser::new(0).parse_all(module).filter_map(|payload| match payload {
+            Ok(wasmparser::Payload::DataSection(segments)) => Some(segments),
+            _ => None,
+        });
+        let addresses: Vec<u32> = sections
+            .flatten()
+            .map(|segment| {
+                let wasmparser::DataKind::Active { offset_expr, .. } = segment.unwrap().kind else {
+                    panic!("a segment that is copied when asked for");
+                };
+                let Ok(wasmparser::Operator::I32Const { value }) = offset_expr.get_operators_reader().read() else {
+                    panic!("an address that is not constant");
+                };
+                value as u32
+            })
+            .collect();
+        // The first are constants, the last is what the build script moves.
+        assert!(addresses.len() == 2 && addresses.is_sorted(), "{addresses:x?}");
+        assert!(addresses[1] % 4_096 < 256, "{addresses:x?}");
+    }
+}
+
+#[test]
 fn a_room_of_the_default_game_asks_for_no_memory_beyond_what_its_module_begins_with() {
     // 8 KiB of pages that it would touch: see `small-heap` of holeshot-guest.
     let memories = wasmparser::Parser::new(0).parse_all(DRAG_RACE_WASM).find_map(|payload| match payload {
