@@ -11,9 +11,6 @@ use crate::supervisor::{CheckpointEnd, Checkpointed, Supervisor, TickEnd, Ticked
 use crate::trial::{Candidate, SwapRefusal, SwapRefusalKind, check_compatible};
 use crate::{output, payloads};
 
-/// Players of a room that is told its snapshots without clearing places for [`PLAYERS_MAX`].
-const PLAYERS_FEW: usize = 8;
-
 /// The rules of a room were replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Swapped {
@@ -179,34 +176,27 @@ impl Room {
                 (Item::PublicEvent { .. } | Item::InternalEvent { .. }, None) => {}
             }
         }
-        // Clearing places for all players that there could be would take a room of two longer than the rest of this.
-        if self.players.len() <= PLAYERS_FEW {
-            self.tell_snapshots::<PLAYERS_FEW>(frame, output, out);
-        } else {
-            self.tell_snapshots::<PLAYERS_MAX>(frame, output, out);
-        }
+        self.tell_snapshots(frame, output, out);
         results
     }
 
-    /// Sends the snapshots in an output record of a room with at most `PLAYERS` players.
-    fn tell_snapshots<const PLAYERS: usize>(&self, frame: u32, output: &[u8], out: &mut dyn FnMut(Departure<'_>)) {
-        let mut shared: Option<&[u8]> = None;
-        let mut own: [Option<&[u8]>; PLAYERS] = [None; PLAYERS];
+    /// Sends the snapshots in an output record.
+    fn tell_snapshots(&self, frame: u32, output: &[u8], out: &mut dyn FnMut(Departure<'_>)) {
+        let (mut shared, mut has_own) = (None, false);
         for item in output::items(output) {
             match item {
                 Item::SharedSnapshot(bytes) => shared = Some(bytes),
-                Item::Snapshot { player, bytes } => {
-                    if let Some(place) = own.get_mut(usize::from(player)) {
-                        *place = Some(bytes);
-                    }
-                }
+                Item::Snapshot { .. } => has_own = true,
                 Item::PublicEvent { .. } | Item::InternalEvent { .. } | Item::Results(_) => {}
             }
         }
         if let Some(bytes) = shared {
             out(Departure::SharedSnapshot { frame, bytes });
         }
-        for ((slot, player), own) in (0u16..).zip(&self.players).zip(&own) {
+        // Clearing places for all players that there could be would take a room of two longer than the rest of this, and most modules need none.
+        let own = has_own.then(|| own_snapshots(output));
+        for (at, (slot, player)) in (0u16..).zip(&self.players).enumerate() {
+            let own = own.as_ref().and_then(|own| *own.get(at)?);
             if let Some(bytes) = own.or(shared).filter(|_| player.is_in() && player.connected) {
                 out(Departure::Snapshot {
                     player: slot,
@@ -323,4 +313,18 @@ impl Room {
         };
         self.tell_internal("room.rules_rolled_back", record, out);
     }
+}
+
+/// The snapshots in an output record that are for one player each, by slot.
+#[inline(never)]
+fn own_snapshots(output: &[u8]) -> [Option<&[u8]>; PLAYERS_MAX] {
+    let mut own = [None; PLAYERS_MAX];
+    for item in output::items(output) {
+        if let Item::Snapshot { player, bytes } = item
+            && let Some(place) = own.get_mut(usize::from(player))
+        {
+            *place = Some(bytes);
+        }
+    }
+    own
 }
