@@ -1,8 +1,8 @@
 //! `holeshot budget --check`: predicts what loads cost a shard, and lets a real host carry them, in a process of its own, with players in this one.
 //!
 //! A shared machine is not as fast in one minute as in the next. So the operations are measured before and after each load, with other numbers of rooms, and
-//! the prediction is the mean of both; each load is run several times, and the run counts whose prediction is off by the median. How far the runs are apart
-//! says how steady the machine was.
+//! the prediction is the mean of both; each load is run several times, and the run counts whose prediction is off by the median. How far the runs, and the two
+//! measurements around each, are apart says how steady the machine was.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::load::{Counts, Load, Options as LoadOptions};
 pub const OFF_MAX: f64 = 0.2;
 /// A load is measured in windows of this length, and the one in the middle counts: what a neighbour takes of a shared machine comes in bursts.
 const WINDOW: Duration = Duration::from_secs(1);
-/// How far the runs of a load may be apart in what their predictions are off: the machine was steady then.
+/// How far the runs of a load may be apart in what their predictions are off, and the predictions from before and after a run: the machine was steady then.
 pub const DRIFT_MAX: f64 = 0.2;
-/// Most runs of a load on a machine that is not steady: with the most loads and the longest measurements that is half a day.
+/// Most runs of a load: with the most loads and the longest measurements that is half a day.
 const RUNS_MAX: usize = 10;
 /// Places for rooms that the host has beyond the largest load: those of the load before may still be closing.
 const ROOMS_SPARE: u32 = 8;
@@ -57,7 +57,7 @@ pub struct Row {
     pub players: Counts,
     /// The prediction's difference, as a part of what was measured.
     pub off: f64,
-    /// How far the runs of this load were apart in that.
+    /// How far the runs of this load were apart in that, or the predictions from before and after one of them, whichever is more.
     pub drift: f64,
 }
 
@@ -133,7 +133,8 @@ impl Row {
         let cpu_us = measured.cpu_us.context("the host's system does not tell the processor time of a thread")?;
         let [before, after] = predicted;
         let predicted = before.between(&after, 0.5);
-        Ok(Self { predicted, measured, players, off: predicted.cpu_us / cpu_us - 1.0, drift: 0.0 })
+        let drift = (after.cpu_us - before.cpu_us).abs() / predicted.cpu_us;
+        Ok(Self { predicted, measured, players, off: predicted.cpu_us / cpu_us - 1.0, drift })
     }
 
     /// The one in the middle of the runs of a load; of an even number the one that is off by more.
@@ -142,7 +143,8 @@ impl Row {
         let [least, most] = [runs.first()?.off, runs.last()?.off];
         let middle = [runs.get((runs.len() - 1) / 2)?, runs.get(runs.len() / 2)?];
         let row = middle.into_iter().max_by(|a, b| a.off.abs().total_cmp(&b.off.abs()))?;
-        Some(Self { drift: most - least, ..*row })
+        let drift = runs.iter().map(|run| run.drift).fold(most - least, f64::max);
+        Some(Self { drift, ..*row })
     }
 }
 
@@ -215,5 +217,7 @@ mod tests {
         assert_eq!(of(&[0.3, -0.1, 0.05]), Some((0.05, 40.0)));
         assert_eq!(of(&[0.05, -0.1]), Some((-0.1, 15.0)));
         assert_eq!((of(&[0.2]), of(&[])), (Some((0.2, 0.0)), None));
+        let steadier = [row(0.1, 0.0), row(0.3, 0.5), row(0.2, 0.1)];
+        assert_eq!(Row::median(steadier.to_vec()).map(|row| (row.off, row.drift)), Some((0.2, 0.5)));
     }
 }

@@ -280,7 +280,7 @@ fn check_table(args: &BudgetArgs, rows: &[Row], outcome: Outcome) -> String {
     if rows.iter().any(|row| row.drift > DRIFT_MAX) {
         let _ = writeln!(
             text,
-            "The runs of a load differ by more than {:.0} % (drift): the machine's speed changed meanwhile, by what other programs took of it. Check again when they do not.",
+            "The runs of a load, or what the operations took before and after one, differ by more than {:.0} % (drift): the machine's speed changed meanwhile, by what other programs took of it. Check again when they do not.",
             DRIFT_MAX * 100.0
         );
     }
